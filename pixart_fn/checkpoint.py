@@ -1,0 +1,567 @@
+"""Files ↔ trees: a pipeline in diffusers layout, from a folder or the hub, read strictly and written back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import t5, transformer, tree, vae
+from . import tokenizer as tokenizer_
+from .t5 import Config as T5Config
+from .tokenizer import Tokenizer
+from .transformer import Config as TransformerConfig
+from .types import Tree
+from .vae import Config as VAEConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Configs:
+    """Everything static about a pipeline: its models, the scheduler_config.json as it stands, and its diffusers class.
+
+    A model that was left out keeps its configuration where the source has one, and is None otherwise.
+    """
+
+    text_encoder: T5Config | None
+    transformer: TransformerConfig
+    vae: VAEConfig | None
+    scheduler: dict[str, Any]
+    pipeline: str = "PixArtAlphaPipeline"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Params:
+    """A pipeline's weights (a tree per model, None where it was left out), configuration and tokenizer."""
+
+    text_encoder: Tree
+    transformer: Tree
+    vae: Tree
+    config: Configs
+    tokenizer: Tokenizer | None
+
+    def replace(self, **changes: Any) -> Params:
+        """A copy with other fields, such as `params.replace(transformer=new_tree)`."""
+        return dataclasses.replace(self, **changes)
+
+    def __repr__(self) -> str:
+        trees = {name: getattr(self, name) for name in _COMPONENTS}
+        sizes = [f"{name}={'None' if t is None else f'{tree.size(t) / 1e6:.1f}M'}" for name, t in trees.items()]
+        return f"Params({self.config.pipeline}: {', '.join(sizes)})"
+
+
+PIPELINES = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+
+
+class _Component(NamedTuple):
+    """What a model's folder is called inside and which of its tensors need care."""
+
+    module: ModuleType
+    library: str
+    classes: tuple[str, ...]  # the first is the one that `save` names
+    stem: str  # of the weights' file name
+    renamed: dict[str, str]  # part of an old name → part of today's
+    ignored: Collection[str]  # stored by some releases, used by nothing
+    wide: str  # names that end so stay float32 in a float16 file
+
+
+_COMPONENTS = {
+    "text_encoder": _Component(
+        t5,
+        "transformers",
+        ("T5EncoderModel",),
+        "model",
+        # One tensor under two names: files keep either or both.
+        {"encoder.embed_tokens.": "shared."},
+        ("encoder.embed_tokens.weight",),
+        # T5's feed-forward output overflows float16; transformers keeps these in float32 too.
+        ".wo.weight",
+    ),
+    "transformer": _Component(
+        transformer,
+        "diffusers",
+        ("PixArtTransformer2DModel", "Transformer2DModel"),  # all the released ones carry the second, older name
+        "diffusion_pytorch_model",
+        {},
+        # The null caption learned in training (diffusers guides with T5's "" instead), and the table of positions
+        # that is recomputed for each size.
+        ("caption_projection.y_embedding", "pos_embed.pos_embed"),
+        "",
+    ),
+    "vae": _Component(
+        vae,
+        "diffusers",
+        ("AutoencoderKL",),
+        "diffusion_pytorch_model",
+        # The names of diffusers' first releases; Stable Diffusion's VAE was published with them.
+        {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."},
+        (),
+        "",
+    ),
+}
+
+
+# --- safetensors: 8 bytes of header length, a JSON header, then the tensors' bytes ---------------------------------
+# The library's own reader copies each tensor and can't give bfloat16 to NumPy; its writer wants all of them in memory.
+
+_STORAGE: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+class Stored(NamedTuple):
+    """A tensor in a mapped file, of which nothing is read until `read`."""
+
+    file: np.memmap
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def read(self) -> np.ndarray:
+        """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
+        if self.dtype not in _STORAGE:
+            name = self.file.filename
+            raise ValueError(f"{name} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16")
+        array: np.ndarray = np.ndarray(self.shape, _STORAGE[self.dtype], self.file, self.offset)
+        if self.dtype == "BF16":
+            return np.asarray(array.astype(np.uint32) << 16, np.uint32).view(np.float32)
+        return np.require(array, np.float32, "A")
+
+
+def open_tensors(path: str | os.PathLike) -> dict[str, Stored]:
+    """Map a .safetensors file, or all the shards that an index.json names, without reading a tensor.
+
+    Returns:
+        The tensors by name; `.shape` and `.dtype` are known, `.read()` gives float32.
+    Raises:
+        FileNotFoundError, ValueError: a file or shard is missing, truncated or not safetensors.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        return _open_file(path)
+    weight_map = _read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(f"{path} has no weight_map from tensor names to files; download it again")
+    files = sorted(set(weight_map.values()))
+    missing = [file for file in files if not (path.parent / file).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{path} names shards that aren't beside it: {_some(missing)}; download them again")
+    return {name: stored for file in files for name, stored in _open_file(path.parent / file).items()}
+
+
+def _open_file(path: Path) -> dict[str, Stored]:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > 100_000_000:  # the format's own limit
+            file.seek(0)
+            pointer = " but a Git LFS pointer: run `git lfs pull`" if file.read(12) == b"version http" else ""
+            raise ValueError(f"{path} isn't a safetensors file{pointer}")
+        header = file.read(length)
+    start = 8 + length
+    if start > size:
+        raise ValueError(f"{path} is truncated: its header ends at byte {start}, the file at {size}; download it again")
+    try:
+        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        spans = {name: (*map(int, entry["data_offsets"]),) for name, entry in entries.items()}
+        shapes = {name: (*map(int, entry["shape"]),) for name, entry in entries.items()}
+        dtypes = {name: str(entry["dtype"]) for name, entry in entries.items()}
+        ends = [end for _, end in spans.values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has a damaged safetensors header ({error!r}); download it again") from error
+    if start + max(ends, default=0) > size:
+        raise ValueError(
+            f"{path} is truncated: its tensors end at byte {start + max(ends)}, the file at {size}; download it again"
+        )
+    for name, (begin, end) in spans.items():
+        width = _STORAGE[dtypes[name]].itemsize if dtypes[name] in _STORAGE else None
+        if begin < 0 or end < begin or (width and end - begin != width * math.prod(shapes[name])):
+            raise ValueError(f"{path}: the place of {name} in the file doesn't fit its shape; download it again")
+    # Copy-on-write: an operation in place on a tensor changes neither the file nor, by a fault, ends the process.
+    mapped = np.memmap(path, np.uint8, "c")
+    return {name: Stored(mapped, dtypes[name], shapes[name], start + spans[name][0]) for name in entries}
+
+
+def _write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str]) -> None:
+    """Write tensors one at a time, so that a model that just fits in memory can be saved."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    order = sorted(leaves, key=lambda name: -_STORAGE[dtypes[name]].itemsize)  # keeps each tensor aligned
+    for name in order:
+        begin, end = end, end + _STORAGE[dtypes[name]].itemsize * math.prod(leaves[name].shape)
+        shape = [int(n) for n in leaves[name].shape]
+        header[name] = {"dtype": dtypes[name], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(_encode(name, leaves[name], dtypes[name]).tobytes())
+
+
+def _encode(name: str, leaf: Any, dtype: str) -> np.ndarray:
+    """A NumPy array or MindSpore Tensor as the array whose bytes are stored."""
+    if hasattr(leaf, "asnumpy"):
+        leaf = leaf.float().asnumpy()
+    array = np.ascontiguousarray(leaf, np.float32)
+    if dtype == "F32":
+        return array
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if np.isinf(half).sum() > np.isinf(array).sum():
+            raise ValueError(f"{name} has values beyond float16's 65504; save with dtype='bfloat16' or 'float32'")
+        return half
+    bits = array.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest, ties to even
+    return np.where(np.isnan(array), 0x7FC0, rounded).astype(np.uint16)
+
+
+# --- where the files are --------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{path} isn't valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def _some(names: Collection[str], limit: int = 8) -> str:
+    return ", ".join(list(names)[:limit]) + (", …" if len(names) > limit else "")
+
+
+def _embedded() -> Path:
+    package = Path(__file__).parent
+    for folder in (package / "_weights" / "emoji", package.parent / "weights" / "emoji"):  # installed; a source tree
+        if (folder / "model_index.json").is_file():
+            return folder
+    raise FileNotFoundError("this installation lacks its embedded checkpoint: reinstall, or name a folder or a hub id")
+
+
+def _find(source: str | os.PathLike, revision: str | None, names: Iterable[str], *, part_alone: bool = False) -> Path:
+    """The local folder of a path, or of a hub id once the files that the models in `names` need are downloaded.
+
+    With part_alone, `source` may also be the folder or repository of the one model itself.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} belongs to a hub id, and {path} is a folder; leave it out")
+        return path
+    if path.exists():
+        raise ValueError(f"{path} is a file; give the folder in diffusers layout that holds model_index.json")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise FileNotFoundError(f"there is no folder {path}; give a folder in diffusers layout or a hub id owner/name")
+    patterns = ["model_index.json", "scheduler/scheduler_config.json"]
+    patterns += ["tokenizer/tokenizer_config.json", "tokenizer/spiece.model"]
+    patterns += [f"{name}/config.json" for name in _COMPONENTS]
+    for name in names:
+        stem = _COMPONENTS[name].stem
+        weights = [f"{stem}.safetensors", f"{stem}.safetensors.index.json", f"{stem}-*-of-*.safetensors"]
+        patterns += [f"{name}/{file}" for file in weights]
+        patterns += [*weights, "config.json", "tokenizer_config.json", "spiece.model"] if part_alone else []
+    return _download(str(source), revision, patterns)
+
+
+def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    """Bring a repository's files into huggingface_hub's cache, which resumes and keeps what it has."""
+    from huggingface_hub import errors, snapshot_download
+
+    at = f"{repo!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except errors.GatedRepoError as error:
+        raise OSError(
+            f"{at} is gated: accept its terms on https://huggingface.co/{repo}, then log in with `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise OSError(
+            f"there is neither a folder nor a hub repository {at}; check the spelling, or log in with `hf auth login`"
+            " if it is private"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise OSError(f"the hub has no {at}; leave revision out for the newest") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise OSError(
+            f"{at} is neither a folder nor complete in the hub's cache, and the hub can't be reached; connect (and"
+            " unset HF_HUB_OFFLINE), or give a folder; load() without a source needs no network"
+        ) from error
+    except (errors.HTTPError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise OSError(f"the download of {at} stopped ({reason}); run the same call again to resume it") from error
+
+
+def _weights_file(folder: Path, name: str) -> Path:
+    """A model's weights: what the released layouts call them; float16 variants only where nothing else is there."""
+    part = _COMPONENTS[name]
+    for variant in ("", ".fp16"):
+        for file in (f"{part.stem}.safetensors.index{variant}.json", f"{part.stem}{variant}.safetensors"):
+            if (folder / file).is_file():
+                return folder / file
+    convert = f"{part.library}.{part.classes[0]}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    if any(folder.glob("*.bin")):
+        raise ValueError(
+            f"{folder} has only .bin weights, which aren't read since unpickling them can run any code; convert them"
+            f" once where {part.library} is installed: {convert}"
+        )
+    raise FileNotFoundError(f"{folder} has no weights; {part.stem}.safetensors or its index.json should be there")
+
+
+# --- load ------------------------------------------------------------------------------------------------------------
+
+
+def load(
+    source: str | os.PathLike | None = None,
+    *,
+    revision: str | None = None,
+    text_encoder: str | os.PathLike | bool | None = True,
+    vae: str | os.PathLike | bool | None = True,
+) -> Params:
+    """Load a pipeline; float32 weights stay in the mapped file until they are used, others become float32.
+
+    Args:
+        source: None for the embedded checkpoint, a folder in diffusers layout, or a hub id "owner/name".
+        revision: branch, tag or commit of a hub id.
+        text_encoder: True to take it from `source`, None to leave it and the tokenizer out, or the folder or hub id
+            of another pipeline, or of the model itself, to take it from there.
+        vae: likewise.
+    Returns:
+        Params, with trees in the order of each model's `shapes`.
+    Raises:
+        FileNotFoundError: a folder or a file of it is missing.
+        OSError: the hub can't give what was asked for.
+        ValueError: a file is damaged, or the weights' names and shapes aren't those of the configuration.
+    """
+    wanted = {"text_encoder": text_encoder, "transformer": True, "vae": vae}
+    for name, where in wanted.items():
+        if not (where is None or where is True or isinstance(where, (str, os.PathLike))):
+            raise TypeError(f"{name} must be True, None (left out), or a folder or hub id; got {where!r}")
+    if source is None:
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} belongs to a hub id; the embedded checkpoint has none")
+        home = _embedded()
+    else:
+        home = _find(source, revision, [name for name, where in wanted.items() if where is True])
+    pipeline = _pipeline(home)
+    folders: dict[str, Any] = {name: _folder(home, name, where) for name, where in wanted.items()}
+    configs: dict[str, Any] = {name: folder and _config(folder, name) for name, folder in folders.items()}
+    scheduler = _read_json(home / "scheduler" / "scheduler_config.json")
+    config = Configs(**configs, scheduler=scheduler, pipeline=pipeline)
+    _check_widths(config)
+    trees = {name: None if where is None else _tree(folders[name], name, config) for name, where in wanted.items()}
+    found = None
+    if text_encoder is not None:
+        found = _tokenizer(home, folders["text_encoder"], configs["text_encoder"].vocab_size)
+    return Params(**trees, config=config, tokenizer=found)
+
+
+def _pipeline(home: Path) -> str:
+    """The pipeline class that model_index.json names."""
+    if not (home / "model_index.json").is_file():
+        hint = "; a model's own folder goes to text_encoder= or vae=" if (home / "config.json").is_file() else ""
+        raise FileNotFoundError(
+            f"{home} has no model_index.json; give a pipeline's folder in diffusers layout, the one that holds"
+            f" model_index.json, transformer/, vae/ and text_encoder/{hint}"
+        )
+    name = _read_json(home / "model_index.json").get("_class_name")
+    if name not in PIPELINES:
+        raise ValueError(f"{home} holds a {name}, which isn't supported (supported: {', '.join(PIPELINES)})")
+    return name
+
+
+def _folder(home: Path, name: str, where: Any) -> Path | None:
+    """The folder with a model's config.json; for a model that is left out None if `home` doesn't have it either."""
+    own = home / name
+    if where is None:
+        return own if (own / "config.json").is_file() else None
+    if where is True:
+        if not own.is_dir():
+            instead = "" if name == "transformer" else f"; pass {name}=None to leave it out, or a folder or hub id"
+            raise FileNotFoundError(f"{home} has no folder {name}{instead}")
+        return own
+    other = _find(where, None, [name], part_alone=True)
+    return other / name if (other / name).is_dir() else other
+
+
+def _config(folder: Path, name: str) -> Any:
+    content = _read_json(folder / "config.json")
+    found = content.get("_class_name", next(iter(content.get("architectures") or []), None))
+    part = _COMPONENTS[name]
+    if found not in part.classes:
+        raise ValueError(f"{folder} holds a {found}, which isn't a {name} (supported: {', '.join(part.classes)})")
+    return part.module.read_config(content)
+
+
+def _check_widths(config: Configs) -> None:
+    """Models from different places must fit together; one that is left out is taken to fit."""
+    text, dit, latent = config.text_encoder, config.transformer, config.vae
+    if text is not None and text.d_model != dit.caption_channels:
+        raise ValueError(
+            f"the text encoder gives states of width {text.d_model} and the transformer takes {dit.caption_channels};"
+            " take both from the same family"
+        )
+    if latent is not None and latent.latent_channels != dit.in_channels:
+        raise ValueError(
+            f"the VAE has {latent.latent_channels} latent channels and the transformer takes {dit.in_channels};"
+            " take both from the same family"
+        )
+
+
+def _tree(folder: Path, name: str, config: Configs) -> Tree:
+    """A model's weights as Tensors, in the order of its `shapes`."""
+    from mindspore import Tensor
+
+    part = _COMPONENTS[name]
+    path = _weights_file(folder, name)
+    stored = _current_names(open_tensors(path), part)
+    shapes = part.module.shapes(getattr(config, name))
+    _check_names({key: value.shape for key, value in stored.items()}, shapes, str(path))
+    return tree.nest({key: Tensor.from_numpy(stored[key].read()) for key in shapes})
+
+
+def _current_names(stored: dict[str, Stored], part: _Component) -> dict[str, Stored]:
+    current = {}
+    for name, value in stored.items():
+        new = name
+        for old_part, new_part in part.renamed.items():
+            new = new.replace(old_part, new_part)
+        current[name if new in stored else new] = value
+    return {name: value for name, value in current.items() if name not in part.ignored}
+
+
+def _check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple], where: str) -> None:
+    wrong = [
+        f"{key} {found[key]} instead of {shape}" for key, shape in expected.items() if found.get(key, shape) != shape
+    ]
+    kinds = {
+        "missing": [key for key in expected if key not in found],
+        "unexpected": [key for key in found if key not in expected],
+        "of another shape": wrong,
+    }
+    problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    if problems:
+        raise ValueError(f"{where} doesn't hold the tensors of its configuration; {'; '.join(problems)}")
+
+
+def _tokenizer(home: Path, encoder: Path, rows: int) -> Tokenizer:
+    """The tokenizer that lies with its text encoder, or else the pipeline's."""
+    folders = (encoder, encoder.parent / "tokenizer", home / "tokenizer")
+    folder = next((folder for folder in folders if (folder / "spiece.model").is_file()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{folders[1]} has no spiece.model (transformers 5 writes a tokenizer.json instead); take it from the"
+            " pipeline that the weights came from"
+        )
+    found = tokenizer_.load(folder)
+    if found.size > rows:
+        raise ValueError(
+            f"the tokenizer in {folder} has {found.size} ids and the text encoder knows {rows}; take both from the same"
+            " family"
+        )
+    return found
+
+
+# --- save ------------------------------------------------------------------------------------------------------------
+
+
+def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -> None:
+    """Write a pipeline in diffusers layout, which diffusers and `load` read.
+
+    Everything is written beside the folder first and moved into place at the end, so a run that stops leaves either
+    nothing or, where the folder already existed, whole files.
+
+    Args:
+        params: leaves may be MindSpore Tensors or NumPy arrays; a model that is None is left out.
+        folder: a new folder, or one whose files of the same names are replaced.
+        dtype: "float32", "float16" or "bfloat16", to store; T5's feed-forward output stays float32 in float16.
+    Raises:
+        ValueError: the dtype is none of these or can't hold a value, something needed is None, or a tree's names and
+            shapes aren't those of its configuration.
+        FileExistsError: the folder holds other weights, which a reader could take for these.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
+    folder = Path(folder).expanduser()
+    parts = {name: part for name, part in _COMPONENTS.items() if getattr(params, name) is not None}
+    _check_savable(params, parts, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        for name, part in parts.items():
+            _save_component(getattr(params, name), getattr(params.config, name), part, staging / name, dtype)
+        if params.tokenizer is not None:
+            tokenizer_.save(params.tokenizer, staging / "tokenizer")
+        _write_json(params.config.scheduler, staging / "scheduler" / "scheduler_config.json")
+        _write_json(_index(params, parts), staging / "model_index.json")
+        _publish(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_savable(params: Params, parts: Mapping[str, _Component], folder: Path) -> None:
+    if "transformer" not in parts:
+        raise ValueError("there is no transformer to save; a pipeline needs one")
+    if "_class_name" not in params.config.scheduler:
+        raise ValueError(
+            "params.config.scheduler names no _class_name; diffusers needs one, as in a scheduler_config.json"
+        )
+    if folder.is_file():
+        raise FileExistsError(f"{folder} is a file; name a folder")
+    for name in parts:
+        if getattr(params.config, name) is None:
+            raise ValueError(f"params.{name} has weights but params.config.{name} is None; replace both together")
+    for name, part in _COMPONENTS.items():
+        own = f"{part.stem}.safetensors" if name in parts else None
+        others = [path.name for path in folder.glob(f"{name}/*") if ".safetensors" in path.name and path.name != own]
+        if others:
+            raise FileExistsError(f"{folder / name} holds other weights ({_some(others)}); save to a new folder")
+
+
+def _save_component(weights: Tree, config: Any, part: _Component, folder: Path, dtype: str) -> None:
+    leaves = dict(tree.items(weights))
+    _check_names({name: tuple(leaf.shape) for name, leaf in leaves.items()}, part.module.shapes(config), folder.name)
+    _write_json(part.module.to_json(config), folder / "config.json")
+    wide = part.wide if dtype == "float16" else ""
+    dtypes = {name: "F32" if wide and name.endswith(wide) else _DTYPES[dtype] for name in leaves}
+    _write_file(folder / f"{part.stem}.safetensors", leaves, dtypes)
+
+
+def _index(params: Params, parts: Mapping[str, _Component]) -> dict[str, Any]:
+    """model_index.json: for each part the library and class that diffusers makes it with."""
+    config = params.config
+    index = {
+        name: [part.library, part.classes[0]] if name in parts else [None, None] for name, part in _COMPONENTS.items()
+    }
+    index["tokenizer"] = [None, None] if params.tokenizer is None else ["transformers", "T5Tokenizer"]
+    index["scheduler"] = ["diffusers", config.scheduler["_class_name"]]
+    return {"_class_name": config.pipeline, **index}
+
+
+def _write_json(content: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    for path in sorted(staging.rglob("*")):
+        if path.is_file():
+            target = folder / path.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)

@@ -1,0 +1,165 @@
+"""MindSpore's compilation and differentiation: the one place that knows them.
+
+A model is a Python loop over *blocks*: pure functions f(p, *inputs, config) → Tensor or tuple, where p is a tree of
+weights. Each is compiled once for a (config, shapes) and serves every layer, so 28 layers cost the compilation of one.
+
+MindSpore returns zeros, silently, when a compiled function that takes a tree is differentiated eagerly. A block
+therefore carries its own backward: a second compiled function that recomputes the block and pulls the cotangents
+back, which eager autodiff calls. Only the block's inputs are kept in between, as in activation checkpointing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+
+os.environ.setdefault("GLOG_v", "3")  # before the first import of mindspore: its log speaks of internals at level 2
+
+import mindspore as ms
+from mindspore import Tensor
+from mindspore.common._grad_function import _Function
+from mindspore.common.api import _no_grad, _pynative_executor
+
+from . import tree as tree_
+from .types import Tree
+
+
+def block(f: Callable) -> Callable:
+    """Make f(p, *inputs, config=None) a compiled block that eager autodiff goes through correctly.
+
+    Args:
+        f: a function in MindSpore's compiled subset of Python. p: a tree of float Tensors; inputs: float Tensors;
+           config: a frozen dataclass or None, a constant of the compilation.
+    Returns: a function of the same signature.
+    """
+
+    @functools.wraps(f)
+    def call(p: Tree, *inputs: Tensor, config=None):
+        run, pull = _compiled(f, config)
+        if not recording():
+            return run(ms.mutable(p), ms.mutable(inputs))
+        return _Block.apply((run, pull, p), *tree_.leaves(p), *inputs)
+
+    return call
+
+
+@functools.cache
+def _compiled(f: Callable, config) -> tuple[Callable, Callable]:
+    """f and its pullback, jitted. The closures hold functions and constants, never Tensors."""
+
+    def run(p, inputs):
+        return f(p, *inputs, config)
+
+    def inner(p, inputs, cotangents):
+        outputs = f(p, *inputs, config)
+        if not isinstance(outputs, tuple):
+            outputs = (outputs,)
+        total = (outputs[0] * cotangents[0]).sum()
+        for i in range(1, len(outputs)):
+            total = total + (outputs[i] * cotangents[i]).sum()
+        return total
+
+    gradient = ms.grad(inner, grad_position=(0, 1))
+
+    def pull(p, inputs, cotangents):
+        return gradient(p, inputs, cotangents)
+
+    return ms.jit(run), ms.jit(pull)
+
+
+class _Block(_Function):
+    """The node that a block leaves on the eager tape."""
+
+    @staticmethod
+    def forward(ctx, compiled, *tensors):
+        run, _, like = compiled
+        ctx.compiled = compiled
+        ctx.save_for_backward(*tensors)
+        p, inputs = _split(like, tensors)
+        with _no_grad():  # or MindSpore builds a gradient graph of its own
+            return run(p, inputs)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        _, pull, like = ctx.compiled
+        p, inputs = _split(like, ctx.saved_tensors)
+        with _no_grad():
+            p_bar, inputs_bar = pull(p, inputs, ms.mutable(cotangents))
+        return None, *tree_.leaves(p_bar), *inputs_bar
+
+
+def _split(like: Tree, tensors: tuple) -> tuple[Tree, tuple]:
+    n = len(tree_.leaves(like))
+    return ms.mutable(tree_.unflatten(like, tensors[:n])), ms.mutable(tuple(tensors[n:]))
+
+
+def function(f: Callable) -> Callable:
+    """Compile f(*Tensors) → tuple of Tensors, for work that nobody differentiates: an optimiser's step."""
+    run = ms.jit(f)
+
+    @functools.wraps(f)
+    def call(*tensors: Tensor):
+        refuse_recording(f.__name__, "call it outside value_and_grad")
+        return run(*tensors)
+
+    return call
+
+
+def recording() -> bool:
+    """Whether eager autodiff is recording."""
+    return _pynative_executor.grad_flag()
+
+
+def value_and_grad(f: Callable, has_aux: bool = False) -> Callable:
+    """The value of f and its gradient with respect to its first argument, a tree.
+
+    Args:
+        f: (tree, *args, **kwargs) → scalar Tensor, or (scalar, aux) where `has_aux`; any composition of this
+           package's functions and MindSpore's eager ones. The tree's leaves are float Tensors.
+    Returns: a function of f's signature → (value, gradients), or ((value, aux), gradients); the gradients have the
+        tree's structure, and zeros where the value doesn't depend on a leaf.
+    Raises:
+        TypeError: a leaf isn't a float Tensor. ValueError: the value isn't a scalar.
+    """
+
+    def value_and_gradient(tree: Tree, *args, **kwargs):
+        leaves = tree_.leaves(tree)
+        for name, leaf in tree_.items(tree):
+            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+                raise TypeError(f"value_and_grad needs float Tensors as leaves, got {_kind(leaf)} at {name or 'the root'!r}")
+        aux = []
+
+        def flat(*leaves):
+            value = f(tree_.unflatten(tree, leaves), *args, **kwargs)
+            if has_aux:
+                value, extra = value
+                aux.append(extra)
+            if not isinstance(value, Tensor) or value.size != 1:
+                raise ValueError(f"value_and_grad needs a function with a scalar Tensor as its value, got {_kind(value)}")
+            return value
+
+        value, gradients = ms.value_and_grad(flat, tuple(range(len(leaves))))(*leaves)
+        gradients = tree_.unflatten(tree, gradients)
+        return ((value, aux[0]), gradients) if has_aux else (value, gradients)
+
+    return value_and_gradient
+
+
+def grad(f: Callable) -> Callable:
+    """The gradient alone of `value_and_grad`."""
+
+    def gradient(tree: Tree, *args, **kwargs):
+        return value_and_grad(f)(tree, *args, **kwargs)[1]
+
+    return gradient
+
+
+def refuse_recording(what: str, instead: str) -> None:
+    """Raise where a result leaves the differentiable world, instead of letting the gradient be a silent zero."""
+    if recording():
+        raise RuntimeError(f"{what} can't be differentiated; {instead}")
+
+
+def _kind(x) -> str:
+    return f"{x.dtype} {x.shape}" if isinstance(x, Tensor) else type(x).__name__

@@ -1,0 +1,119 @@
+"""Keys and counter-based random numbers, drawn on the host: the same noise on every device.
+
+A key is the 128-bit key of the Philox 4x64-10 cipher (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
+3"). Numbers, splits and folds encrypt counters of three disjoint ranges, so no use of a key repeats another.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+
+from .types import Array, Key
+
+# The highest of the counter's four words; the stream of one use never counts up to the next.
+_NORMAL, _SPLIT, _FOLD = 0, 1, 2
+
+
+def key(seed: int) -> Key:
+    """Make the key that all randomness of a call comes from.
+
+    Args:
+        seed: integer, 0 ≤ seed < 2**64.
+    Returns:
+        uint64 (2,).
+    Raises:
+        TypeError: seed is not an integer.
+        ValueError: seed is negative or does not fit into 64 bits.
+    """
+    return np.array([_word("seed", seed), 0], np.uint64)
+
+
+def split(key: Key, n: int = 2) -> Key:
+    """Make n keys from one; the i-th depends on key and i alone, not on n.
+
+    Args:
+        key: uint64 (2,); not to be used for anything else that splits it.
+        n: how many, at least 0.
+    Returns:
+        uint64 (n, 2).
+    Raises:
+        ValueError: key is not one key, or n is negative.
+    """
+    if _check(key).ndim != 1:
+        raise ValueError(f"split takes one key of shape (2,), got shape {key.shape}; split its rows one by one")
+    n = _word("n", n)
+    return _philox(key, 0, _SPLIT).random_raw(4 * n).reshape(n, 4)[:, :2]
+
+
+def fold_in(key: Key, i: int) -> Key:
+    """Make the key of the i-th thing: a step, a layer, a batch.
+
+    Args:
+        key: uint64 (2,), or (B, 2): each row is folded alone.
+        i: integer, 0 ≤ i < 2**64.
+    Returns:
+        uint64, the shape of key.
+    Raises:
+        TypeError: i is not an integer.
+        ValueError: i is negative or does not fit into 64 bits.
+    """
+    i = _word("i", i)
+    rows = [_philox(row, i, _FOLD).random_raw(4)[:2] for row in _check(key).reshape(-1, 2)]
+    return np.array(rows, np.uint64).reshape(key.shape)
+
+
+def normal(key: Key, shape: Sequence[int]) -> np.ndarray:
+    """Draw standard normal numbers.
+
+    Args:
+        key: uint64 (2,), or (B, 2): row i of the result is then `normal(key[i], shape[1:])`.
+        shape: of the result; with B keys, shape[0] is B.
+    Returns:
+        float32 of that shape.
+    Raises:
+        ValueError: shape[0] is not the number of keys.
+    """
+    if _check(key).ndim == 1:
+        return np.random.Generator(_philox(key, 0, _NORMAL)).standard_normal(tuple(shape)).astype(np.float32)
+    if not shape or shape[0] != len(key):
+        raise ValueError(f"{len(key)} keys draw a shape that starts with {len(key)}, got {tuple(shape)}")
+    out = np.empty(tuple(shape), np.float32)
+    for row, one in zip(out, key, strict=True):
+        row[...] = normal(one, row.shape)
+    return out
+
+
+def normal_like(key: Key, x: Array) -> Array:
+    """Draw `normal(key, x.shape)` as what x is: a float32 NumPy array or a float32 MindSpore Tensor."""
+    noise = normal(key, x.shape)
+    if isinstance(x, np.ndarray):
+        return noise
+    from mindspore import Tensor  # only here, so that the mathematics of solvers needs no MindSpore
+
+    return Tensor.from_numpy(noise)
+
+
+def _philox(key: Key, low: int, high: int) -> np.random.Philox:
+    """The stream of blocks that starts at one counter (256 bits: a block's number low, the use of the key high)."""
+    return np.random.Philox(key=key, counter=np.array([0, low, 0, high], np.uint64))
+
+
+def _check(key: Key) -> Key:
+    if not isinstance(key, np.ndarray) or key.dtype != np.uint64 or key.ndim not in (1, 2) or key.shape[-1] != 2:
+        got = f"{key.dtype} {key.shape}" if isinstance(key, np.ndarray) else repr(key)
+        raise ValueError(f"a key is a uint64 array of shape (2,) or (B, 2), got {got}; make one with key(seed)")
+    return key
+
+
+def _word(name: str, value: int) -> int:
+    """An unsigned 64-bit word."""
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer with 0 ≤ {name} < 2**64, got {value!r}") from None
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{name} must be an integer with 0 ≤ {name} < 2**64, got {value}")
+    return value

@@ -1,0 +1,175 @@
+"""The T5 v1.1 encoder (arXiv:1910.10683, arXiv:2002.05202): token ids to text states.
+
+B batch, L tokens, D width, A heads, K head width. Numerics of transformers' T5EncoderModel: attention isn't scaled,
+the norm has no mean and no bias, and every layer adds the relative position bias whose table lives in the first.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, ops
+
+from . import config as config_
+from . import jit, nn, rng, tree
+from .types import Key, Tree
+
+MASKED = -1e9  # far enough for a float32 softmax to give padding exactly zero
+
+
+@dataclass(frozen=True)
+class Config:
+    """The fields of text_encoder/config.json that shape the computation."""
+
+    vocab_size: int = 32128
+    d_model: int = 4096
+    d_kv: int = 64
+    d_ff: int = 10240
+    num_layers: int = 24
+    num_heads: int = 64
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+
+def read_config(json: dict[str, Any]) -> Config:
+    """The configuration in a parsed text_encoder/config.json; ValueError for what isn't a gated-GELU T5 encoder."""
+    fixed = {
+        "dense_act_fn": ("gelu_new",),
+        "feed_forward_proj": ("gated-gelu",),
+        "is_decoder": (False,),
+        "is_gated_act": (True,),
+        "model_type": ("t5",),
+    }
+    # bookkeeping, training and the decoder's
+    ignored = (
+        "architectures", "bos_token_id", "classifier_dropout", "decoder_start_token_id", "dropout_rate", "dtype",
+        "eos_token_id", "initializer_factor", "is_encoder_decoder", "n_positions", "num_decoder_layers",
+        "output_past", "pad_token_id", "scale_decoder_outputs", "task_specific_params", "tie_word_embeddings",
+        "torch_dtype", "transformers_version", "use_cache",
+    )  # fmt: skip
+    if json.get("feed_forward_proj", "relu") != "gated-gelu":
+        raise ValueError(f"t5 config: feed_forward_proj must be 'gated-gelu', got {json.get('feed_forward_proj', 'relu')!r}")
+    return config_.read(Config, json, fixed=fixed, ignored=ignored)
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The config.json that transformers reads."""
+    return {
+        "architectures": ["T5EncoderModel"],
+        "model_type": "t5",
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": False,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        **asdict(config),
+    }
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Each tensor's name in the checkpoint and its shape."""
+    D, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
+    out: dict[str, tuple[int, ...]] = {"shared.weight": (config.vocab_size, D)}
+    for i in range(config.num_layers):
+        attention, mlp = f"encoder.block.{i}.layer.0", f"encoder.block.{i}.layer.1"
+        for name in "qkv":
+            out[f"{attention}.SelfAttention.{name}.weight"] = (inner, D)
+        out[f"{attention}.SelfAttention.o.weight"] = (D, inner)
+        if i == 0:
+            table = (config.relative_attention_num_buckets, config.num_heads)
+            out[f"{attention}.SelfAttention.relative_attention_bias.weight"] = table
+        out[f"{attention}.layer_norm.weight"] = (D,)
+        out[f"{mlp}.DenseReluDense.wi_0.weight"] = out[f"{mlp}.DenseReluDense.wi_1.weight"] = (ff, D)
+        out[f"{mlp}.DenseReluDense.wo.weight"] = (D, ff)
+        out[f"{mlp}.layer_norm.weight"] = (D,)
+    out["encoder.final_layer_norm.weight"] = (D,)
+    return out
+
+
+def init(key: Key, config: Config) -> Tree:
+    """Fresh weights with T5's scales: N(0, 1) embeddings, 1/√fan-in projections, q smaller by √K for want of a scale."""
+    flat = {}
+    for i, (name, shape) in enumerate(shapes(config).items()):
+        if "layer_norm" in name:
+            value = np.ones(shape, np.float32)
+        else:
+            scale = 1.0 if name == "shared.weight" else shape[-1] ** -0.5
+            if name.endswith(".q.weight"):
+                scale *= config.d_kv**-0.5
+            value = rng.normal(rng.fold_in(key, i), shape) * np.float32(scale)
+        flat[name] = Tensor.from_numpy(value)
+    return tree.nest(flat)
+
+
+def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
+    """Text states of token ids.
+
+    Args:
+        p: the encoder's tree. ids: int (B, L) below vocab_size. mask: (B, L), 1 where a token is real.
+    Returns: (B, L, D) float32; rows of padding hold values that nothing should read.
+    """
+    L = ids.shape[1]
+    x = ops.gather(p["shared"]["weight"], ids, 0)
+    blocks = p["encoder"]["block"]
+    table = blocks[0]["layer"][0]["SelfAttention"]["relative_attention_bias"]
+    position = _position_bias(table, one_hot_buckets(config, L))
+    bias = position + ((1.0 - mask.float()) * MASKED).reshape(-1, 1, 1, L)  # (B, A, L, L)
+    for block in blocks:
+        x = _block(_weights(block), x, bias, config=config)
+    return _final(p["encoder"]["final_layer_norm"], x, config=config)
+
+
+def buckets(config: Config, L: int) -> np.ndarray:
+    """The bucket of each (query, key) pair: int (L, L), bidirectional.
+
+    Half of the buckets are for keys after the query; in each half, the first half are exact distances and the rest
+    grow logarithmically up to relative_attention_max_distance.
+    """
+    half = config.relative_attention_num_buckets // 2
+    exact = half // 2
+    distance = np.arange(L)[None] - np.arange(L)[:, None]  # key − query
+    far = np.abs(distance)
+    # float32 and truncation as in the reference: float64 moves distances that sit on a boundary
+    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        np.log(config.relative_attention_max_distance / exact)
+    )
+    log = exact + (ratio * np.float32(half - exact)).astype(np.int64)
+    return np.where(far < exact, far, np.minimum(log, half - 1)) + half * (distance > 0)
+
+
+@functools.lru_cache(maxsize=16)
+def one_hot_buckets(config: Config, L: int) -> Tensor:
+    """`buckets` as (L·L, buckets) float32, so that looking the bias up is a product with a right gradient."""
+    return Tensor.from_numpy(np.eye(config.relative_attention_num_buckets, dtype=np.float32)[buckets(config, L).ravel()])
+
+
+def _weights(block: Tree) -> Tree:
+    """A block without the position table, so that the first has the shape of the others and shares their graph."""
+    attention, mlp = block["layer"]
+    projections = {name: attention["SelfAttention"][name] for name in "qkvo"}
+    return {"attention": projections, "norm_a": attention["layer_norm"], "mlp": mlp["DenseReluDense"], "norm_m": mlp["layer_norm"]}
+
+
+@jit.block
+def _position_bias(p, one_hot, config):
+    L = int(one_hot.shape[0] ** 0.5 + 0.5)
+    return ops.transpose(ops.matmul(one_hot, p["weight"]).reshape(1, L, L, -1), (0, 3, 1, 2))  # (1, A, L, L)
+
+
+@jit.block
+def _block(p, x, bias, config):
+    h = nn.rms_norm(p["norm_a"], x, config.layer_norm_epsilon)
+    a = p["attention"]
+    h = nn.attention(nn.linear(a["q"], h), nn.linear(a["k"], h), nn.linear(a["v"], h), bias, config.num_heads, 1.0)
+    x = x + nn.linear(a["o"], h)
+    h = nn.rms_norm(p["norm_m"], x, config.layer_norm_epsilon)
+    h = nn.gelu_tanh(nn.linear(p["mlp"]["wi_0"], h)) * nn.linear(p["mlp"]["wi_1"], h)
+    return x + nn.linear(p["mlp"]["wo"], h)
+
+
+@jit.block
+def _final(p, x, config):
+    return nn.rms_norm(p, x, config.layer_norm_epsilon)

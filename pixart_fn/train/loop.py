@@ -1,0 +1,103 @@
+"""The training loop: resumable at any step, and the same whether it was interrupted or not."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from .. import jit, tree
+from ..types import Tree
+from . import optim
+
+PARTS = ("params", "m", "v", "ema")
+
+
+def warmup_stable_decay(peak: float, steps: int, warmup: int = 100, decay: float = 0.25) -> Callable[[int], float]:
+    """Learning rate by step: up linearly over `warmup`, flat, then down linearly to 1 % over the last part `decay`.
+
+    Longer runs share the flat part, so a run can be stopped early or prolonged (arXiv:2404.06395).
+    """
+
+    def lr(step: int) -> float:
+        up = min(1.0, (step + 1) / warmup)
+        down = min(1.0, max(0.01, (steps - step) / max(1.0, decay * steps)))
+        return peak * up * down
+
+    return lr
+
+
+def run(
+    loss: Callable[[Tree, Any], Tensor],
+    params: Tree,
+    batch: Callable[[int], Any],
+    folder: str | Path,
+    *,
+    steps: int,
+    lr: Callable[[int], float],
+    minutes: float = float("inf"),
+    hyper: optim.AdamW = optim.AdamW(),  # noqa: B008 - a NamedTuple, immutable
+    decay: float = 0.999,
+    save_every_minutes: float = 5.0,
+) -> tuple[Tree, optim.State]:
+    """Train from where `folder` stands until `steps` are done or `minutes` have passed, saving as it goes.
+
+    Args:
+        loss: (params, batch) → scalar Tensor.
+        params: the start, where the folder holds no state yet.
+        batch: step → batch, a function of the step alone, so that a resumed run sees the same data.
+        folder: keeps state.safetensors and log.csv (step, loss, gradient norm, seconds).
+        decay: of the weights' moving average; shorter at the start, as (1 + step) / (10 + step).
+    Returns: the parameters and the optimiser's state (its `ema` is what to use).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "state.safetensors"
+    params, state = restore(file, params) if file.exists() else (params, optim.init(params))
+    value_and_grad = jit.value_and_grad(loss)
+    start = saved = time.monotonic()
+    with tqdm(total=steps, initial=state.step, unit="step", mininterval=5) as bar, (folder / "log.csv").open("a") as log:
+        while state.step < steps and time.monotonic() - start < 60 * minutes:
+            step, began = state.step, time.monotonic()
+            value, gradients = value_and_grad(params, batch(step))
+            params, state, norm = optim.update(
+                hyper, params, gradients, state, lr(step), min(decay, (1 + step) / (10 + step))
+            )
+            log.write(f"{step},{float(value.asnumpy()):.6f},{norm:.4f},{time.monotonic() - began:.2f}\n")
+            log.flush()
+            bar.update()
+            if time.monotonic() - saved > 60 * save_every_minutes:
+                save(file, params, state)
+                saved = time.monotonic()
+    save(file, params, state)
+    return params, state
+
+
+def save(file: Path, params: Tree, state: optim.State) -> None:
+    """Write parameters and optimiser state to a temporary name, then rename."""
+    trees = dict(zip(PARTS, (params, state.m, state.v, state.ema), strict=True))
+    flat = {f"{part}/{name}": leaf.asnumpy() for part, t in trees.items() for name, leaf in tree.items(t)}
+    temporary = file.with_suffix(".tmp")
+    save_file(flat, temporary, metadata={"step": str(state.step)})
+    os.replace(temporary, file)
+
+
+def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
+    """Read what `save` wrote; `like` gives the structure."""
+    with safe_open(file, "np") as tensors:
+        step = int(tensors.metadata()["step"])
+
+        def part(name: str) -> Tree:
+            leaves = [Tensor.from_numpy(np.array(tensors.get_tensor(f"{name}/{key}"))) for key, _ in tree.items(like)]
+            return tree.unflatten(like, leaves)
+
+        params, m, v, ema = (part(name) for name in PARTS)
+    return params, optim.State(step, m, v, ema)

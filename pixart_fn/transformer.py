@@ -1,0 +1,293 @@
+"""The PixArt transformer: ε and the learned variance of noisy latents, given text (arXiv:2310.00426, fig. 4).
+
+B batch, C latent channels, h/w latent size, p patch, N = (h/p)(w/p) patches, D width, A heads, K head width, L text
+tokens. Names and numerics are those of diffusers' PixArtTransformer2DModel.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, ops
+
+from . import config as config_
+from . import jit, nn, rng, tree
+from .types import Key, Tree
+
+FREQUENCIES = 256  # width of the sinusoidal embedding of a number
+MASKED = -10000.0  # what diffusers adds to the scores of padding
+
+
+@dataclass(frozen=True)
+class Config:
+    """The fields of transformer/config.json that shape the computation."""
+
+    num_attention_heads: int = 16
+    attention_head_dim: int = 72
+    in_channels: int = 4
+    out_channels: int = 8
+    num_layers: int = 28
+    cross_attention_dim: int = 1152
+    sample_size: int = 128
+    patch_size: int = 2
+    norm_eps: float = 1e-6
+    interpolation_scale: float | None = None
+    use_additional_conditions: bool | None = None
+    caption_channels: int = 4096
+
+    def __post_init__(self):
+        if self.cross_attention_dim != self.width:
+            raise ValueError(
+                f"transformer config: cross_attention_dim {self.cross_attention_dim} contradicts "
+                f"num_attention_heads · attention_head_dim = {self.width}; captions are projected to the latter"
+            )
+        if self.width % 4:
+            raise ValueError(f"transformer config: the width must be divisible by 4, got {self.width}")
+        if self.conditions and self.width % 3:
+            raise ValueError(f"transformer config: micro-conditions need a width divisible by 3, got {self.width}")
+        if self.out_channels not in (self.in_channels, 2 * self.in_channels):
+            raise ValueError(
+                f"transformer config: out_channels must be in_channels = {self.in_channels} or twice that "
+                f"(learned variance), got {self.out_channels}"
+            )
+
+    @property
+    def width(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def conditions(self) -> bool:
+        """Whether the model sees resolution and aspect ratio; left open, a sample size of 128 decides."""
+        return self.sample_size == 128 if self.use_additional_conditions is None else self.use_additional_conditions
+
+    @property
+    def scale(self) -> float:
+        """By how much positions are stretched against a grid of sample_size."""
+        return max(self.sample_size // 64, 1) if self.interpolation_scale is None else self.interpolation_scale
+
+
+def read_config(json: dict[str, Any]) -> Config:
+    """The configuration in a parsed transformer/config.json; ValueError for what isn't computed here."""
+    fixed = {
+        "activation_fn": ("gelu-approximate",),
+        "attention_bias": (True,),
+        "attention_type": ("default", None),
+        "double_self_attention": (False,),
+        "norm_elementwise_affine": (False,),
+        "norm_type": ("ada_norm_single",),
+        "num_embeds_ada_norm": (1000,),
+        "num_vector_embeds": (None,),
+        "only_cross_attention": (False,),
+        "upcast_attention": (False,),  # every softmax here is float32 anyway
+        "use_linear_projection": (False,),
+    }
+    json = {"out_channels": json.get("in_channels", 4), **{k: v for k, v in json.items() if not (k == "out_channels" and v is None)}}
+    return config_.read(Config, json, fixed=fixed, ignored=("dropout", "norm_num_groups"))
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The config.json that diffusers reads."""
+    return {
+        "_class_name": "PixArtTransformer2DModel",
+        "activation_fn": "gelu-approximate",
+        "attention_bias": True,
+        "attention_type": "default",
+        "norm_elementwise_affine": False,
+        "norm_type": "ada_norm_single",
+        "num_embeds_ada_norm": 1000,
+        **asdict(config),
+    }
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Each tensor's name in the checkpoint and its shape."""
+    out: dict[str, tuple[int, ...]] = {}
+    D, p = config.width, config.patch_size
+
+    def linear(name, channels_in, channels_out):
+        out[f"{name}.weight"], out[f"{name}.bias"] = (channels_out, channels_in), (channels_out,)
+
+    def embedder(name, channels_in, channels_out):
+        linear(f"{name}.linear_1", channels_in, channels_out)
+        linear(f"{name}.linear_2", channels_out, channels_out)
+
+    out["pos_embed.proj.weight"], out["pos_embed.proj.bias"] = (D, config.in_channels, p, p), (D,)
+    embedder("adaln_single.emb.timestep_embedder", FREQUENCIES, D)
+    if config.conditions:
+        embedder("adaln_single.emb.resolution_embedder", FREQUENCIES, D // 3)
+        embedder("adaln_single.emb.aspect_ratio_embedder", FREQUENCIES, D // 3)
+    linear("adaln_single.linear", D, 6 * D)
+    embedder("caption_projection", config.caption_channels, D)
+    for i in range(config.num_layers):
+        block = f"transformer_blocks.{i}"
+        out[f"{block}.scale_shift_table"] = (6, D)
+        for attention in ("attn1", "attn2"):
+            for part in ("to_q", "to_k", "to_v", "to_out.0"):
+                linear(f"{block}.{attention}.{part}", D, D)
+        linear(f"{block}.ff.net.0.proj", D, 4 * D)
+        linear(f"{block}.ff.net.2", 4 * D, D)
+    out["scale_shift_table"] = (2, D)
+    linear("proj_out", D, p * p * config.out_channels)
+    return out
+
+
+def init(key: Key, config: Config) -> Tree:
+    """Fresh weights as PixArt-α starts them: Xavier linears, N(0, 0.02) embedders, tables / √D, and zeros where a
+    branch enters the residual stream from text (attn2.to_out) or leaves it (proj_out)."""
+    flat = {}
+    for i, (name, shape) in enumerate(shapes(config).items()):
+        if name.endswith("bias") or "attn2.to_out" in name or name.startswith("proj_out"):
+            value = np.zeros(shape, np.float32)
+        else:
+            if name.endswith("table"):
+                scale = config.width**-0.5
+            elif "embedder" in name or name.startswith(("caption_projection", "adaln_single")):
+                scale = 0.02
+            else:
+                scale = (2 / (shape[0] + np.prod(shape[1:]))) ** 0.5
+            value = rng.normal(rng.fold_in(key, i), shape) * np.float32(scale)
+        flat[name] = Tensor.from_numpy(value)
+    return tree.nest(flat)
+
+
+def apply(
+    p: Tree,
+    config: Config,
+    x: Tensor,
+    t: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    resolution: Tensor | None = None,
+    aspect_ratio: Tensor | None = None,
+) -> Tensor:
+    """The network's raw output for noisy latents.
+
+    Args:
+        p: the transformer's tree.
+        x: (B, C, h, w) float32, h and w multiples of the patch size.
+        t: (B,) float32, in training-time units 0 … 999; fractions are fine.
+        text: (B, L, caption_channels) float32. mask: (B, L), 1 where a token is real.
+        resolution: (B, 2) height and width in pixels. aspect_ratio: (B, 1) height / width. Both where the
+            configuration has micro-conditions, neither elsewhere.
+    Returns: (B, out_channels, h, w): ε in the first C channels, then, if there are more, the learned variance.
+    Raises: ValueError: micro-conditions are missing, or given to a model without them.
+    """
+    given = resolution is not None, aspect_ratio is not None
+    if given != (config.conditions,) * 2:
+        needs = "needs resolution and aspect_ratio" if config.conditions else "takes no resolution or aspect_ratio"
+        raise ValueError(f"this transformer {needs} (use_additional_conditions = {config.conditions})")
+    if config.conditions:
+        condition, modulation = _condition_sized(
+            p["adaln_single"], sinusoid(t), sinusoid(resolution.reshape(-1)), sinusoid(aspect_ratio.reshape(-1))
+        )
+    else:
+        condition, modulation = _condition(p["adaln_single"], sinusoid(t))
+    text = _caption(p["caption_projection"], text)
+    bias = ((1.0 - mask.float()) * MASKED).reshape(mask.shape[0], 1, 1, mask.shape[1])
+    h, w = x.shape[2:]
+    x = _embed(p["pos_embed"]["proj"], x, positions(config, h, w), config=config)
+    for block in p["transformer_blocks"]:
+        x = _block(block, x, modulation, text, bias, config=config)
+    head = {"scale_shift_table": p["scale_shift_table"], "proj_out": p["proj_out"]}
+    return unpatchify(_head(head, x, condition, config=config), config, h, w)
+
+
+def sinusoid(t: Tensor) -> Tensor:
+    """[cos(t ω), sin(t ω)] with ω from 1 to 1/10000: (B,) → (B, 256)."""
+    half = FREQUENCIES // 2
+    omega = np.exp(-np.log(10000.0) * np.arange(half, dtype=np.float32) / np.float32(half)).astype(np.float32)
+    angle = t.float().reshape(-1, 1) * Tensor.from_numpy(omega)
+    return ops.cat([ops.cos(angle), ops.sin(angle)], 1)
+
+
+@functools.lru_cache(maxsize=64)
+def positions(config: Config, h: int, w: int) -> Tensor:
+    """The sine-cosine embedding of each patch: (1, N, D) float32; x in the first half of the width, y in the second.
+
+    Coordinates are i / (grid / base) / scale with base = sample_size / patch_size, so that a model sees the same
+    range at every size.
+    """
+    base, p = config.sample_size // config.patch_size, config.patch_size
+
+    def axis(n: int) -> np.ndarray:
+        # float32 as in diffusers, where this is the only place that rounds
+        return np.arange(n, dtype=np.float32) / np.float32(n / base) / np.float32(config.scale)
+
+    quarter = config.width // 4
+    omega = 1.0 / 10000 ** (np.arange(quarter, dtype=np.float64) / quarter)
+
+    def embed(coordinate: np.ndarray) -> np.ndarray:
+        angle = coordinate.reshape(-1, 1) * omega
+        return np.concatenate([np.sin(angle), np.cos(angle)], 1)
+
+    x, y = np.meshgrid(axis(w // p), axis(h // p))
+    return Tensor.from_numpy(np.concatenate([embed(x), embed(y)], 1)[None].astype(np.float32))
+
+
+def unpatchify(x: Tensor, config: Config, h: int, w: int) -> Tensor:
+    """(B, N, p·p·C) → (B, C, h, w)."""
+    p, C = config.patch_size, config.out_channels
+    x = x.reshape(-1, h // p, w // p, p, p, C)  # (B, rows, columns, p, q, C)
+    return ops.transpose(x, (0, 5, 1, 3, 2, 4)).reshape(-1, C, h, w)
+
+
+def _mlp_silu(p, x):
+    return nn.linear(p["linear_2"], nn.silu(nn.linear(p["linear_1"], x)))
+
+
+@jit.block
+def _condition(p, t, config):
+    condition = _mlp_silu(p["emb"]["timestep_embedder"], t)
+    return condition, nn.linear(p["linear"], nn.silu(condition))
+
+
+@jit.block
+def _condition_sized(p, t, resolution, aspect_ratio, config):
+    B = t.shape[0]
+    size = _mlp_silu(p["emb"]["resolution_embedder"], resolution).reshape(B, -1)  # (B, 2 D/3)
+    ratio = _mlp_silu(p["emb"]["aspect_ratio_embedder"], aspect_ratio).reshape(B, -1)  # (B, D/3)
+    condition = _mlp_silu(p["emb"]["timestep_embedder"], t) + ops.cat((size, ratio), 1)
+    return condition, nn.linear(p["linear"], nn.silu(condition))
+
+
+@jit.block
+def _caption(p, text, config):
+    return nn.linear(p["linear_2"], nn.gelu_tanh(nn.linear(p["linear_1"], text)))
+
+
+@jit.block
+def _embed(p, x, position, config):
+    B, C, h, w = x.shape
+    n = config.patch_size
+    x = ops.transpose(x.reshape(B, C, h // n, n, w // n, n), (0, 2, 4, 1, 3, 5))  # (B, rows, columns, C, p, q)
+    flat = {"weight": p["weight"].reshape(config.width, -1), "bias": p["bias"]}
+    return nn.linear(flat, x.reshape(B, -1, C * n * n)) + position
+
+
+@jit.block
+def _block(p, x, modulation, text, bias, config):
+    B = x.shape[0]
+    table = p["scale_shift_table"] + modulation.reshape(B, 6, -1)
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = ops.split(table, 1, axis=1)  # each (B, 1, D)
+    h = nn.modulate(nn.layer_norm(x, config.norm_eps), scale_a, shift_a)
+    x = nn.gated(x, gate_a, _attend(p["attn1"], h, h, None, config))
+    x = x + _attend(p["attn2"], x, text, bias, config)
+    h = nn.modulate(nn.layer_norm(x, config.norm_eps), scale_m, shift_m)
+    h = nn.linear(p["ff"]["net"]["2"], nn.gelu_tanh(nn.linear(p["ff"]["net"]["0"]["proj"], h)))
+    return nn.gated(x, gate_m, h)
+
+
+def _attend(p, x, context, bias, config):
+    q, k, v = nn.linear(p["to_q"], x), nn.linear(p["to_k"], context), nn.linear(p["to_v"], context)
+    scale = config.attention_head_dim**-0.5
+    return nn.linear(p["to_out"][0], nn.attention(q, k, v, bias, config.num_attention_heads, scale))
+
+
+@jit.block
+def _head(p, x, condition, config):
+    table = p["scale_shift_table"] + condition.reshape(x.shape[0], 1, -1)
+    shift, scale = ops.split(table, 1, axis=1)
+    return nn.linear(p["proj_out"], nn.modulate(nn.layer_norm(x, config.norm_eps), scale, shift))

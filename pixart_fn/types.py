@@ -1,0 +1,74 @@
+"""The vocabulary: what flows between the functions of this package.
+
+A dict is weights, a frozen dataclass is static configuration, a NamedTuple is runtime state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mindspore import Tensor
+
+    Array: TypeAlias = Tensor | np.ndarray
+else:
+    Array: TypeAlias = Any
+
+Tree: TypeAlias = Any
+"""Nested dicts and lists of arrays: weights. Its keys are the checkpoint's names split on "."."""
+
+Key: TypeAlias = np.ndarray
+"""uint64 of shape (2,), or (B, 2) for one key a picture; see `rng`."""
+
+Denoiser: TypeAlias = Callable[[Array, float], Array]
+"""(x_t, t) → x0, the same shape as x_t; t in training-time units."""
+
+
+class Grid(NamedTuple):
+    """Where a solver looks: float64 arrays of S + 1 nodes from noisy to clean, α² + σ² = 1; the last is (1, 0)."""
+
+    t: np.ndarray
+    alpha: np.ndarray
+    sigma: np.ndarray
+
+
+class SolverState(NamedTuple):
+    """What a solver carries from node i to i + 1: the sample and whatever its method remembers."""
+
+    x: Array
+    history: tuple = ()
+
+
+class StepInfo(NamedTuple):
+    """What one step saw: x at the new node, the x0 it predicted at (t, α, σ) of the old node, evaluations it took."""
+
+    x: Array
+    x0: Array
+    t: float
+    alpha: float
+    sigma: float
+    evaluations: int
+
+
+class Solver(NamedTuple):
+    """How to go from one node of a grid to the next, as two pure functions."""
+
+    init: Callable[[Array], SolverState]
+    step: Callable[[Key, Denoiser, Grid, int, SolverState], tuple[SolverState, StepInfo]]
+
+
+class Text(NamedTuple):
+    """Encoded prompts: states (B, L, C) float32 and mask (B, L), 1 where a token is real."""
+
+    states: Array
+    mask: Array
+
+
+class Moments(NamedTuple):
+    """The VAE's posterior: mean and log-variance, each (B, C, h, w), of unscaled latents."""
+
+    mean: Array
+    logvar: Array

@@ -1,0 +1,229 @@
+"""AutoencoderKL: pictures ↔ latents, as in diffusers (arXiv:2112.10752).
+
+B batch, C latent channels, h/w latent and H/W pixel size with H = h · factor(config); "channels" of an inner level.
+Pictures are in [-1, 1]; latents are unscaled here: `scaling_factor` is applied by `generate`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, ops
+
+from . import config as config_
+from . import jit, nn, rng, tree
+from .types import Key, Moments, Tree
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Config:
+    """The fields of vae/config.json that shape the computation."""
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    latent_channels: int = 4
+    in_channels: int = 3
+    out_channels: int = 3
+    sample_size: int = 512
+    scaling_factor: float = 0.18215
+    mid_block_add_attention: bool = True
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+
+    def __post_init__(self):
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups:
+                raise ValueError(f"vae config: {channels} channels don't divide into {self.norm_num_groups} groups")
+
+
+def factor(config: Config) -> int:
+    """How many pixels a latent covers in each direction."""
+    return 2 ** (len(config.block_out_channels) - 1)
+
+
+def read_config(json: dict[str, Any]) -> Config:
+    """The configuration in a parsed vae/config.json; ValueError for what isn't AutoencoderKL as computed here."""
+    depth = len(json.get("block_out_channels", Config.block_out_channels))
+    fixed = {
+        "act_fn": ("silu",),
+        "down_block_types": (["DownEncoderBlock2D"] * depth,),
+        "up_block_types": (["UpDecoderBlock2D"] * depth,),
+        "shift_factor": (None,),
+        "latents_mean": (None,),
+        "latents_std": (None,),
+    }
+    return config_.read(Config, json, fixed=fixed, ignored=("force_upcast",))
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The config.json that diffusers reads."""
+    depth = len(config.block_out_channels)
+    return {
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "down_block_types": ["DownEncoderBlock2D"] * depth,
+        "up_block_types": ["UpDecoderBlock2D"] * depth,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()},
+    }
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Each tensor's name in the checkpoint and its shape."""
+    out: dict[str, tuple[int, ...]] = {}
+    widths, latent, last = config.block_out_channels, config.latent_channels, config.block_out_channels[-1]
+
+    def conv(name, channels_in, channels_out, k=3):
+        out[f"{name}.weight"], out[f"{name}.bias"] = (channels_out, channels_in, k, k), (channels_out,)
+
+    def norm(name, channels):
+        out[f"{name}.weight"] = out[f"{name}.bias"] = (channels,)
+
+    def resnet(name, channels_in, channels_out):
+        norm(f"{name}.norm1", channels_in)
+        conv(f"{name}.conv1", channels_in, channels_out)
+        norm(f"{name}.norm2", channels_out)
+        conv(f"{name}.conv2", channels_out, channels_out)
+        if channels_in != channels_out:
+            conv(f"{name}.conv_shortcut", channels_in, channels_out, 1)
+
+    def middle(name):
+        resnet(f"{name}.resnets.0", last, last)
+        if config.mid_block_add_attention:
+            norm(f"{name}.attentions.0.group_norm", last)
+            for part in ("to_q", "to_k", "to_v", "to_out.0"):
+                out[f"{name}.attentions.0.{part}.weight"] = (last, last)
+                out[f"{name}.attentions.0.{part}.bias"] = (last,)
+        resnet(f"{name}.resnets.1", last, last)
+
+    conv("encoder.conv_in", config.in_channels, widths[0])
+    width = widths[0]
+    for i, channels in enumerate(widths):
+        for j in range(config.layers_per_block):
+            resnet(f"encoder.down_blocks.{i}.resnets.{j}", width, channels)
+            width = channels
+        if i < len(widths) - 1:
+            conv(f"encoder.down_blocks.{i}.downsamplers.0.conv", channels, channels)
+    middle("encoder.mid_block")
+    norm("encoder.conv_norm_out", last)
+    conv("encoder.conv_out", last, 2 * latent)
+    if config.use_quant_conv:
+        conv("quant_conv", 2 * latent, 2 * latent, 1)
+    if config.use_post_quant_conv:
+        conv("post_quant_conv", latent, latent, 1)
+    conv("decoder.conv_in", latent, last)
+    middle("decoder.mid_block")
+    for i, channels in enumerate(reversed(widths)):
+        for j in range(config.layers_per_block + 1):
+            resnet(f"decoder.up_blocks.{i}.resnets.{j}", last if i == j == 0 else width, channels)
+            width = channels
+        if i < len(widths) - 1:
+            conv(f"decoder.up_blocks.{i}.upsamplers.0.conv", channels, channels)
+    norm("decoder.conv_norm_out", widths[0])
+    conv("decoder.conv_out", widths[0], config.out_channels)
+    return out
+
+
+def init(key: Key, config: Config) -> Tree:
+    """Fresh weights: fan-in-scaled normal; the last convolution of each residual branch starts at zero."""
+    flat = {}
+    for i, (name, shape) in enumerate(shapes(config).items()):
+        if len(shape) == 1:
+            value = np.full(shape, float("norm" in name and name.endswith("weight")), np.float32)
+        elif ".conv2." in name or ".to_out." in name:
+            value = np.zeros(shape, np.float32)
+        else:
+            value = rng.normal(rng.fold_in(key, i), shape) * np.float32(np.prod(shape[1:]) ** -0.5)
+        flat[name] = Tensor.from_numpy(value)
+    return tree.nest(flat)
+
+
+def encode(p: Tree, config: Config, x: Tensor) -> Moments:
+    """Pictures to the posterior over latents.
+
+    Args:
+        p: the VAE's tree. x: (B, 3, H, W) float32 in [-1, 1], H and W multiples of factor(config).
+    Returns: Moments(mean, logvar), each (B, C, h, w); logvar is clamped to [-30, 20].
+    """
+    x = _conv(p["encoder"]["conv_in"], x)
+    for level in p["encoder"]["down_blocks"]:
+        for resnet in level["resnets"]:
+            x = _resnet(resnet, x, config=config)
+        if "downsamplers" in level:
+            x = _down(level["downsamplers"][0]["conv"], x)
+    x = _head(_head_of(p["encoder"]), _middle(p["encoder"]["mid_block"], config, x), config=config)
+    if config.use_quant_conv:
+        x = _conv(p["quant_conv"], x)
+    mean, logvar = ops.split(x, config.latent_channels, axis=1)
+    return Moments(mean, ops.clamp(logvar, -30.0, 20.0))
+
+
+def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
+    """Unscaled latents (B, C, h, w) float32 to pictures (B, 3, H, W), about [-1, 1] (not clipped)."""
+    x = _conv(p["post_quant_conv"], z) if config.use_post_quant_conv else z
+    x = _middle(p["decoder"]["mid_block"], config, _conv(p["decoder"]["conv_in"], x))
+    for level in p["decoder"]["up_blocks"]:
+        for resnet in level["resnets"]:
+            x = _resnet(resnet, x, config=config)
+        if "upsamplers" in level:
+            x = _up(level["upsamplers"][0]["conv"], x)
+    return _head(_head_of(p["decoder"]), x, config=config)
+
+
+def sample(key: Key, moments: Moments) -> Tensor:
+    """Draw latents from the posterior: mean + exp(logvar / 2) · noise."""
+    return moments.mean + ops.exp(0.5 * moments.logvar) * rng.normal_like(key, moments.mean)
+
+
+def _middle(p: Tree, config: Config, x: Tensor) -> Tensor:
+    x = _resnet(p["resnets"][0], x, config=config)
+    if config.mid_block_add_attention:
+        x = _attention(p["attentions"][0], x, config=config)
+    return _resnet(p["resnets"][1], x, config=config)
+
+
+@jit.block
+def _conv(p, x, config):
+    return nn.conv2d(p, x)
+
+
+@jit.block
+def _down(p, x, config):
+    return nn.conv2d_down(p, x)
+
+
+@jit.block
+def _up(p, x, config):
+    return nn.conv2d(p, nn.upsample(x))
+
+
+@jit.block
+def _resnet(p, x, config):
+    h = nn.conv2d(p["conv1"], nn.silu(nn.group_norm(p["norm1"], x, config.norm_num_groups, EPS)))
+    h = nn.conv2d(p["conv2"], nn.silu(nn.group_norm(p["norm2"], h, config.norm_num_groups, EPS)))
+    if "conv_shortcut" in p:
+        x = nn.conv2d(p["conv_shortcut"], x)
+    return x + h
+
+
+@jit.block
+def _attention(p, x, config):
+    B, C, H, W = x.shape
+    h = nn.group_norm(p["group_norm"], x, config.norm_num_groups, EPS)
+    h = ops.transpose(h.reshape(B, C, H * W), (0, 2, 1))  # (B, H·W, C)
+    q, k, v = nn.linear(p["to_q"], h), nn.linear(p["to_k"], h), nn.linear(p["to_v"], h)
+    h = nn.linear(p["to_out"][0], nn.attention(q, k, v, None, 1, C**-0.5))
+    return x + ops.transpose(h, (0, 2, 1)).reshape(B, C, H, W)
+
+
+def _head_of(p: Tree) -> Tree:
+    return {name: p[name] for name in ("conv_norm_out", "conv_out")}
+
+
+@jit.block
+def _head(p, x, config):
+    return nn.conv2d(p["conv_out"], nn.silu(nn.group_norm(p["conv_norm_out"], x, config.norm_num_groups, EPS)))

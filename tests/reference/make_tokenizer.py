@@ -1,0 +1,138 @@
+"""Write tokenizer.json: python -m tests.reference.make_tokenizer, with transformers, diffusers, bs4 and ftfy installed.
+
+Ids are transformers' T5Tokenizer's over the public T5-v1.1 vocabulary; cleaned captions are diffusers'. The imports are
+in the functions, so that the tests can ask for the vocabulary without those packages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+OUT = Path(__file__).with_name("tokenizer.json")
+LENGTH = 24
+
+PROMPTS = (
+    "",
+    " ",
+    "a cute cat",
+    "  A   small cactus,\twith a happy face\nin the Sahara desert.  ",
+    "An astronaut riding a horse on Mars, 8k, f/1.4, ISO-100!",
+    "beautiful lady, freckles, big smile, blue eyes, short ginger hair, dark makeup, wearing a floral blue vest top",
+    "3.14159 × 2 = 6.28318; 50% off at $9.99",
+    "l'été à la plage, ça va? Ünïcödé, naïve façade",
+    "Grüße aus München — „schön“ … “curly” ‘quotes’",
+    "日本の猫 и русский кот",
+    "an emoji 😀 and a family 👨‍👩‍👧",
+    "ﬁsh and ｆｕｌｌ ｗｉｄｔｈ ½ ² ™",
+    "no\u00a0break\u2003em\u200bzero\u3000wide",
+    "soft\u00adhyphen and \ufeffmark",
+    "▁under▁scores_and-dashes",
+    "supercalifragilisticexpialidocious",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "the end</s>",
+    "one </s> two</s>three",
+    "<pad> in front",
+    "an <unk> thing",
+    "<extra_id_0> is the first and <extra_id_99> the last",
+    "<extra_id_100> isn't one, nor <EXTRA_ID_1> nor < / s >",
+    "<s> [CLS] <|endoftext|>",
+    "x </s>",
+    "é as e and a mark: e\u0301",
+)
+
+CAPTIONS = (
+    "",
+    "A cute cat",
+    "  A Small   CACTUS\nwith a happy\tface  ",
+    "a%20dog+and%20a caf%C3%A9",
+    "see https://example.com/a/b?x=1&y=2 for more",
+    "www.foo.org/bar and shop.co.uk, mail me@example.com",
+    "<person> waves at <b>two</b> <person>s",
+    "<p>one<br>two</p><script>alert(1)</script><!-- three --><style>p {}</style> four",
+    "<ruby>word<rt>note</rt></ruby> and <template>hidden</template>",
+    "a <!doctype html>b",
+    "tom &amp; jerry &lt;3 &eacute;&#233;&#xe9; &nosuch; &copy 2020 &quot;hi&quot; &#150;",
+    "&amp;lt;b&amp;gt;twice&amp;amp;",
+    "1 < 2 and 3 > 2",
+    "photo by @nick_name at noon",
+    "a 日本 cat, アニメ and ㍿",
+    "dash – dash — dash ― dash ‐ dash",
+    "this-is-my-cute-cat",
+    "this_is_my_cute_cat_photo",
+    "a well-known black-and-white cat",
+    "“double” «french» ‘single’ `tick` „low‟ ‚low‛",
+    '"all of it is quoted"',
+    "'it''s ''fine'''",
+    "10.0.0.1 is home",
+    "updated 12:30 ",
+    "line one\\nline two",
+    "#1 and #12345 but #1999 and 1234567",
+    "IMG_0001.JPG a cat.png and cat.jpeg",
+    "wait... what . ever",
+    "***SALE*** (50%) [new] {x} |y| a\\b/c ~ ©2020™",
+    "jc6640 jc6640vc 6640vc231 j2d1a2a",
+    "free shipping! worldwide free shipping, free download free",
+    "click for details and click on it, page 12 of png images",
+    "a 512x768 poster, 1.5х2.5 m and 3×4",
+    "colon : here ,comma.stop",
+    "_leading and trailing-",
+    ".hidden",
+    "ﬁsh ŉ ĳs ｆｕｌｌ　ｗｉｄｔｈ ｱｲ e\u0301",
+    "bell\x07 and mark\ufeff and next\x85line\u2028end",
+    "＆lt;b＆gt;",
+    "an oil painting of a fox in the style of monet, 4k, trending on artstation",
+)
+
+
+def vocabulary() -> Path:
+    """The public T5 vocabulary: $PIXART_FN_T5_VOCAB, or shared/t5-tokenizer/spiece.model beside the repository."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "t5-tokenizer" / "spiece.model"
+    return Path(os.environ.get("PIXART_FN_T5_VOCAB", beside))
+
+
+def t5_tokenizer(model: bytes, **options: Any):
+    """transformers' tokenizer over a SentencePiece model."""
+    from transformers import T5Tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "spiece.model").write_bytes(model)
+        return T5Tokenizer.from_pretrained(folder, **options)
+
+
+def t5_ids(tokenizer: Any, prompts: list[str], length: int) -> dict[str, list[list[int]]]:
+    """The call that diffusers' PixArt makes."""
+    options = {"padding": "max_length", "max_length": length, "truncation": True, "add_special_tokens": True}
+    out = tokenizer(prompts, **options)
+    return {"ids": out["input_ids"], "mask": out["attention_mask"]}
+
+
+def cleaned(caption: str) -> str:
+    """What diffusers' PixArt makes of a caption by default."""
+    from diffusers import PixArtAlphaPipeline
+
+    pipeline = PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)  # no model is needed for its text functions
+    return pipeline._text_preprocessing(caption, clean_caption=True)[0]
+
+
+def main() -> None:
+    model = vocabulary().read_bytes()
+    rows = t5_ids(t5_tokenizer(model), list(PROMPTS), LENGTH)
+    sections: dict[str, list[dict[str, Any]]] = {
+        "vocabulary": [{"sha256": hashlib.sha256(model).hexdigest()}],
+        "prompts": [
+            {"text": text, "ids": ids, "mask": mask}
+            for text, ids, mask in zip(PROMPTS, rows["ids"], rows["mask"], strict=True)
+        ],
+        "captions": [{"text": text, "clean": cleaned(text)} for text in CAPTIONS],
+    }
+    lines = [f'"{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for name, rows in sections.items()]
+    OUT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

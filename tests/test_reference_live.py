@@ -1,0 +1,52 @@
+"""The same comparisons with models that the reference libraries build now, from another seed than the goldens'."""
+
+from __future__ import annotations
+
+import compare
+import pytest
+from reference.case import load
+
+pytestmark = pytest.mark.reference
+
+FORWARD = ("t5", "t5_narrow", "transformer", "transformer_micro", "transformer_plain", "vae", "vae_deep")
+GRADIENTS = ("gradients_t5", "gradients_transformer", "gradients_transformer_micro", "gradients_vae")
+SEED = 77
+
+
+@pytest.fixture
+def make():
+    for library in ("torch", "diffusers", "transformers"):
+        pytest.importorskip(library)
+    from reference import make
+
+    return make
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_forward(make, name):
+    case = make.CASES[name](SEED)
+    for scenario in case.values:
+        tolerance = compare.SAMPLING if scenario == "sampling" else compare.MODULE
+        assert not compare.too_far(compare.forward_errors(name, case, scenario), tolerance), scenario
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients(make, name):
+    case = make.CASES[name](SEED)
+    for scenario in case.values:
+        assert not compare.too_far(compare.gradient_errors(name, case, scenario), compare.GRADIENT), scenario
+
+
+@pytest.mark.parametrize("name", FORWARD + GRADIENTS)
+def test_goldens_are_what_the_script_makes(make, name):
+    stored, fresh = load(name), make.golden(name)
+    assert stored.config == fresh.config
+    assert set(stored.values) == set(fresh.values)
+    assert {key: x.tobytes() for key, x in stored.weights.items()} == {
+        key: x.tobytes() for key, x in fresh.weights.items()
+    }
+    for scenario, values in fresh.values.items():
+        total = sum(abs(x).max() for key, x in values.items() if key.startswith("grad/"))
+        for key, x in values.items():
+            noise = 1e-6 * total if key.startswith("grad/") else 1e-5 * abs(x).max()
+            assert abs(stored.values[scenario][key] - x).max() <= noise, (scenario, key)

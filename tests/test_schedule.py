@@ -1,0 +1,239 @@
+"""Noise schedules, timesteps and grids: closed forms, diffusers' timesteps, invariants."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import grids, schedules
+from tolerances import assert_close
+
+from pixart_fn import schedule, solvers
+
+LINEAR = schedule.from_betas(schedule.linear())
+
+
+@pytest.mark.parametrize(
+    ("betas", "beta"),
+    [
+        (schedule.linear(1000, 1e-4, 0.02), lambda t: Fraction(1, 10**4) + (Fraction(2, 100) - Fraction(1, 10**4)) * t),
+        (schedule.scaled_linear(1000, 1e-4, 0.04), lambda t: (Fraction(1, 100) + Fraction(19, 100) * t) ** 2),
+    ],
+)
+def test_alpha_bar_is_the_exact_product(betas, beta):
+    """Against rational arithmetic: nothing is lost where 1 - ᾱ is 1e-4 or ᾱ is 4e-5."""
+    product, alpha_bar = Fraction(1), []
+    for t in range(1000):
+        # 64 digits are plenty and keep the fractions short.
+        product = Fraction(round(product * (1 - beta(Fraction(t, 999))) * 10**64), 10**64)
+        alpha_bar.append(product)
+    noise = schedule.from_betas(betas)
+    t = np.arange(1000)
+    assert_close(noise.alpha(t) ** 2, [float(a) for a in alpha_bar], 1e-13)
+    assert_close(noise.sigma(t) ** 2, [float(1 - a) for a in alpha_bar], 1e-13)
+    assert_close(noise.lam(t), [0.5 * math.log(a / (1 - a)) for a in alpha_bar], 1e-13)
+
+
+def test_squared_cosine_follows_its_formula():
+    noise = schedule.from_betas(schedule.squaredcos_cap_v2())
+    u = np.arange(1, 900) / 1000
+    f = np.cos((np.append(0, u) + 0.008) / 1.008 * math.pi / 2) ** 2
+    assert_close(noise.alpha(np.arange(899)) ** 2, f[1:] / f[0], 1e-12)
+    assert schedule.squaredcos_cap_v2().max() == 0.999
+
+
+@given(schedules(), st.floats(0, 1))
+def test_a_schedule_preserves_variance_and_loses_signal(noise, where):
+    t = where * (noise.steps - 1)
+    assert abs(noise.alpha(t) ** 2 + noise.sigma(t) ** 2 - 1) < 1e-15
+    assert abs(noise.lam(t) - math.log(noise.alpha(t) / noise.sigma(t))) < 1e-12
+    everywhere = np.arange(noise.steps)
+    assert np.all(np.diff(noise.alpha(everywhere)) < 0) and np.all(np.diff(noise.lam(everywhere)) < 0)
+    assert type(noise.alpha(t)) is float and type(noise.sigma(0)) is float and type(noise.lam(0)) is float
+
+
+@given(schedules(), st.floats(0, 0.999))
+def test_between_training_times_sigma_over_alpha_is_linear(noise, where):
+    low, part = divmod(where * (noise.steps - 1), 1)
+    ends = noise.sigma(np.array([low, low + 1])) / noise.alpha(np.array([low, low + 1]))
+    got = noise.sigma(low + part) / noise.alpha(low + part)
+    assert got == pytest.approx(ends[0] + part * (ends[1] - ends[0]), rel=1e-12)
+
+
+@pytest.mark.parametrize("t", [-1e-9, 999.001, float("nan"), np.array([5.0, 1000.0])])
+def test_times_outside_are_refused(t):
+    with pytest.raises(ValueError, match=r"t must be within \[0, 999\], got"):
+        LINEAR.alpha(t)
+
+
+@pytest.mark.parametrize("betas", [[0.0, 0.1], [0.1, 1.0], [], [[0.1]], [float("nan")]])
+def test_betas_that_are_none(betas):
+    with pytest.raises(ValueError, match="betas must be a list of numbers within"):
+        schedule.from_betas(betas)
+
+
+def test_a_schedule_does_not_change():
+    with pytest.raises(ValueError, match="read-only"):
+        LINEAR.ratio[0] = 1
+
+
+DPM_LINSPACE_20 = [999, 949, 899, 849, 799, 749, 699, 649, 599, 549, 500, 450, 400, 350, 300, 250, 200, 150, 100, 50]
+
+
+def test_the_twenty_timesteps_of_pixart():
+    assert schedule.timesteps(LINEAR, 20).tolist() == DPM_LINSPACE_20
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "offset", "skip_zero", "expected"),
+    [
+        ("leading", 4, 0, False, [750, 500, 250, 0]),
+        ("leading", 4, 1, False, [751, 501, 251, 1]),
+        ("leading", 4, 1, True, [801, 601, 401, 201]),
+        ("trailing", 3, 0, False, [999, 666, 332]),
+        ("trailing", 1, 0, True, [999]),
+        ("linspace", 1, 0, True, [999]),
+        ("linspace", 1, 0, False, [0]),
+        ("linspace", 3, 0, False, [999, 500, 0]),
+    ],
+)
+def test_spacings_by_hand(spacing, steps, offset, skip_zero, expected):
+    assert schedule.timesteps(LINEAR, steps, spacing, offset=offset, skip_zero=skip_zero).tolist() == expected
+
+
+@given(schedules(), st.sampled_from(schedule.SPACINGS), st.booleans(), st.integers(1, 100))
+def test_timesteps_fall_within_the_training_times(noise, spacing, skip_zero, steps):
+    t = schedule.timesteps(noise, steps, spacing, skip_zero=skip_zero)
+    assert t.dtype == np.int64 and t.shape == (steps,)
+    assert np.all(np.diff(t) < 0) and t[0] < noise.steps and t[-1] >= 0
+
+
+def test_every_possible_number_of_steps():
+    for spacing in schedule.SPACINGS:
+        for skip_zero in (False, True):
+            most = 1000 if spacing == "trailing" else 1000 - skip_zero
+            for steps in range(1, most + 1, 1 if spacing == "trailing" else 37):
+                t = schedule.timesteps(LINEAR, steps, spacing, skip_zero=skip_zero)
+                assert len(t) == steps and np.all(np.diff(t) < 0) and t[-1] >= 0
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1000])
+def test_steps_out_of_range(steps):
+    with pytest.raises(ValueError, match=rf"steps must be within 1 … 999 for linspace spacing, got {steps}"):
+        schedule.timesteps(LINEAR, steps)
+
+
+def test_lowest_lambda_cuts_the_noisy_end_off():
+    cosine = schedule.from_betas(schedule.squaredcos_cap_v2())
+    t = schedule.timesteps(cosine, 10, lam_min=-5.1)
+    assert cosine.lam(float(t[0])) >= -5.1 > cosine.lam(float(t[0] + 1))
+
+
+@given(grids(finals=schedule.FINALS))
+def test_grid_invariants(grid):
+    assert grid.t.dtype == grid.alpha.dtype == grid.sigma.dtype == np.float64
+    assert len(grid.t) == len(grid.alpha) == len(grid.sigma) >= 2
+    assert np.abs(grid.alpha**2 + grid.sigma**2 - 1).max() < 1e-15
+    assert grid.t[-1] == 0 and np.all(np.diff(grid.t[:-1]) < 0)
+    assert np.all(np.diff(grid.sigma[:-1]) < 0) and grid.sigma[-1] <= grid.sigma[-2]
+
+
+@given(schedules())
+def test_a_grid_ends_where_it_is_told(noise):
+    t = [noise.steps - 1, 3.5, 1]
+    zero, least = schedule.grid(noise, t), schedule.grid(noise, t, final="sigma_min")
+    assert (zero.alpha[-1], zero.sigma[-1]) == (1, 0)
+    assert (least.alpha[-1], least.sigma[-1]) == (noise.alpha(0), noise.sigma(0))
+    assert zero.t.tolist() == least.t.tolist() == [*t, 0]
+    assert zero.alpha[1] == noise.alpha(3.5)
+
+
+@pytest.mark.parametrize(
+    ("t", "sentence"),
+    [
+        ([], "at least one time"),
+        ([[1, 0]], "at least one time"),
+        ([5, 5], "must fall strictly"),
+        ([1, 5], "must fall strictly"),
+        ([float("nan"), 1], "must fall strictly"),
+        ([1000], r"t must be within \[0, 999\], got 1000"),
+        ([5, -1], r"t must be within \[0, 999\], got -1"),
+    ],
+)
+def test_timesteps_that_make_no_grid(t, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        schedule.grid(LINEAR, t)
+
+
+@given(grids(), st.floats(1e-6, 1))
+def test_truncate_keeps_the_tail(grid, strength):
+    steps = len(grid.t) - 1
+    if steps * strength + 1e-9 < 1:
+        with pytest.raises(ValueError, match="strength must be within"):
+            schedule.truncate(grid, strength)
+        return
+    tail = schedule.truncate(grid, strength)
+    kept = len(tail.t) - 1
+    assert kept <= steps * strength + 1e-6 < kept + 1
+    for nodes, part in zip(grid, tail, strict=True):
+        assert np.array_equal(nodes[steps - kept :], part)
+
+
+@pytest.mark.parametrize(("steps", "strength", "kept"), [(50, 0.58, 29), (49, 1 / 49, 1), (20, 1, 20), (10, 0.25, 2)])
+def test_truncate_counts_steps_as_people_do(steps, strength, kept):
+    whole = schedule.grid(LINEAR, schedule.timesteps(LINEAR, steps))
+    assert len(schedule.truncate(whole, strength).t) == kept + 1
+
+
+@pytest.mark.parametrize("strength", [0, -0.5, 1.01, float("nan")])
+def test_strength_out_of_range(strength):
+    with pytest.raises(ValueError, match=r"strength must be within \[1/20, 1\] for 20 steps, got"):
+        schedule.truncate(schedule.grid(LINEAR, DPM_LINSPACE_20), strength)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: schedule.from_betas([0.1], "flow_prediction"), "prediction must be one of 'epsilon', 'sample'"),
+        (lambda: schedule.timesteps(LINEAR, 5, "karras"), "timestep_spacing must be one of 'linspace'"),
+        (lambda: schedule.grid(LINEAR, [5], final="one"), "final must be one of 'zero', 'sigma_min', got 'one'"),
+    ],
+)
+def test_unknown_options(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@pytest.mark.reference
+def test_timesteps_are_those_of_diffusers():
+    """Every class, spacing and offset; up to 1000 steps in strides."""
+    diffusers = pytest.importorskip("diffusers")
+    for name in ("DPMSolverMultistepScheduler", "DDIMScheduler", "DDPMScheduler"):
+        for spacing in schedule.SPACINGS:
+            for offset in (0, 1):
+                options = {"timestep_spacing": spacing, "steps_offset": offset, "clip_sample": False}
+                if name.startswith("DPM"):
+                    del options["clip_sample"]
+                theirs = getattr(diffusers, name)(**options)
+                noise, make_grid, _ = solvers.from_config({"_class_name": name, **options})
+                # Over 900 steps of "leading" with an offset leave [0, T - 1]; diffusers fails at the first of them.
+                for steps in (*range(1, 101), *range(101, 900, 23)):
+                    theirs.set_timesteps(steps)
+                    expected = theirs.timesteps.numpy()
+                    if expected[-1] == -1:  # the rounding of arange adds a time before the first in "trailing"
+                        expected = expected[:-1]
+                    assert make_grid(steps).t[:-1].tolist() == expected.tolist(), (name, spacing, offset, steps)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_alpha_bar_is_that_of_diffusers(kind):
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.DDPMScheduler(beta_schedule=kind).alphas_cumprod.double().numpy()
+    ours = schedule.from_betas(getattr(schedule, kind)()).alpha(np.arange(1000)) ** 2
+    # Theirs comes from β in float32: 1 - 0.999 keeps four digits at the noisy end of squared cosine.
+    assert np.abs(ours / theirs - 1).max() < (2e-5 if kind == "squaredcos_cap_v2" else 1e-6)
