@@ -209,9 +209,7 @@ def _write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str]
 
 def _encode(name: str, leaf: Any, dtype: str) -> np.ndarray:
     """A NumPy array or MindSpore Tensor as the array whose bytes are stored."""
-    if hasattr(leaf, "asnumpy"):
-        leaf = leaf.float().asnumpy()
-    array = np.ascontiguousarray(leaf, np.float32)
+    array = np.ascontiguousarray(leaf.asnumpy() if hasattr(leaf, "asnumpy") else leaf, np.float32)
     if dtype == "F32":
         return array
     if dtype == "F16":

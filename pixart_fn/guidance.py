@@ -28,7 +28,7 @@ def denoiser(model: Callable[[Array, float], Array], schedule: Schedule, predict
     """
     if prediction is None:
         prediction = schedule.prediction
-    check_option("prediction", prediction, PREDICTIONS)
+    check_option("prediction (prediction_type)", prediction, PREDICTIONS)
 
     def denoise(x: Array, t: float) -> Array:
         alpha, sigma = schedule.alpha(float(t)), schedule.sigma(float(t))

@@ -87,7 +87,7 @@ def conv2d_down(p: Tree, x: Tensor) -> Tensor:
     """The 3×3 convolution with stride 2 after padding one row below and one column to the right: H, W are halved."""
     B, _, H, W = x.shape
     weight = p["weight"]
-    columns = ops.unfold(ops.pad(x, (0, 1, 0, 1)), 3, stride=2)
+    columns = ops.unfold(_pad(x, 0, 1), 3, stride=2)
     y = ops.matmul(weight.reshape(weight.shape[0], -1), columns)
     return ops.BiasAdd()(y.reshape(B, weight.shape[0], H // 2, W // 2), p["bias"])
 
@@ -138,12 +138,17 @@ def _patches(x: Tensor, k: int) -> Tensor:
         return x.reshape(B, C, H * W)
     if not _small(x):
         return ops.unfold(x, k, padding=k // 2)
-    padded = ops.pad(x, (k // 2, k // 2, k // 2, k // 2))
+    padded = _pad(x, k // 2, k // 2)
     taps = ()
     for i in range(k):
         for j in range(k):
             taps = (*taps, ops.slice(padded, (0, 0, i, j), (B, C, H, W)))
     return ops.cat(taps, 1).reshape(B, k * k * C, H * W)
+
+
+def _pad(x: Tensor, before: int, after: int) -> Tensor:
+    """Zeros around the pictures. Not `ops.pad`: its kernel now and then reads a size of -1 and never returns."""
+    return ops.Pad(((0, 0), (0, 0), (before, after), (before, after)))(x)
 
 
 def _rows(weight: Tensor, x: Tensor) -> Tensor:

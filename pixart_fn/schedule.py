@@ -89,7 +89,7 @@ def from_betas(betas: Sequence[float] | np.ndarray, prediction: str = "epsilon")
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or len(betas) == 0 or not np.all((betas > 0) & (betas < 1)):
         raise ValueError(f"betas must be a list of numbers within (0, 1), got {betas}")
-    check_option("prediction", prediction, PREDICTIONS)
+    check_option("prediction (prediction_type)", prediction, PREDICTIONS)
     # 1 - ᾱ loses half its digits at t = 0; the logarithm keeps them.
     ratio = np.sqrt(np.expm1(-np.cumsum(np.log1p(-betas))))
     ratio.setflags(write=False)

@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 from reference.case import SCHEDULER, Case
+from tolerances import relative_error
 
 from pixart_fn import guidance, jit, rng, sample, solvers, t5, transformer, tree, vae
 
@@ -34,10 +35,7 @@ Values = dict[str, np.ndarray]
 
 def rel(ours: Any, theirs: Any) -> float:
     """‖ours − theirs‖ / ‖theirs‖ in float64; infinite where the shapes differ or something isn't finite."""
-    a, b = (array(x).astype(np.float64) for x in (ours, theirs))
-    if a.shape != b.shape or not np.isfinite(a).all():
-        return float("inf")
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+    return relative_error(array(ours), array(theirs))
 
 
 def too_far(errors: dict[str, float], tolerance: float) -> dict[str, float]:

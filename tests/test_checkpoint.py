@@ -9,10 +9,12 @@ import re
 import shutil
 from pathlib import Path
 
+import mindspore
 import numpy as np
 import pytest
 import sentencepiece
 from mindspore import Tensor
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from pixart_fn import checkpoint, t5, tokenizer, transformer, tree, vae
@@ -186,6 +188,7 @@ def test_a_header_of_any_length_is_read(tmp_path, pad):
     value = np.arange(6, dtype=np.float32).reshape(2, 3)
     raw_file(tmp_path / "x.safetensors", {"a": ("F32", (2, 3), value.tobytes())}, pad)
     read = checkpoint.open_tensors(tmp_path / "x.safetensors")["a"].read()
+    assert read.flags.aligned
     np.testing.assert_array_equal(read, value)
     np.testing.assert_array_equal(Tensor.from_numpy(read).asnumpy(), value)
 
@@ -611,6 +614,15 @@ def test_numpy_leaves_are_saved_too(pipeline, tmp_path):
     assert_same(load_file(weights_file(tmp_path / "copy", "vae")), arrays("vae"))
 
 
+def test_bfloat16_leaves_are_saved_too(pipeline, tmp_path):
+    params = checkpoint.load(pipeline)
+    narrow = tree.map(lambda leaf: leaf.astype(mindspore.bfloat16), params.vae)
+    checkpoint.save(params.replace(vae=narrow), tmp_path / "copy")
+    for name, value in load_file(weights_file(tmp_path / "copy", "vae")).items():
+        assert not (value.view(np.uint32) & 0xFFFF).any()
+        np.testing.assert_allclose(value, arrays("vae")[name], rtol=2.0**-8)
+
+
 def test_save_float16_keeps_t5s_wo_wide(pipeline, tmp_path):
     checkpoint.save(checkpoint.load(pipeline), tmp_path / "half", dtype="float16")
     for name in CONFIGS:
@@ -618,8 +630,22 @@ def test_save_float16_keeps_t5s_wo_wide(pipeline, tmp_path):
             wide = name == "text_encoder" and key.endswith("DenseReluDense.wo.weight")
             assert value.dtype == (np.float32 if wide else np.float16)
             np.testing.assert_array_equal(value, arrays(name)[key].astype(value.dtype))
+        with safe_open(weights_file(tmp_path / "half", name), framework="np") as file:
+            assert file.metadata() == {"format": "pt"}  # without which transformers refuses it
     again = checkpoint.load(tmp_path / "half")
     assert_same(again.vae, {key: value.astype(np.float16).astype(np.float32) for key, value in arrays("vae").items()})
+
+
+def test_every_tensor_is_written_at_a_multiple_of_its_width(tmp_path):
+    """Else it couldn't be mapped as it is."""
+    leaves = {
+        "a": np.ones(3, np.float32),
+        "b": np.ones(1, np.float32),
+        "name of another length": np.ones(4, np.float32),
+    }
+    checkpoint._write_file(tmp_path / "x", leaves, {"a": "F16", "b": "F32", "name of another length": "BF16"})
+    stored = checkpoint.open_tensors(tmp_path / "x")
+    assert [stored["b"].offset % 4, stored["a"].offset % 2] == [0, 0]
 
 
 def test_bfloat16_rounds_to_nearest_even(tmp_path):

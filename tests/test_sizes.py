@@ -103,8 +103,11 @@ def test_resize_and_crop_of_a_mirrored_picture_is_mirrored(shape, size):
 
 
 def test_resize_and_crop_keeps_the_pixel_that_rounding_loses():
-    assert int(79 * (107 / 79)) == 106  # diffusers returns one row here
-    assert sizes.resize_and_crop(np.zeros((1, 79, 77, 3)), 107, 17).shape == (1, 107, 17, 3)
+    assert int(79 * (107 / 79)) == 106  # so diffusers crops 107 rows out of 106, and returns one
+    images = make_sizes.picture((1, 79, 79, 1))
+    out = sizes.resize_and_crop(images, 107, 107)
+    assert out.shape == (1, 107, 107, 1)
+    np.testing.assert_allclose(sizes.resize_and_crop(images[:, ::-1, ::-1], 107, 107), out[:, ::-1, ::-1], atol=1e-5)
 
 
 def test_resize_and_crop_refuses_a_single_picture():

@@ -7,6 +7,7 @@ whole pictures, so that the middle attention meets the size that it will work at
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 import mindspore as ms
 import numpy as np
@@ -18,6 +19,11 @@ from . import captions, data, loop
 
 CONFIG = vae.Config(block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=128)
 KL = 3e-4
+
+
+def config(scaling_factor: float) -> vae.Config:
+    """The configuration to save, once the spread of the latents is known."""
+    return dataclasses.replace(CONFIG, scaling_factor=scaling_factor)
 
 
 def loss(p: Tree, batch: tuple[Tensor, np.ndarray]) -> Tensor:

@@ -6,7 +6,8 @@ An example is an emoji on white or on a flat colour, a line drawing tinted in on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ PRIMARY = "noto"
 LINES = "fluent-emoji-high-contrast"
 MIX: Mapping[str, float] = MappingProxyType({"white": 0.70, "colour": 0.15, "line": 0.05, "shapes": 0.10})
 """How often each kind of example is drawn."""
+
+
+Example = tuple[np.ndarray, Callable[[np.random.Generator], str]]
+"""A picture and what draws a caption for it."""
 
 
 class Pool(NamedTuple):
@@ -137,20 +142,24 @@ def background_for(rng: np.random.Generator, glyph: np.ndarray, least: float = 0
     return best
 
 
-def emoji(rng: np.random.Generator, data: Glyphs, size: int, on_white: bool, primary: float) -> tuple[np.ndarray, str]:
-    """Draw an emoji with a caption; one that vanishes on white goes on a colour."""
+def emoji(rng: np.random.Generator, data: Glyphs, size: int, on_white: bool, primary: float) -> Example:
+    """Draw an emoji with its captions; one that vanishes on white goes on a colour."""
     row = choose(rng, data.pools["primary" if rng.random() < primary else "others"])
     concept = data.concepts[data.concept[row]]
     glyph = place(rng, data.pictures[row], size, concept["flip"] and rng.random() < 0.5)
     on_white = on_white and contrast(glyph, WHITE) >= 0.11
     ground = "white" if on_white else background_for(rng, glyph)
-    style = None if data.sets[row] == PRIMARY and rng.random() < 0.8 else data.styles[row]
     colour = WHITE if on_white else captions.COLOURS[ground]
-    return compose(glyph, colour), captions.draw(rng, concept, style, ground)
+
+    def caption(rng: np.random.Generator) -> str:
+        style = None if data.sets[row] == PRIMARY and rng.random() < 0.8 else data.styles[row]
+        return captions.draw(rng, concept, style, ground)
+
+    return compose(glyph, colour), caption
 
 
-def line(rng: np.random.Generator, data: Glyphs, size: int) -> tuple[np.ndarray, str]:
-    """Draw a line drawing in one colour, on white or on another colour, with a caption."""
+def line(rng: np.random.Generator, data: Glyphs, size: int) -> Example:
+    """Draw a line drawing in one colour, on white or on another colour, with its captions."""
     row = choose(rng, data.pools["lines"])
     concept = data.concepts[data.concept[row]]
     glyph = place(rng, data.pictures[row], size, concept["flip"] and rng.random() < 0.5)
@@ -159,12 +168,14 @@ def line(rng: np.random.Generator, data: Glyphs, size: int) -> tuple[np.ndarray,
     inks = [n for n, rgb in captions.COLOURS.items() if abs(luma(rgb) - luma(grounds[ground])) >= 0.2]
     ink = str(rng.choice(inks))
     glyph[..., :3] = captions.COLOURS[ink]
-    return compose(glyph, grounds[ground]), captions.line_drawing(rng, concept, ink, ground)
+    return compose(glyph, grounds[ground]), partial(
+        captions.line_drawing, concept=concept, colour=ink, background=ground
+    )
 
 
 def example(
     rng: np.random.Generator, data: Glyphs, size: int, *, mix: Mapping[str, float] = MIX, primary: float = 0.45
-) -> tuple[np.ndarray, str]:
+) -> Example:
     """Draw one training example.
 
     Args:
@@ -175,7 +186,7 @@ def example(
         primary: the primary set's share of the emoji.
 
     Returns:
-        The picture, uint8 (size, size, 3), and its caption.
+        The picture, uint8 (size, size, 3), and a function that draws a caption for it from a generator.
 
     Raises:
         ValueError: `mix` names another kind.
@@ -187,25 +198,33 @@ def example(
     kind = list(mix)[rng.choice(len(share), p=share / share.sum())]
     if kind == "shapes":
         scene = shapes.draw_scene(rng)
-        return shapes.paint(rng, scene, size), shapes.caption(scene)
+        return shapes.paint(rng, scene, size), lambda _: shapes.caption(scene)
     if kind == "line":
         return line(rng, data, size)
     return emoji(rng, data, size, kind == "white", primary)
 
 
-def batch(seed: int, step: int, n: int, data: Glyphs, size: int, **options: Any) -> tuple[np.ndarray, list[str]]:
-    """Draw the n examples of a step: a function of (seed, step, index) alone, so that a resumed run sees the same.
+def batch(
+    seed: int, start: int, n: int, data: Glyphs, size: int, n_captions: int = 1, **options: Any
+) -> tuple[np.ndarray, list[list[str]]]:
+    """Draw examples start … start + n - 1: each a function of (seed, index) alone, so that a resumed run sees the same.
 
     Args:
         seed: of the run, ≥ 0.
-        step: ≥ 0.
+        start: ≥ 0.
         n: examples.
         data: the rendered emoji.
         size: the pictures' side in pixels.
+        n_captions: drawn for each picture.
         **options: `mix` and `primary` of `example`.
 
     Returns:
-        Pictures, uint8 (n, size, size, 3), and n captions.
+        Pictures, uint8 (n, size, size, 3), and the captions of each.
     """
-    drawn = [example(np.random.default_rng((seed, step, i)), data, size, **options) for i in range(n)]
-    return np.stack([picture for picture, _ in drawn]), [caption for _, caption in drawn]
+    pictures, said = [], []
+    for i in range(start, start + n):
+        rng = np.random.default_rng((seed, i))
+        picture, caption = example(rng, data, size, **options)
+        pictures.append(picture)
+        said.append([caption(rng) for _ in range(n_captions)])
+    return np.stack(pictures), said

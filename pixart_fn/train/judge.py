@@ -314,7 +314,7 @@ def generated(params, prompts: Sequence[str], seed: int, chunk: int = 10, **opti
 
 def judge_model(args: argparse.Namespace, glyphs: data.Glyphs, index: Index) -> None:
     """Generate the nouns and scenes of held-out combinations, print what is recognised, save the grid."""
-    from .. import load
+    from ..checkpoint import load
 
     params = load(args.model or None)
     options = {"steps": args.steps, "guidance_scale": args.guidance}

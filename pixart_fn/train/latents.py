@@ -1,0 +1,72 @@
+"""Encode training pictures once: python -m pixart_fn.train.latents --data DIR --autoencoder DIR --out DIR
+
+Every chunk is a function of (seed, index), so the set can grow while a model trains on what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import mindspore as ms
+import numpy as np
+from tqdm import tqdm
+
+from .. import rng, vae
+from . import autoencoder, data, loop
+
+CHUNK = 512
+CAPTIONS = 8
+MIX = {"white": 0.75, "colour": 0.12, "line": 0.03, "shapes": 0.10}
+PRIMARY = 0.6
+
+
+class Encoded(NamedTuple):
+    """Unscaled latents, float32 (N, C, h, w), and CAPTIONS captions of each."""
+
+    latents: np.ndarray
+    captions: list[list[str]]
+
+
+def load(folder: str | Path) -> Encoded:
+    """Read all chunks of a folder; FileNotFoundError where there is none."""
+    files = sorted(Path(folder).glob("*.npz"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no latents; python -m pixart_fn.train.latents --out {folder} makes them")
+    chunks = [np.load(file) for file in files]
+    captions = [row for chunk in chunks for row in json.loads(str(chunk["captions"]))]
+    return Encoded(np.concatenate([chunk["latents"] for chunk in chunks]).astype(np.float32), captions)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="what pixart_fn.train.emoji wrote")
+    parser.add_argument("--autoencoder", required=True, help="the state that pixart_fn.train.autoencoder keeps")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--n", type=int, default=16384)
+    parser.add_argument("--size", type=int, default=64, help="side in pixels")
+    arguments = parser.parse_args()
+    ms.set_device("CPU")
+    glyphs, folder = data.load(arguments.data), Path(arguments.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    _, state = loop.restore(Path(arguments.autoencoder) / "state.safetensors", vae.init(rng.key(0), autoencoder.CONFIG))
+    for start in tqdm(range(0, arguments.n, CHUNK), unit="chunk"):
+        file = folder / f"{start:07d}.npz"
+        if file.exists():
+            continue
+        pictures, captions = data.batch(0, start, CHUNK, glyphs, arguments.size, CAPTIONS, mix=MIX, primary=PRIMARY)
+        latents = [
+            vae.encode(state.ema, autoencoder.CONFIG, autoencoder.to_tensor(pictures[i : i + 16])).mean.asnumpy()
+            for i in range(0, CHUNK, 16)
+        ]
+        temporary = file.with_suffix(".tmp")
+        with temporary.open("wb") as stream:
+            np.savez(stream, latents=np.concatenate(latents).astype(np.float16), captions=json.dumps(captions))
+        os.replace(temporary, file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Train the text encoder and the transformer together: python -m pixart_fn.train.text_to_image --help
+
+ε-loss with min-SNR weights, AdamW, a moving average of the weights, captions dropped for guidance. Resumable; --save
+writes the pipeline in diffusers layout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import mindspore as ms
+import numpy as np
+import sentencepiece
+from mindspore import Tensor
+
+from .. import checkpoint, rng, t5, tokenizer, transformer, vae
+from .. import schedule as schedule_
+from ..types import Key, Tree
+from . import autoencoder, latents, loop
+
+VOCABULARY = 4000
+LENGTH = 20  # tokens of a training caption, </s> included
+DROPOUT = 0.1
+SNR_MAX = 5.0
+T5 = t5.Config(vocab_size=VOCABULARY, d_model=256, d_kv=64, d_ff=512, num_layers=2, num_heads=4)
+TRANSFORMER = transformer.Config(
+    num_attention_heads=4,
+    attention_head_dim=64,
+    out_channels=4,
+    num_layers=8,
+    cross_attention_dim=256,
+    sample_size=16,
+    patch_size=4,
+    caption_channels=256,
+)
+SCHEDULER = {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "algorithm_type": "dpmsolver++",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "final_sigmas_type": "zero",
+    "lower_order_final": True,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "timestep_spacing": "linspace",
+}
+
+
+class Batch(NamedTuple):
+    """x_t and ε (B, C, h, w), t (B,), the loss's weights (B,), ids and mask (B, L)."""
+
+    x: Tensor
+    eps: Tensor
+    t: Tensor
+    weight: Tensor
+    ids: Tensor
+    mask: Tensor
+
+
+class Dataset(NamedTuple):
+    """Latents of unit variance (N, C, h, w) and the token ids and masks of their captions, (N, K, L)."""
+
+    latents: np.ndarray
+    ids: np.ndarray
+    mask: np.ndarray
+
+
+def vocabulary(captions: list[str], size: int = VOCABULARY) -> tokenizer.Tokenizer:
+    """Train a SentencePiece model on captions, with T5's special pieces and ids."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(captions), model_writer=model, vocab_size=size, model_type="unigram",
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>", eos_piece="</s>", unk_piece="<unk>",
+        character_coverage=1.0, hard_vocab_limit=False, num_threads=1, minloglevel=2,
+    )  # fmt: skip
+    return tokenizer.Tokenizer(model.getvalue(), extra_ids=0)
+
+
+def dataset(encoded: latents.Encoded, words: tokenizer.Tokenizer, scale: float) -> Dataset:
+    """Scale the latents and turn every caption into ids."""
+    captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
+    ids, mask = tokenizer.encode(words, captions, LENGTH)
+    shape = (len(encoded.captions), -1, LENGTH)
+    return Dataset(encoded.latents * scale, ids.reshape(shape), mask.reshape(shape))
+
+
+def draw(key: Key, data: Dataset, schedule: schedule_.Schedule, n: int) -> Batch:
+    """Draw n noisy examples: a function of the key alone."""
+    generator = np.random.default_rng(key)
+    rows = generator.integers(len(data.latents), size=n)
+    said = generator.integers(data.ids.shape[1], size=n)
+    ids, mask = data.ids[rows, said].copy(), data.mask[rows, said].copy()
+    dropped = generator.random(n) < DROPOUT
+    ids[dropped], mask[dropped] = 0, 0
+    ids[dropped, 0] = mask[dropped, 0] = 1  # the empty caption is one </s>
+    # one t in each n-th of the range: the same distribution, less noise in the gradient
+    t = np.floor((generator.permutation(n) + generator.random(n)) * schedule.steps / n).clip(0, schedule.steps - 1)
+    alpha, sigma = (np.asarray(f(t)).reshape(-1, 1, 1, 1) for f in (schedule.alpha, schedule.sigma))
+    eps = generator.standard_normal(data.latents[rows].shape, np.float32)
+    weight = np.minimum(1.0, SNR_MAX * (sigma / alpha) ** 2).ravel()
+    arrays = (alpha * data.latents[rows] + sigma * eps, eps, t, weight)
+    return Batch(*(Tensor.from_numpy(a.astype(np.float32)) for a in arrays), Tensor.from_numpy(ids), Tensor.from_numpy(mask))
+
+
+def loss(p: Tree, batch: Batch) -> Tensor:
+    """mean w(t) (ε̂ − ε)² with w = min(SNR, 5) / SNR (arXiv:2303.09556)."""
+    text = t5.encode(p["text_encoder"], T5, batch.ids, batch.mask)
+    error = transformer.apply(p["transformer"], TRANSFORMER, batch.x, batch.t, text, batch.mask) - batch.eps
+    return ((error * error).mean((1, 2, 3)) * batch.weight).mean()
+
+
+def init(key: Key) -> Tree:
+    """Both models, fresh."""
+    keys = rng.split(key)
+    return {"text_encoder": t5.init(keys[0], T5), "transformer": transformer.init(keys[1], TRANSFORMER)}
+
+
+def pipeline(p: Tree, autoencoder_tree: Tree, words: tokenizer.Tokenizer, scale: float) -> checkpoint.Params:
+    """Everything that `generate` needs."""
+    config = autoencoder.config(scale)
+    return checkpoint.Params(
+        text_encoder=p["text_encoder"],
+        transformer=p["transformer"],
+        vae=autoencoder_tree,
+        config=checkpoint.Configs(T5, TRANSFORMER, config, SCHEDULER, "PixArtAlphaPipeline"),
+        tokenizer=words,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latents", required=True, help="what pixart_fn.train.latents wrote")
+    parser.add_argument("--autoencoder", required=True, help="the state that pixart_fn.train.autoencoder keeps")
+    parser.add_argument("--out", required=True, help="where the resumable state and the vocabulary are kept")
+    parser.add_argument("--save", help="write the pipeline here at the end")
+    parser.add_argument("--start", help="a saved pipeline to go on from where --out is empty")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    arguments = parser.parse_args()
+    ms.set_device("CPU")
+    ms.runtime.launch_blocking()
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    autoencoder_state = Path(arguments.autoencoder) / "state.safetensors"
+    _, vae_state = loop.restore(autoencoder_state, vae.init(rng.key(0), autoencoder.CONFIG))
+
+    encoded = latents.load(arguments.latents)
+    start = checkpoint.load(arguments.start) if arguments.start else None
+    spiece = out / "spiece.model"
+    if start:
+        words = start.tokenizer
+    elif spiece.exists():
+        words = tokenizer.Tokenizer(spiece.read_bytes(), extra_ids=0)
+    else:
+        words = vocabulary([tokenizer.clean(caption) for row in encoded.captions for caption in row])
+    spiece.write_bytes(words.model)
+    scale = start.config.vae.scaling_factor if start else round(1 / float(encoded.latents[:4096].std()), 4)
+    data = dataset(encoded, words, scale)
+    schedule = schedule_.from_betas(schedule_.linear())
+    key = rng.key(2)
+
+    first = {"text_encoder": start.text_encoder, "transformer": start.transformer} if start else init(rng.key(0))
+    _, state = loop.run(
+        loss, first, lambda step: draw(rng.fold_in(key, step), data, schedule, arguments.batch), out,
+        steps=arguments.steps, minutes=arguments.minutes, lr=loop.warmup_stable_decay(arguments.lr, arguments.steps),
+    )  # fmt: skip
+    if arguments.save:
+        checkpoint.save(pipeline(state.ema, vae_state.ema, words, scale), arguments.save, dtype="float16")
+
+
+if __name__ == "__main__":
+    main()

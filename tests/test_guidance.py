@@ -1,0 +1,122 @@
+"""From model outputs to x0, and classifier-free guidance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import latents, schedules, shapes
+from tolerances import assert_close
+
+from pixart_fn import guidance, schedule
+
+LINEAR = schedule.from_betas(schedule.linear())
+
+
+@given(schedules(), st.floats(0, 1), shapes, st.sampled_from([np.float32, np.float64]))
+def test_every_parameterisation_gives_x0_back(noise, where, shape, dtype):
+    t = where * (noise.steps - 1)
+    alpha, sigma = noise.alpha(t), noise.sigma(t)
+    x0, eps = latents(0, shape, dtype), latents(1, shape, dtype)
+    x = alpha * x0 + sigma * eps
+    outputs = {"epsilon": eps, "sample": x0, "v_prediction": alpha * eps - sigma * x0}
+    assert set(outputs) == set(schedule.PREDICTIONS)
+    for prediction, output in outputs.items():
+        got = guidance.denoiser(lambda x, t, output=output: output, noise, prediction)(x, t)
+        assert got.dtype == dtype and got.shape == shape
+        # Dividing by α blows the rounding of x up.
+        assert_close(got, x0, 10 * np.finfo(dtype).eps / alpha)
+
+
+def test_a_denoiser_takes_the_prediction_of_its_schedule():
+    x, output = latents(0, (2, 3)), latents(1, (2, 3))
+    for prediction in schedule.PREDICTIONS:
+        noise = schedule.from_betas(schedule.linear(), prediction)
+        by_default = guidance.denoiser(lambda x, t: output, noise)(x, 500.0)
+        assert np.array_equal(by_default, guidance.denoiser(lambda x, t: output, LINEAR, prediction)(x, 500.0))
+
+
+@pytest.mark.parametrize("prediction", schedule.PREDICTIONS)
+def test_a_learned_variance_is_left_out(prediction):
+    x, output = latents(0, (2, 4, 3, 3)), latents(1, (2, 8, 3, 3))
+    whole = guidance.denoiser(lambda x, t: output, LINEAR, prediction)(x, 500.0)
+    assert np.array_equal(whole, guidance.denoiser(lambda x, t: output[:, :4], LINEAR, prediction)(x, 500.0))
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 3, 3), (1, 4, 3, 3), (2, 4, 3), (2, 4, 3, 6)])
+def test_an_output_of_another_shape_is_refused(shape):
+    denoise = guidance.denoiser(lambda x, t: np.zeros(shape), LINEAR)
+    with pytest.raises(ValueError, match=r"must have C or 2C channels, got \("):
+        denoise(np.zeros((2, 4, 3, 3)), 5.0)
+
+
+def test_an_unknown_prediction_is_refused():
+    with pytest.raises(ValueError, match=r"prediction \(prediction_type\) must be one of .*got 'eps'"):
+        guidance.denoiser(lambda x, t: x, LINEAR, "eps")
+
+
+def pair(x, t):
+    return np.sin(3 * x) + t, np.cos(2 * x)
+
+
+@given(shapes, st.floats(0, 999), st.sampled_from([np.float32, np.float64]))
+def test_scale_one_is_conditional_and_zero_unconditional(shape, t, dtype):
+    x = latents(0, shape, dtype)
+    for scale, expected in ((1.0, pair(x, t)[0]), (0.0, pair(x, t)[1])):
+        for w in (scale, int(scale), np.float32(scale), np.full(shape[0], scale), [scale] * shape[0]):
+            got = guidance.classifier_free(pair, w)(x, t)
+            assert got.dtype == dtype and np.array_equal(got, expected)
+
+
+@given(shapes, st.floats(-10, 10), st.floats(-10, 10), st.floats(0, 1))
+def test_affine_in_the_scale(shape, one, other, share):
+    x = latents(0, shape)
+    at = [guidance.classifier_free(pair, w)(x, 2.0) for w in (one, other, share * one + (1 - share) * other)]
+    assert np.allclose(at[2], share * at[0] + (1 - share) * at[1], rtol=0, atol=1e-12)
+
+
+@given(shapes, st.floats(-10, 10))
+def test_guiding_x0_is_guiding_the_noise(shape, w):
+    """ε_u + w (ε_c - ε_u), as the papers and diffusers have it."""
+    x, conditional, unconditional = (latents(i, shape) for i in range(3))
+    branches = [guidance.denoiser(lambda x, t, eps=eps: eps, LINEAR) for eps in (conditional, unconditional)]
+    got = guidance.classifier_free(guidance.both(*branches), w)(x, 600.0)
+    guided = unconditional + w * (conditional - unconditional)
+    assert_close(got, guidance.denoiser(lambda x, t: guided, LINEAR)(x, 600.0))
+
+
+@given(st.lists(st.floats(-5, 10), min_size=1, max_size=4))
+def test_one_scale_a_sample(scales):
+    x = latents(0, (len(scales), 2, 3, 3))
+    for given_as in (scales, np.array(scales)):
+        got = guidance.classifier_free(pair, given_as)(x, 1.0)
+        alone = [guidance.classifier_free(pair, w)(x[i : i + 1], 1.0)[0] for i, w in enumerate(scales)]
+        assert np.array_equal(got, alone)
+
+
+def test_another_number_of_scales_is_refused():
+    with pytest.raises(ValueError, match="a number or one for each of 2 samples"):
+        guidance.classifier_free(pair, [1.0, 2.0, 3.0])(np.zeros((2, 1, 1, 1)), 1.0)
+
+
+def test_tensors_are_guided_like_arrays():
+    """Also by a scale that is a Tensor, with the right gradient: the scale may be optimised."""
+    ms = pytest.importorskip("mindspore")
+    x, outputs = latents(0, (2, 4, 2, 2), np.float32), [latents(i, (2, 8, 2, 2), np.float32) for i in (1, 2)]
+
+    def branches(values):
+        return guidance.both(*(guidance.denoiser(lambda x, t, v=v: v, LINEAR) for v in values))
+
+    expected = guidance.classifier_free(branches(outputs), [1.5, 4.5])(x, 600.0)
+    tensors = branches([ms.Tensor(v) for v in outputs])
+    for scale in ([1.5, 4.5], np.array([1.5, 4.5]), ms.Tensor([1.5, 4.5], ms.float32)):
+        got = guidance.classifier_free(tensors, scale)(ms.Tensor(x), 600.0)
+        assert got.dtype == ms.float32
+        assert_close(got.asnumpy(), expected)
+
+    def total(scale):
+        return guidance.classifier_free(tensors, scale)(ms.Tensor(x), 600.0).sum()
+
+    conditional, unconditional = branches(outputs)(x, 600.0)
+    assert_close(ms.grad(total)(ms.Tensor(4.5)).asnumpy(), (conditional - unconditional).sum(), 1e-5)
