@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 import shutil
@@ -14,10 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from . import t5, transformer, tree, vae
 from . import tokenizer as tokenizer_
+from .safetensors_file import DTYPES, Stored, open_file, write_file
 from .t5 import Config as T5Config
 from .tokenizer import Tokenizer
 from .transformer import Config as TransformerConfig
@@ -110,119 +108,6 @@ _COMPONENTS = {
 }
 
 
-# --- safetensors: 8 bytes of header length, a JSON header, then the tensors' bytes ---------------------------------
-# The library's own reader copies each tensor and can't give bfloat16 to NumPy; its writer wants all of them in memory.
-
-_STORAGE: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
-_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
-
-class Stored(NamedTuple):
-    """A tensor in a mapped file, of which nothing is read until `read`."""
-
-    file: np.memmap
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-
-    def read(self) -> np.ndarray:
-        """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
-        if self.dtype not in _STORAGE:
-            name = self.file.filename
-            raise ValueError(f"{name} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16")
-        array: np.ndarray = np.ndarray(self.shape, _STORAGE[self.dtype], self.file, self.offset)
-        if self.dtype == "BF16":
-            return np.asarray(array.astype(np.uint32) << 16, np.uint32).view(np.float32)
-        return np.require(array, np.float32, "A")
-
-
-def open_tensors(path: str | os.PathLike) -> dict[str, Stored]:
-    """Map a .safetensors file, or all the shards that an index.json names, without reading a tensor.
-
-    Returns:
-        The tensors by name; `.shape` and `.dtype` are known, `.read()` gives float32.
-    Raises:
-        FileNotFoundError, ValueError: a file or shard is missing, truncated or not safetensors.
-    """
-    path = Path(path)
-    if path.suffix != ".json":
-        return _open_file(path)
-    weight_map = _read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise ValueError(f"{path} has no weight_map from tensor names to files; download it again")
-    files = sorted(set(weight_map.values()))
-    missing = [file for file in files if not (path.parent / file).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{path} names shards that aren't beside it: {_some(missing)}; download them again")
-    return {name: stored for file in files for name, stored in _open_file(path.parent / file).items()}
-
-
-def _open_file(path: Path) -> dict[str, Stored]:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > 100_000_000:  # the format's own limit
-            file.seek(0)
-            pointer = " but a Git LFS pointer: run `git lfs pull`" if file.read(12) == b"version http" else ""
-            raise ValueError(f"{path} isn't a safetensors file{pointer}")
-        header = file.read(length)
-    start = 8 + length
-    if start > size:
-        raise ValueError(f"{path} is truncated: its header ends at byte {start}, the file at {size}; download it again")
-    try:
-        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        spans = {name: (*map(int, entry["data_offsets"]),) for name, entry in entries.items()}
-        shapes = {name: (*map(int, entry["shape"]),) for name, entry in entries.items()}
-        dtypes = {name: str(entry["dtype"]) for name, entry in entries.items()}
-        ends = [end for _, end in spans.values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} has a damaged safetensors header ({error!r}); download it again") from error
-    if start + max(ends, default=0) > size:
-        raise ValueError(
-            f"{path} is truncated: its tensors end at byte {start + max(ends)}, the file at {size}; download it again"
-        )
-    for name, (begin, end) in spans.items():
-        width = _STORAGE[dtypes[name]].itemsize if dtypes[name] in _STORAGE else None
-        if begin < 0 or end < begin or (width and end - begin != width * math.prod(shapes[name])):
-            raise ValueError(f"{path}: the place of {name} in the file doesn't fit its shape; download it again")
-    # Copy-on-write: an operation in place on a tensor changes neither the file nor, by a fault, ends the process.
-    mapped = np.memmap(path, np.uint8, "c")
-    return {name: Stored(mapped, dtypes[name], shapes[name], start + spans[name][0]) for name in entries}
-
-
-def _write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str]) -> None:
-    """Write tensors one at a time, so that a model that just fits in memory can be saved."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    order = sorted(leaves, key=lambda name: -_STORAGE[dtypes[name]].itemsize)  # keeps each tensor aligned
-    for name in order:
-        begin, end = end, end + _STORAGE[dtypes[name]].itemsize * math.prod(leaves[name].shape)
-        shape = [int(n) for n in leaves[name].shape]
-        header[name] = {"dtype": dtypes[name], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            file.write(_encode(name, leaves[name], dtypes[name]).tobytes())
-
-
-def _encode(name: str, leaf: Any, dtype: str) -> np.ndarray:
-    """A NumPy array or MindSpore Tensor as the array whose bytes are stored."""
-    array = np.ascontiguousarray(leaf.asnumpy() if hasattr(leaf, "asnumpy") else leaf, np.float32)
-    if dtype == "F32":
-        return array
-    if dtype == "F16":
-        with np.errstate(over="ignore"):
-            half = array.astype(np.float16)
-        if np.isinf(half).sum() > np.isinf(array).sum():
-            raise ValueError(f"{name} has values beyond float16's 65504; save with dtype='bfloat16' or 'float32'")
-        return half
-    bits = array.view(np.uint32)
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest, ties to even
-    return np.where(np.isnan(array), 0x7FC0, rounded).astype(np.uint16)
-
-
 # --- where the files are --------------------------------------------------------------------------------------------
 
 
@@ -301,6 +186,27 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     except (errors.HTTPError, OSError) as error:
         reason = " ".join(str(error).split())
         raise OSError(f"the download of {at} stopped ({reason}); run the same call again to resume it") from error
+
+
+def open_tensors(path: str | os.PathLike) -> dict[str, Stored]:
+    """Map a .safetensors file, or all the shards that an index.json names, without reading a tensor.
+
+    Returns:
+        The tensors by name; `.shape` and `.dtype` are known, `.read()` gives float32.
+    Raises:
+        FileNotFoundError, ValueError: a file or shard is missing, truncated or not safetensors.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        return open_file(path)
+    weight_map = _read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(f"{path} has no weight_map from tensor names to files; download it again")
+    files = sorted(set(weight_map.values()))
+    missing = [file for file in files if not (path.parent / file).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{path} names shards that aren't beside it: {_some(missing)}; download them again")
+    return {name: stored for file in files for name, stored in open_file(path.parent / file).items()}
 
 
 def _weights_file(folder: Path, name: str) -> Path:
@@ -491,8 +397,8 @@ def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -
             shapes aren't those of its configuration.
         FileExistsError: the folder holds other weights, which a reader could take for these.
     """
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     folder = Path(folder).expanduser()
     parts = {name: part for name, part in _COMPONENTS.items() if getattr(params, name) is not None}
     _check_savable(params, parts, folder)
@@ -534,8 +440,8 @@ def _save_component(weights: Tree, config: Any, part: _Component, folder: Path, 
     _check_names({name: tuple(leaf.shape) for name, leaf in leaves.items()}, part.module.shapes(config), folder.name)
     _write_json(part.module.to_json(config), folder / "config.json")
     wide = part.wide if dtype == "float16" else ""
-    dtypes = {name: "F32" if wide and name.endswith(wide) else _DTYPES[dtype] for name in leaves}
-    _write_file(folder / f"{part.stem}.safetensors", leaves, dtypes)
+    dtypes = {name: "F32" if wide and name.endswith(wide) else DTYPES[dtype] for name in leaves}
+    write_file(folder / f"{part.stem}.safetensors", leaves, dtypes)
 
 
 def _index(params: Params, parts: Mapping[str, _Component]) -> dict[str, Any]:

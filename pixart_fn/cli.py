@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; an error the user can mend is one sentence on stderr and status 2."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"pixart-fn: {message}", file=sys.stderr)
+            arguments.run(arguments)
     except (ValueError, TypeError, OSError) as error:
         print(f"pixart-fn: {error}", file=sys.stderr)
         return 2
@@ -52,26 +55,29 @@ def _generate(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out must end in .png, which keeps the prompt beside the picture; got {arguments.out!r}")
+    if out.is_dir():
+        raise IsADirectoryError(f"--out {arguments.out!r} is a folder; name a file in it")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"the folder {str(out.parent)!r} of --out doesn't exist")
     if arguments.n < 1:
         raise ValueError(f"--n must be at least 1, got {arguments.n}")
     height, width = _size(arguments.size)
 
-    from . import key, load, solvers, split  # MindSpore takes seconds to import: bad arguments are told first
-    from . import generate as draw
+    from . import generate as draw  # MindSpore takes seconds to import: bad arguments are told first
+    from . import key, load, solvers
 
     if arguments.solver is not None and arguments.solver not in solvers.SOLVERS:
         raise ValueError(f"--solver must be one of {', '.join(sorted(solvers.SOLVERS))}; got {arguments.solver!r}")
-    keys = key(arguments.seed)[None] if arguments.n == 1 else split(key(arguments.seed), arguments.n)
+    seed = key(arguments.seed)
     print(f"loading {arguments.model or 'the embedded checkpoint'}", file=sys.stderr)
     params = load(arguments.model)
     print(params, file=sys.stderr)
-    pictures = draw(
-        params, [arguments.prompt] * arguments.n, keys, negative_prompt=arguments.negative, steps=arguments.steps,
-        guidance_scale=arguments.guidance, height=height, width=width,
+    drawn = draw(
+        params, arguments.prompt, seed, negative_prompt=arguments.negative, steps=arguments.steps,
+        guidance_scale=arguments.guidance, height=height, width=width, images_per_prompt=arguments.n,
         solver=solvers.SOLVERS[arguments.solver]() if arguments.solver else None,
     )  # fmt: skip
+    pictures = drawn if isinstance(drawn, list) else [drawn]
     names = ("prompt", "model", "seed", "steps", "guidance", "negative", "solver", "n")
     settings = {**{name: getattr(arguments, name) for name in names}, "height": height, "width": width}
     if arguments.grid:
@@ -86,7 +92,7 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     if text is None:
         return None, None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise ValueError(f"--size must be HEIGHTxWIDTH or one number, such as 512x768; got {text!r}")
     return int(parts[0]), int(parts[-1])
 
@@ -106,8 +112,11 @@ def _save(picture: Image.Image, file: Path, settings: dict[str, Any]) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_itxt(TEXT, json.dumps(settings, ensure_ascii=False))
     temporary = file.with_name(f".{file.name}.tmp")
-    picture.save(temporary, format="PNG", pnginfo=text)
-    os.replace(temporary, file)
+    try:
+        picture.save(temporary, format="PNG", pnginfo=text)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
     print(f"wrote {file}")
 
 
@@ -122,16 +131,19 @@ def _show(arguments: argparse.Namespace) -> None:
 def call(settings: dict[str, Any]) -> str:
     """The Python that draws a picture again."""
     n, index = settings["n"], settings["index"]
-    key = f"px.key({settings['seed']})"
-    prompt: Any = settings["prompt"]
-    if n > 1 and index is None:
-        prompt = [prompt] * n
-    elif n > 1:
-        key = f"px.split({key}, {n})[{index}]"
-    options = {"negative_prompt": settings["negative"], "steps": settings["steps"], "guidance_scale": settings["guidance"]}
+    key = f"px.key({settings['seed']!r})"
+    if n > 1 and index is not None:
+        key = f"px.split({key}, {n!r})[{index!r}]"
+    options = {
+        "negative_prompt": settings["negative"],
+        "steps": settings["steps"],
+        "guidance_scale": settings["guidance"],
+    }
     options |= {name: settings[name] for name in ("height", "width") if settings[name] is not None}
+    if n > 1 and index is None:
+        options["images_per_prompt"] = n
     text = [f"{name}={value!r}" for name, value in options.items()]
     if settings["solver"]:
         text.append(f"solver=px.solvers.{settings['solver']}()")
     source = "" if settings["model"] is None else repr(settings["model"])
-    return f"px.generate(px.load({source}), {prompt!r}, {key}, {', '.join(text)})"
+    return f"px.generate(px.load({source}), {settings['prompt']!r}, {key}, {', '.join(text)})"

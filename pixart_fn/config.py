@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def read(cls: type[T], json: dict[str, Any], *, fixed: dict[str, Collection], ignored: Collection[str] = ()) -> T:
+def read(cls: type[T], json: dict[str, Any], *, fixed: Mapping[str, Collection], ignored: Collection[str] = ()) -> T:
     """Make a configuration from a parsed config.json.
 
     Args:

@@ -67,11 +67,15 @@ def generate(
     jit.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
     if output not in OUTPUTS:
         raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
+    if output != "latents":
+        _decoder(params)
     prompts = _prompts("prompt", prompt)
     n = _count("images_per_prompt", images_per_prompt)
     negatives = _prompts("negative_prompt", negative_prompt)
     if len(negatives) not in (1, len(prompts)):
-        raise ValueError(f"negative_prompt must be one, or one for each of {len(prompts)} prompts, got {len(negatives)}")
+        raise ValueError(
+            f"negative_prompt must be one, or one for each of {len(prompts)} prompts, got {len(negatives)}"
+        )
     asked = _size(params, height, width)
     height, width = _binned(params, asked) if binning else asked
     text = repeat(encode_prompt(params, prompts, clean=clean), n)
@@ -104,14 +108,15 @@ def encode_prompt(params: Params, prompts: str | Sequence[str], *, clean: bool =
         prompts: one or several. clean: whether to clean them as `generate` does.
     Returns: Text(states (B, L, C) float32, mask (B, L) int32).
     """
-    if params.text_encoder is None or params.tokenizer is None:
+    config = params.config.text_encoder
+    if params.text_encoder is None or params.tokenizer is None or config is None:
         raise ValueError("these params have no text encoder; load them with text_encoder=True, or pass a Text on")
     prompts = [tokenizer_.clean(p) if clean else p for p in _prompts("prompt", prompts)]
     length = TEXT_LENGTHS[params.config.pipeline]
     ids, mask = tokenizer_.encode(params.tokenizer, prompts, length)
     L = _bucket(int(mask.sum(1).max()), length)
     ids, mask = Tensor.from_numpy(ids[:, :L].copy()), Tensor.from_numpy(mask[:, :L].copy())
-    return Text(t5.encode(params.text_encoder, params.config.text_encoder, ids, mask), mask)
+    return Text(t5.encode(params.text_encoder, config, ids, mask), mask)
 
 
 def sample_latents(
@@ -176,7 +181,11 @@ def text_denoiser(
     guided = not _is_one(guidance_scale)
     if guided:
         if negative is None:
-            raise ValueError(f"guidance_scale {guidance_scale} needs a negative text; encode_prompt(params, '') makes one")
+            raise ValueError(
+                f"guidance_scale {guidance_scale} needs a negative text; encode_prompt(params, '') makes one"
+            )
+        if len(negative.mask) not in (1, B):
+            raise ValueError(f"negative must have one row or {B}, as text has, got {len(negative.mask)}")
         text = _stack(text, repeat(negative, B) if len(negative.mask) == 1 else negative)
     rows = len(text.mask)
     conditions = {}
@@ -206,11 +215,15 @@ def decode_latents(params: Params, latents: Tensor) -> Tensor:
         latents: float32 (B, C, h, w), as `sample_latents` gives them.
     Returns: float32 (B, H, W, 3) in [0, 1].
     """
-    if params.vae is None:
-        raise ValueError("these params have no VAE; load them with vae=True or a path, or ask for output='latents'")
-    config = params.config.vae
+    config = _decoder(params)
     pictures = [vae.decode(params.vae, config, z.expand_dims(0) / config.scaling_factor) for z in latents]
     return ops.clamp(ops.cat(pictures, 0) * 0.5 + 0.5, 0.0, 1.0).transpose(0, 2, 3, 1)
+
+
+def _decoder(params: Params) -> vae.Config:
+    if params.vae is None or params.config.vae is None:
+        raise ValueError("these params have no VAE; load them with vae=True or a path, or ask for output='latents'")
+    return params.config.vae
 
 
 def image_keys(key: Key, n: int) -> Key:
@@ -219,7 +232,7 @@ def image_keys(key: Key, n: int) -> Key:
         if len(key) != n:
             raise ValueError(f"key must be one key or one for each of {n} pictures, got {len(key)}")
         return key
-    return key[None] if n == 1 else rng.split(key, n)
+    return np.asarray(key)[None] if n == 1 else rng.split(key, n)
 
 
 def repeat(text: Text, n: int) -> Text:
@@ -263,10 +276,10 @@ def _count(name: str, n: int) -> int:
 
 
 def _is_one(scale: float | Sequence[float]) -> bool:
-    scale = np.asarray(scale.asnumpy() if isinstance(scale, Tensor) else scale, float)
-    if not np.isfinite(scale).all():
-        raise ValueError(f"guidance_scale must be finite, got {scale}")
-    return bool((scale == 1).all())
+    w = np.asarray(scale.asnumpy() if isinstance(scale, Tensor) else scale, float)
+    if not np.isfinite(w).all():
+        raise ValueError(f"guidance_scale must be finite, got {w}")
+    return bool(np.all(w == 1))
 
 
 def _multiple(params: Params) -> int:
@@ -295,6 +308,8 @@ def _latent_size(params: Params, height: int, width: int) -> tuple[int, int]:
 
 
 def _check_latents(latents: Array, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(latents, (Tensor, np.ndarray)):
+        raise TypeError(f"latents must be a Tensor or an array, got {type(latents).__name__}")
     dtype = str(latents.dtype).lower().rsplit(".", 1)[-1]
     if tuple(latents.shape) != shape or dtype != "float32":
         raise ValueError(f"latents must be float32 of shape {shape}, got {dtype} of shape {tuple(latents.shape)}")

@@ -19,7 +19,7 @@ os.environ.setdefault("GLOG_v", "3")  # before the first import of mindspore: it
 import mindspore as ms
 from mindspore import Tensor
 from mindspore.common._grad_function import _Function
-from mindspore.common.api import _no_grad, _pynative_executor
+from mindspore.graph.api import _no_grad, _pynative_executor
 
 from . import tree as tree_
 from .types import Tree
@@ -60,11 +60,14 @@ def _compiled(f: Callable, config) -> tuple[Callable, Callable]:
             total = total + (outputs[i] * cotangents[i]).sum()
         return total
 
+    # MindSpore warns of a recompilation where two functions share a name
+    run.__name__ = f"{f.__module__}.{f.__qualname__}({config})"
     gradient = ms.grad(inner, grad_position=(0, 1))
 
     def pull(p, inputs, cotangents):
         return gradient(p, inputs, cotangents)
 
+    pull.__name__ = f"gradient of {run.__name__}"
     return ms.jit(run), ms.jit(pull)
 
 
@@ -127,7 +130,9 @@ def value_and_grad(f: Callable, has_aux: bool = False) -> Callable:
         leaves = tree_.leaves(tree)
         for name, leaf in tree_.items(tree):
             if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-                raise TypeError(f"value_and_grad needs float Tensors as leaves, got {_kind(leaf)} at {name or 'the root'!r}")
+                raise TypeError(
+                    f"value_and_grad needs float Tensors as leaves, got {_kind(leaf)} at {name or 'the root'!r}"
+                )
         aux = []
 
         def flat(*leaves):
@@ -136,7 +141,9 @@ def value_and_grad(f: Callable, has_aux: bool = False) -> Callable:
                 value, extra = value
                 aux.append(extra)
             if not isinstance(value, Tensor) or value.size != 1:
-                raise ValueError(f"value_and_grad needs a function with a scalar Tensor as its value, got {_kind(value)}")
+                raise ValueError(
+                    f"value_and_grad needs a function with a scalar Tensor as its value, got {_kind(value)}"
+                )
             return value
 
         value, gradients = ms.value_and_grad(flat, tuple(range(len(leaves))))(*leaves)

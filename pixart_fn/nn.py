@@ -139,10 +139,7 @@ def _patches(x: Tensor, k: int) -> Tensor:
     if not _small(x):
         return ops.unfold(x, k, padding=k // 2)
     padded = _pad(x, k // 2, k // 2)
-    taps = ()
-    for i in range(k):
-        for j in range(k):
-            taps = (*taps, ops.slice(padded, (0, 0, i, j), (B, C, H, W)))
+    taps = [ops.slice(padded, (0, 0, n // k, n % k), (B, C, H, W)) for n in range(k * k)]
     return ops.cat(taps, 1).reshape(B, k * k * C, H * W)
 
 

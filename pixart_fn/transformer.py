@@ -179,7 +179,7 @@ def apply(
     if given != (config.conditions,) * 2:
         needs = "needs resolution and aspect_ratio" if config.conditions else "takes no resolution or aspect_ratio"
         raise ValueError(f"this transformer {needs} (use_additional_conditions = {config.conditions})")
-    if config.conditions:
+    if resolution is not None and aspect_ratio is not None:
         condition, modulation = _condition_sized(
             p["adaln_single"], sinusoid(t), sinusoid(resolution.reshape(-1)), sinusoid(aspect_ratio.reshape(-1))
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .types import Tree
@@ -10,6 +10,7 @@ from .types import Tree
 
 def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield ("a.b.0.c", leaf) in the tree's own order: the names that a checkpoint gives its tensors."""
+    children: Iterable[tuple[Any, Any]]
     if isinstance(tree, dict):
         children = tree.items()
     elif isinstance(tree, (list, tuple)):

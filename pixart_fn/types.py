@@ -70,5 +70,5 @@ class Text(NamedTuple):
 class Moments(NamedTuple):
     """The VAE's posterior: mean and log-variance, each (B, C, h, w), of unscaled latents."""
 
-    mean: Array
-    logvar: Array
+    mean: Tensor
+    logvar: Tensor

@@ -17,7 +17,7 @@ from mindspore import Tensor
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from pixart_fn import checkpoint, t5, tokenizer, transformer, tree, vae
+from pixart_fn import checkpoint, safetensors_file, t5, tokenizer, transformer, tree, vae
 
 CONFIGS = {
     "text_encoder": {
@@ -643,7 +643,7 @@ def test_every_tensor_is_written_at_a_multiple_of_its_width(tmp_path):
         "b": np.ones(1, np.float32),
         "name of another length": np.ones(4, np.float32),
     }
-    checkpoint._write_file(tmp_path / "x", leaves, {"a": "F16", "b": "F32", "name of another length": "BF16"})
+    safetensors_file.write_file(tmp_path / "x", leaves, {"a": "F16", "b": "F32", "name of another length": "BF16"})
     stored = checkpoint.open_tensors(tmp_path / "x")
     assert [stored["b"].offset % 4, stored["a"].offset % 2] == [0, 0]
 
@@ -652,7 +652,7 @@ def test_bfloat16_rounds_to_nearest_even(tmp_path):
     half = 2.0**-8  # of bfloat16's spacing above 1
     value = np.array([1, 1 + half, 1 + 3 * half, 1 + 1.01 * half, -1 - 1.01 * half, np.inf, np.nan, 0], np.float32)
     expected = np.array([1, 1, 1 + 4 * half, 1 + 2 * half, -1 - 2 * half, np.inf, np.nan, 0], np.float32)
-    checkpoint._write_file(tmp_path / "x.safetensors", {"a": value}, {"a": "BF16"})
+    safetensors_file.write_file(tmp_path / "x.safetensors", {"a": value}, {"a": "BF16"})
     np.testing.assert_array_equal(checkpoint.open_tensors(tmp_path / "x.safetensors")["a"].read(), expected)
 
 

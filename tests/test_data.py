@@ -115,25 +115,33 @@ def test_a_white_glyph_goes_on_a_colour(glyphs: data.Glyphs) -> None:
     pale = glyphs._replace(pictures=blank)
     for i in range(20):
         picture, caption = data.example(np.random.default_rng(i), pale, 32, mix={"white": 1.0})
-        assert "background" in caption and "white" not in caption
+        text = caption(np.random.default_rng(i))
+        assert "background" in text and "white" not in text
         assert tuple(picture[0, 0]) in captions.COLOURS.values()
 
 
-def test_batch_depends_on_seed_step_and_index_alone(glyphs: data.Glyphs) -> None:
+def test_an_example_depends_on_seed_and_index_alone(glyphs: data.Glyphs) -> None:
     pictures, texts = data.batch(3, 7, 12, glyphs, 32)
-    again, texts_again = data.batch(3, 7, 5, glyphs, 32)
-    np.testing.assert_array_equal(pictures[:5], again)
-    assert texts[:5] == texts_again
     assert pictures.shape == (12, 32, 32, 3) and pictures.dtype == np.uint8
-    other, _ = data.batch(3, 8, 5, glyphs, 32)
-    assert not np.array_equal(other, again)
+    later, later_texts = data.batch(3, 9, 5, glyphs, 32)
+    np.testing.assert_array_equal(pictures[2:7], later)
+    assert texts[2:7] == later_texts
+    assert not np.array_equal(data.batch(4, 9, 5, glyphs, 32)[0], later)
+
+
+def test_a_picture_has_as_many_captions_as_asked_for(glyphs: data.Glyphs) -> None:
+    pictures, texts = data.batch(0, 0, 10, glyphs, 32, n_captions=8, mix={"white": 1.0})
+    once, first = data.batch(0, 0, 10, glyphs, 32, mix={"white": 1.0})
+    np.testing.assert_array_equal(pictures, once)
+    assert [len(row) for row in texts] == [8] * 10 and [row[:1] for row in texts] == first
+    assert all(len(set(row)) > 1 for row in texts)
+    for row in texts:  # however it is said, it is the same concept
+        assert len({kind for text in row for kind in shapes.KINDS if kind in text}) <= 1
 
 
 def test_style_is_left_out_for_the_primary_set_mostly_and_given_for_the_others(glyphs: data.Glyphs) -> None:
     def share(primary: float, word: str) -> float:
-        texts = [
-            data.example(np.random.default_rng(i), glyphs, 16, mix={"white": 1}, primary=primary)[1] for i in range(300)
-        ]
+        texts = [data.batch(0, i, 1, glyphs, 16, mix={"white": 1}, primary=primary)[1][0][0] for i in range(300)]
         return sum(word in text for text in texts) / 300
 
     assert 0.1 < share(1.0, "cartoon") < 0.3

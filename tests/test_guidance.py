@@ -115,6 +115,10 @@ def test_tensors_are_guided_like_arrays():
         assert got.dtype == ms.float32
         assert_close(got.asnumpy(), expected)
 
+    for number in (4.5, np.float32(4.5), np.float64(4.5), ms.Tensor(4.5)):
+        got = guidance.classifier_free(tensors, number)(ms.Tensor(x), 600.0)
+        assert_close(got.asnumpy(), guidance.classifier_free(branches(outputs), 4.5)(x, 600.0))
+
     def total(scale):
         return guidance.classifier_free(tensors, scale)(ms.Tensor(x), 600.0).sum()
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from strategies import EVERY, gaussian, grids, keys, latents, schedules, shapes
 
 import pixart_fn
-from pixart_fn import rng, sample, schedule, solvers
+from pixart_fn import rng, schedule, solvers
+from pixart_fn.sample import iterate, sample
 
 LINEAR = schedule.from_betas(schedule.linear())
 GRID = schedule.grid(LINEAR, schedule.timesteps(LINEAR, 10))
@@ -24,10 +25,10 @@ GRID = schedule.grid(LINEAR, schedule.timesteps(LINEAR, 10))
 def test_sample_is_the_end_of_iterate(data, name, shape, key):
     noise = data.draw(schedules())
     grid, x, denoise = data.draw(grids(noise=noise)), latents(0, shape), gaussian(0.3, 0.6, noise)
-    infos = list(sample.iterate(key, denoise, EVERY[name](), grid, x))
+    infos = list(iterate(key, denoise, EVERY[name](), grid, x))
     assert len(infos) == len(grid.t) - 1
     assert [info.t for info in infos] == grid.t[:-1].tolist()
-    assert np.array_equal(infos[-1].x, sample.sample(key, denoise, EVERY[name](), grid, x))
+    assert np.array_equal(infos[-1].x, sample(key, denoise, EVERY[name](), grid, x))
     assert np.array_equal(infos[0].x0, denoise(x, grid.t[0]))
 
 
@@ -45,7 +46,7 @@ def test_a_saved_state_goes_on_as_if_uninterrupted(data, name, shape, key):
     state = type(state)(saved[0], saved[1:])
     for i in range(stop, len(grid.t) - 1):
         state, _ = EVERY[name]().step(key, denoise, grid, i, state)
-    assert np.array_equal(state.x, sample.sample(key, denoise, solver, grid, x))
+    assert np.array_equal(state.x, sample(key, denoise, solver, grid, x))
 
 
 def test_early_stop_evaluates_no_further():
@@ -55,7 +56,7 @@ def test_early_stop_evaluates_no_further():
         times.append(t)
         return x
 
-    infos = list(islice(sample.iterate(rng.key(0), denoise, solvers.dpmpp_2m(), GRID, np.ones((1, 1))), 3))
+    infos = list(islice(iterate(rng.key(0), denoise, solvers.dpmpp_2m(), GRID, np.ones((1, 1))), 3))
     assert len(infos) == 3 and times == GRID.t[:3].tolist()
 
 
@@ -66,7 +67,7 @@ def test_the_tail_of_a_grid_starts_from_noised_data(name):
     for strength in (0.1, 0.5, 1):
         tail = schedule.truncate(GRID, strength)
         x = tail.alpha[0] * x0 + tail.sigma[0] * latents(1, x0.shape)
-        assert np.array_equal(sample.sample(rng.key(0), lambda x, t: x0, EVERY[name](), tail, x), x0)
+        assert np.array_equal(sample(rng.key(0), lambda x, t: x0, EVERY[name](), tail, x), x0)
 
 
 def test_the_mathematics_needs_no_mindspore():
@@ -77,11 +78,12 @@ package = types.ModuleType("pixart_fn")
 package.__path__ = {[str(Path(pixart_fn.__file__).parent)]!r}
 sys.modules["pixart_fn"] = package
 import numpy as np
-from pixart_fn import guidance, rng, sample, schedule, solvers
+from pixart_fn import guidance, rng, schedule, solvers
+from pixart_fn.sample import sample
 noise, make_grid, solver = solvers.from_config({{"_class_name": "DDPMScheduler", "clip_sample": False}})
 denoise = guidance.denoiser(lambda x, t: 0.5 * x, noise)
 denoise = guidance.classifier_free(guidance.both(denoise, denoise), [4.5])
-sample.sample(rng.key(0), denoise, solver, make_grid(2), rng.normal(rng.key(0), (1, 2)))
+sample(rng.key(0), denoise, solver, make_grid(2), rng.normal(rng.key(0), (1, 2)))
 assert not [name for name in sys.modules if name.split(".")[0] == "mindspore"]
 """
     subprocess.run([sys.executable, "-c", code], check=True)

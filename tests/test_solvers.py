@@ -13,7 +13,8 @@ from reference import make_schedulers as golden
 from strategies import DETERMINISTIC, EVERY, STOCHASTIC, gaussian, grids, keys, latents, schedules, shapes
 from tolerances import RELATIVE, assert_close, relative_error
 
-from pixart_fn import guidance, rng, sample, schedule, solvers
+from pixart_fn import guidance, rng, schedule, solvers
+from pixart_fn.sample import iterate, sample
 from pixart_fn.types import Grid, SolverState, StepInfo
 
 GOLDENS = golden.load()
@@ -37,7 +38,7 @@ def ours(name: str, steps: int, run: dict[str, np.ndarray], dtype: type) -> list
     assert grid.t[:-1].tolist() == run["timesteps"].tolist()
     outputs = iter(run["outputs"].astype(dtype))
     denoise = guidance.denoiser(lambda x, t: next(outputs), noise)
-    return list(sample.iterate(rng.key(golden.SEED), denoise, solver, grid, run["x"][0].astype(dtype)))
+    return list(iterate(rng.key(golden.SEED), denoise, solver, grid, run["x"][0].astype(dtype)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -95,7 +96,7 @@ def test_goldens_are_what_the_script_makes():
 def test_exact_on_a_constant_denoiser(data, name, shape, key):
     """When x0 is known, every grid of every solver arrives at it; a deterministic one stays on the straight line."""
     grid, c, x = data.draw(grids()), latents(1, shape), latents(2, shape)
-    infos = list(sample.iterate(key, lambda x, t: c, EVERY[name](), grid, x))
+    infos = list(iterate(key, lambda x, t: c, EVERY[name](), grid, x))
     assert np.array_equal(infos[-1].x, c)
     if name in DETERMINISTIC:
         eps = (x - grid.alpha[0] * c) / grid.sigma[0]
@@ -119,7 +120,7 @@ def order_of(name: str) -> float:
     for steps in counts:
         lam = np.linspace(*ends, steps + 1)
         alpha, sigma, centre, spread = moments(lam)
-        got = sample.sample(KEY, denoise, DETERMINISTIC[name](), Grid(-lam, alpha, sigma), x)
+        got = sample(KEY, denoise, DETERMINISTIC[name](), Grid(-lam, alpha, sigma), x)
         errors.append(abs(got - (centre[-1] + spread[-1] / spread[0] * (x - centre[0])))[0])
     return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
 
@@ -135,7 +136,7 @@ def test_stochastic_solvers_reach_the_data(name):
     """From pure noise to N(0.3, 0.6²) in 400 steps: mean and variance within 5 standard errors."""
     noise, n = schedule.from_betas(schedule.linear()), 4000
     grid = schedule.grid(noise, schedule.timesteps(noise, 400))
-    x = sample.sample(rng.key(3), gaussian(0.3, 0.6, noise), EVERY[name](), grid, rng.normal(rng.key(4), (n,)))
+    x = sample(rng.key(3), gaussian(0.3, 0.6, noise), EVERY[name](), grid, rng.normal(rng.key(4), (n,)))
     assert abs(x.mean() - 0.3) < 5 * 0.6 / n**0.5
     # β instead of the posterior's variance is too wide by O(1/S): exact only as S grows.
     bias = 0.02 if name == "ddpm fixed_large" else 0.0
@@ -147,7 +148,7 @@ def test_ddim_with_full_noise_is_ddpm(data, shape, key):
     noise = data.draw(schedules())
     grid, x = data.draw(grids(noise=noise)), latents(0, shape)
     denoise = gaussian(0.3, 0.6, noise)
-    one, other = (sample.sample(key, denoise, solver, grid, x) for solver in (solvers.ddim(1.0), solvers.ddpm()))
+    one, other = (sample(key, denoise, solver, grid, x) for solver in (solvers.ddim(1.0), solvers.ddpm()))
     assert_close(one, other, 1e-9)  # 1 - α²/α² of neighbouring nodes loses digits, differently in the two formulas
 
 
@@ -157,8 +158,8 @@ def test_second_order_pays():
     denoise, x = gaussian(0.3, 0.6, noise), latents(0, (64,))
     fine = schedule.grid(noise, schedule.timesteps(noise, 900))
     coarse = schedule.grid(noise, schedule.timesteps(noise, 20))
-    exact = sample.sample(KEY, denoise, solvers.dpmpp_2m(), fine, x)
-    first, second = (sample.sample(KEY, denoise, s, coarse, x) for s in (solvers.ddim(), solvers.dpmpp_2m()))
+    exact = sample(KEY, denoise, solvers.dpmpp_2m(), fine, x)
+    first, second = (sample(KEY, denoise, s, coarse, x) for s in (solvers.ddim(), solvers.dpmpp_2m()))
     assert relative_error(second, exact) < 0.3 * relative_error(first, exact)
 
 
@@ -198,7 +199,7 @@ def test_protocol(data, name, shape, key, dtype):
 def test_one_step(name, final):
     noise = schedule.from_betas(schedule.linear())
     grid, x = schedule.grid(noise, [999], final=final), latents(0, (2, 4, 3, 3))
-    got = sample.sample(KEY, shrink, EVERY[name](), grid, x)
+    got = sample(KEY, shrink, EVERY[name](), grid, x)
     assert got.shape == x.shape and np.isfinite(got).all()
     if final == "zero":
         assert np.array_equal(got, shrink(x, 999.0))
@@ -231,8 +232,8 @@ def test_a_batch_is_its_samples_stacked(data, name, shape, key):
     grid, x = data.draw(grids(noise=noise)), latents(0, shape, np.float32)
     key = rng.split(key, shape[0])
     denoise = gaussian(0.3, 0.6, noise)
-    batch = sample.sample(key, denoise, EVERY[name](), grid, x)
-    singles = [sample.sample(key[i : i + 1], denoise, EVERY[name](), grid, x[i : i + 1])[0] for i in range(shape[0])]
+    batch = sample(key, denoise, EVERY[name](), grid, x)
+    singles = [sample(key[i : i + 1], denoise, EVERY[name](), grid, x[i : i + 1])[0] for i in range(shape[0])]
     assert np.array_equal(batch, singles)
 
 
@@ -244,7 +245,7 @@ def test_linear_in_x_for_a_linear_denoiser(data, name, shape, key):
     denoise = gaussian(0.0, 0.6, noise)
 
     def run(x):
-        return sample.sample(key, denoise, EVERY[name](), grid, x)
+        return sample(key, denoise, EVERY[name](), grid, x)
 
     origin = run(0 * x)  # the noise alone, with this key
     assert_close(run(2 * x - 3 * y) - origin, 2 * (run(x) - origin) - 3 * (run(y) - origin), 1e-9)
@@ -255,7 +256,7 @@ def test_linear_in_x_for_a_linear_denoiser(data, name, shape, key):
 @given(st.data(), st.sampled_from(sorted(DETERMINISTIC)), shapes, keys, keys)
 def test_deterministic_solvers_ignore_the_key(data, name, shape, key, other):
     grid, x = data.draw(grids()), latents(0, shape)
-    one, two = (sample.sample(k, shrink, DETERMINISTIC[name](), grid, x) for k in (key, other))
+    one, two = (sample(k, shrink, DETERMINISTIC[name](), grid, x) for k in (key, other))
     assert np.array_equal(one, two)
 
 
@@ -263,7 +264,7 @@ def test_deterministic_solvers_ignore_the_key(data, name, shape, key, other):
 def test_stochastic_solvers_use_the_key(name):
     noise = schedule.from_betas(schedule.linear())
     grid, x = schedule.grid(noise, [900, 500, 100]), latents(0, (1, 2, 2, 2))
-    one, two = (sample.sample(rng.key(k), shrink, STOCHASTIC[name](), grid, x) for k in (0, 1))
+    one, two = (sample(rng.key(k), shrink, STOCHASTIC[name](), grid, x) for k in (0, 1))
     assert relative_error(one, two) > 1e-3
 
 
@@ -323,8 +324,8 @@ def test_the_released_config():
     assert (grid.alpha[-1], grid.sigma[-1]) == (1, 0)
     assert grid.alpha[0] == pytest.approx(4.0358e-5**0.5, rel=1e-4)  # √ᾱ(999) of DDPM's schedule
     x = latents(0, (1, 4, 2, 2))
-    mine = sample.sample(KEY, gaussian(0.3, 0.6, noise), solver, grid, x)
-    assert np.array_equal(mine, sample.sample(KEY, gaussian(0.3, 0.6, noise), solvers.dpmpp_2m(), grid, x))
+    mine = sample(KEY, gaussian(0.3, 0.6, noise), solver, grid, x)
+    assert np.array_equal(mine, sample(KEY, gaussian(0.3, 0.6, noise), solvers.dpmpp_2m(), grid, x))
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,7 @@ def test_tensors_take_the_same_steps():
     for solver in EVERY.values():
 
         def run(x, solver=solver):
-            return sample.sample(key, denoise, solver(), grid, x)
+            return sample(key, denoise, solver(), grid, x)
 
         got = run(ms.Tensor(x))
         assert got.dtype == ms.float32

@@ -7,23 +7,19 @@ whole pictures, so that the middle attention meets the size that it will work at
 from __future__ import annotations
 
 import argparse
-import dataclasses
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
+from safetensors.numpy import load_file, save_file
 
-from .. import rng, vae
+from .. import rng, tree, vae
 from ..types import Tree
 from . import captions, data, loop
 
-CONFIG = vae.Config(block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=128)
+CONFIG = vae.Config(block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=128, scaling_factor=1.0)
 KL = 3e-4
-
-
-def config(scaling_factor: float) -> vae.Config:
-    """The configuration to save, once the spread of the latents is known."""
-    return dataclasses.replace(CONFIG, scaling_factor=scaling_factor)
 
 
 def loss(p: Tree, batch: tuple[Tensor, np.ndarray]) -> Tensor:
@@ -53,6 +49,29 @@ def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> np.ndarr
     return np.stack(out)
 
 
+def whiten(p: Tree, pictures: np.ndarray) -> Tree:
+    """The same autoencoder with latents of zero mean and unit variance a channel over these pictures.
+
+    The 1×1 convolutions on both sides of the latents absorb the change, so that `scaling_factor` is 1.
+    """
+    latents = np.concatenate([vae.encode(p, CONFIG, to_tensor(x)).mean.asnumpy() for x in np.split(pictures, len(pictures) // 16)])
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    C = CONFIG.latent_channels
+    quant, post = ({k: v.asnumpy() for k, v in p[name].items()} for name in ("quant_conv", "post_quant_conv"))
+    both = np.concatenate([std, np.ones_like(std)])
+    shift = np.concatenate([mean / std, 2 * np.log(std)])  # log-variance loses log std²
+    quant = {"weight": quant["weight"] / both[:, None, None, None], "bias": quant["bias"] / both - shift}
+    kernel = post["weight"].reshape(C, C)
+    post = {"weight": post["weight"] * std[:, None, None], "bias": post["bias"] + kernel @ mean}
+    changed = {"quant_conv": quant, "post_quant_conv": post}
+    return {k: {n: Tensor(v.astype(np.float32)) for n, v in changed[k].items()} if k in changed else p[k] for k in p}
+
+
+def read(file: str | Path) -> Tree:
+    """The weights that --save wrote."""
+    return tree.nest({name: Tensor.from_numpy(value) for name, value in load_file(file).items()})
+
+
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """uint8 (B, H, W, 3) → float32 (B, 3, H, W) in [-1, 1]."""
     return Tensor.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1)
@@ -62,7 +81,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="what pixart_fn.train.emoji wrote")
     parser.add_argument("--out", required=True, help="where the resumable state is kept")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--save", help="the .safetensors file to write the whitened autoencoder to at the end")
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--lr", type=float, default=2e-3)
     arguments = parser.parse_args()
@@ -75,7 +95,13 @@ def main() -> None:
         return to_tensor(pictures(0, step, glyphs)), rng.fold_in(key, step)
 
     lr = loop.warmup_stable_decay(arguments.lr, arguments.steps)
-    loop.run(loss, vae.init(rng.key(0), CONFIG), batch, arguments.out, steps=arguments.steps, lr=lr, minutes=arguments.minutes)
+    _, state = loop.run(
+        loss, vae.init(rng.key(0), CONFIG), batch, arguments.out, steps=arguments.steps, lr=lr, minutes=arguments.minutes
+    )
+    if arguments.save:
+        seen, _ = data.batch(1, 0, 512, glyphs, 64)
+        tree_ = whiten(tree.map(Tensor.from_numpy, state.ema), seen)
+        save_file({name: leaf.asnumpy() for name, leaf in tree.items(tree_)}, arguments.save)
 
 
 if __name__ == "__main__":

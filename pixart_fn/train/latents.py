@@ -15,8 +15,8 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
-from .. import rng, vae
-from . import autoencoder, data, loop
+from .. import vae
+from . import autoencoder, data
 
 CHUNK = 512
 CAPTIONS = 8
@@ -44,7 +44,7 @@ def load(folder: str | Path) -> Encoded:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="what pixart_fn.train.emoji wrote")
-    parser.add_argument("--autoencoder", required=True, help="the state that pixart_fn.train.autoencoder keeps")
+    parser.add_argument("--autoencoder", required=True, help="the file that pixart_fn.train.autoencoder --save wrote")
     parser.add_argument("--out", required=True)
     parser.add_argument("--n", type=int, default=16384)
     parser.add_argument("--size", type=int, default=64, help="side in pixels")
@@ -52,14 +52,14 @@ def main() -> None:
     ms.set_device("CPU")
     glyphs, folder = data.load(arguments.data), Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
-    _, state = loop.restore(Path(arguments.autoencoder) / "state.safetensors", vae.init(rng.key(0), autoencoder.CONFIG))
+    tree = autoencoder.read(arguments.autoencoder)
     for start in tqdm(range(0, arguments.n, CHUNK), unit="chunk"):
         file = folder / f"{start:07d}.npz"
         if file.exists():
             continue
         pictures, captions = data.batch(0, start, CHUNK, glyphs, arguments.size, CAPTIONS, mix=MIX, primary=PRIMARY)
         latents = [
-            vae.encode(state.ema, autoencoder.CONFIG, autoencoder.to_tensor(pictures[i : i + 16])).mean.asnumpy()
+            vae.encode(tree, autoencoder.CONFIG, autoencoder.to_tensor(pictures[i : i + 16])).mean.asnumpy()
             for i in range(0, CHUNK, 16)
         ]
         temporary = file.with_suffix(".tmp")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mindspore import Tensor
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -83,8 +82,8 @@ def run(
 
 def save(file: Path, params: Tree, state: optim.State) -> None:
     """Write parameters and optimiser state to a temporary name, then rename."""
-    trees = dict(zip(PARTS, (params, state.m, state.v, state.ema), strict=True))
-    flat = {f"{part}/{name}": leaf.asnumpy() for part, t in trees.items() for name, leaf in tree.items(t)}
+    trees = dict(zip(PARTS, (tree.map(lambda p: p.asnumpy(), params), state.m, state.v, state.ema), strict=True))
+    flat = {f"{part}/{name}": leaf for part, t in trees.items() for name, leaf in tree.items(t)}
     temporary = file.with_suffix(".tmp")
     save_file(flat, temporary, metadata={"step": str(state.step)})
     os.replace(temporary, file)
@@ -96,8 +95,7 @@ def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
         step = int(tensors.metadata()["step"])
 
         def part(name: str) -> Tree:
-            leaves = [Tensor.from_numpy(np.array(tensors.get_tensor(f"{name}/{key}"))) for key, _ in tree.items(like)]
-            return tree.unflatten(like, leaves)
+            return tree.unflatten(like, [tensors.get_tensor(f"{name}/{key}") for key, _ in tree.items(like)])
 
         params, m, v, ema = (part(name) for name in PARTS)
-    return params, optim.State(step, m, v, ema)
+    return tree.map(Tensor.from_numpy, params), optim.State(step, m, v, ema)

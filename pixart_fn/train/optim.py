@@ -1,14 +1,16 @@
-"""AdamW and the exponential moving average, as pure functions over trees."""
+"""AdamW and the exponential moving average, as pure functions over trees.
+
+They run on the host in NumPy: a leaf fits the cache, where NumPy needs a third of the time of MindSpore's CPU ops.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Tensor
 
-from .. import jit, tree
+from .. import tree
 from ..types import Tree
 
 
@@ -23,7 +25,7 @@ class AdamW(NamedTuple):
 
 
 class State(NamedTuple):
-    """Steps taken; first and second moments and the weights' moving average, each a tree like the parameters."""
+    """Steps taken; first and second moments and the weights' moving average, trees of float32 arrays."""
 
     step: int
     m: Tree
@@ -33,11 +35,8 @@ class State(NamedTuple):
 
 def init(params: Tree) -> State:
     """The state before the first step: zero moments, the average equal to the parameters."""
-
-    def zeros(p):
-        return Tensor.from_numpy(np.zeros(p.shape, np.float32))
-
-    return State(0, tree.map(zeros, params), tree.map(zeros, params), params)
+    zeros = tree.map(lambda p: np.zeros(p.shape, np.float32), params)
+    return State(0, zeros, zeros, tree.map(lambda p: p.asnumpy(), params))
 
 
 def update(hyper: AdamW, params: Tree, gradients: Tree, state: State, lr: float, decay: float) -> tuple[Tree, State, float]:
@@ -47,30 +46,23 @@ def update(hyper: AdamW, params: Tree, gradients: Tree, state: State, lr: float,
         lr: learning rate. decay: of the moving average, ema ← decay · ema + (1 − decay) · params.
     Returns: the new parameters, the new state, the gradient's global norm before clipping.
     """
-    norm = float(np.sqrt(sum(float(_square_sum(g)[0].asnumpy()) for g in tree.leaves(gradients))))
+    gradients = [g.asnumpy() for g in tree.leaves(gradients)]
+    norm = float(np.sqrt(sum(float(np.vdot(g, g)) for g in gradients)))
     step = state.step + 1
     scale = min(1.0, hyper.clip / (norm + 1e-12))
+    correction = lr * np.sqrt(1 - hyper.b2**step) / (1 - hyper.b1**step)
+    eps = hyper.eps * np.sqrt(1 - hyper.b2**step)
 
-    def scalar(value: float) -> Tensor:
-        return Tensor(value, ms.float32)
+    def leaf(p, g, m, v, ema):
+        g = np.float32(scale) * g
+        m = m + np.float32(1 - hyper.b1) * (g - m)
+        v = v + np.float32(1 - hyper.b2) * (g * g - v)
+        shrink = np.float32(1 - lr * hyper.weight_decay if p.ndim > 1 else 1)
+        p = shrink * p - np.float32(correction) * m / (np.sqrt(v) + np.float32(eps))
+        return Tensor.from_numpy(p), m, v, ema + np.float32(1 - decay) * (p - ema)
 
-    shared = [scalar(v) for v in (scale, hyper.b1, hyper.b2, hyper.eps, 1 - hyper.b1**step, 1 - hyper.b2**step, lr, decay)]
-    decays = scalar(lr * hyper.weight_decay), scalar(0.0)
-    columns = [tree.leaves(t) for t in (params, gradients, state.m, state.v, state.ema)]
-    rows = [_leaf(*row, decays[row[0].ndim < 2], *shared) for row in zip(*columns, strict=True)]
+    columns = [tree.leaves(t) for t in (state.m, state.v, state.ema)]
+    old = [p.asnumpy() for p in tree.leaves(params)]
+    rows = [leaf(*row) for row in zip(old, gradients, *columns, strict=True)]
     params, m, v, ema = (tree.unflatten(params, column) for column in zip(*rows, strict=True))
     return params, State(step, m, v, ema), norm
-
-
-@jit.function
-def _square_sum(g):
-    return ((g * g).sum(),)
-
-
-@jit.function
-def _leaf(p, g, m, v, ema, wd, scale, b1, b2, eps, c1, c2, lr, decay):
-    g = g * scale
-    m = b1 * m + (1.0 - b1) * g
-    v = b2 * v + (1.0 - b2) * (g * g)
-    p = p - wd * p - lr * (m / c1) / (ops.sqrt(v / c2) + eps)
-    return p, m, v, decay * ema + (1.0 - decay) * p

@@ -1,0 +1,115 @@
+"""The safetensors format: 8 bytes of header length, a JSON header, then the tensors' bytes.
+
+The library's own reader copies each tensor and can't give bfloat16 to NumPy; its writer wants all of them in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_STORAGE: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+class Stored(NamedTuple):
+    """A tensor in a mapped file, of which nothing is read until `read`."""
+
+    file: np.memmap
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def read(self) -> np.ndarray:
+        """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
+        if self.dtype not in _STORAGE:
+            name = self.file.filename
+            raise ValueError(f"{name} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16")
+        array: np.ndarray = np.ndarray(self.shape, _STORAGE[self.dtype], self.file, self.offset)
+        if self.dtype == "BF16":
+            return np.asarray(array.astype(np.uint32) << 16, np.uint32).view(np.float32)
+        return np.require(array, np.float32, "A")
+
+
+def open_file(path: Path) -> dict[str, Stored]:
+    """Map a file without reading a tensor.
+
+    Returns:
+        The tensors by name; `.shape` and `.dtype` are known, `.read()` gives float32.
+    Raises:
+        ValueError: the file is truncated or not safetensors.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > 100_000_000:  # the format's own limit
+            file.seek(0)
+            pointer = " but a Git LFS pointer: run `git lfs pull`" if file.read(12) == b"version http" else ""
+            raise ValueError(f"{path} isn't a safetensors file{pointer}")
+        header = file.read(length)
+    start = 8 + length
+    if start > size:
+        raise ValueError(f"{path} is truncated: its header ends at byte {start}, the file at {size}; download it again")
+    try:
+        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        spans = {name: (*map(int, entry["data_offsets"]),) for name, entry in entries.items()}
+        shapes = {name: (*map(int, entry["shape"]),) for name, entry in entries.items()}
+        dtypes = {name: str(entry["dtype"]) for name, entry in entries.items()}
+        ends = [end for _, end in spans.values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has a damaged safetensors header ({error!r}); download it again") from error
+    if start + max(ends, default=0) > size:
+        raise ValueError(
+            f"{path} is truncated: its tensors end at byte {start + max(ends)}, the file at {size}; download it again"
+        )
+    for name, (begin, end) in spans.items():
+        width = _STORAGE[dtypes[name]].itemsize if dtypes[name] in _STORAGE else None
+        if begin < 0 or end < begin or (width and end - begin != width * math.prod(shapes[name])):
+            raise ValueError(f"{path}: the place of {name} in the file doesn't fit its shape; download it again")
+    # Copy-on-write: an operation in place on a tensor changes neither the file nor, by a fault, ends the process.
+    mapped = np.memmap(path, np.uint8, "c")
+    return {name: Stored(mapped, dtypes[name], shapes[name], start + spans[name][0]) for name in entries}
+
+
+def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str]) -> None:
+    """Write tensors one at a time, so that a model that just fits in memory can be saved.
+
+    Args:
+        leaves: NumPy arrays or MindSpore Tensors by name. dtypes: for each name "F32", "F16" or "BF16".
+    Raises:
+        ValueError: a finite value is beyond float16.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    order = sorted(leaves, key=lambda name: -_STORAGE[dtypes[name]].itemsize)  # keeps each tensor aligned
+    for name in order:
+        begin, end = end, end + _STORAGE[dtypes[name]].itemsize * math.prod(leaves[name].shape)
+        shape = [int(n) for n in leaves[name].shape]
+        header[name] = {"dtype": dtypes[name], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(_encode(name, leaves[name], dtypes[name]).tobytes())
+
+
+def _encode(name: str, leaf: Any, dtype: str) -> np.ndarray:
+    """A NumPy array or MindSpore Tensor as the array whose bytes are stored."""
+    array = np.ascontiguousarray(leaf.asnumpy() if hasattr(leaf, "asnumpy") else leaf, np.float32)
+    if dtype == "F32":
+        return array
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if np.isinf(half).sum() > np.isinf(array).sum():
+            raise ValueError(f"{name} has values beyond float16's 65504; save with dtype='bfloat16' or 'float32'")
+        return half
+    bits = array.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest, ties to even
+    return np.where(np.isnan(array), 0x7FC0, rounded).astype(np.uint16)

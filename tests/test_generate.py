@@ -1,0 +1,362 @@
+"""generate and its three stages on a tiny random pipeline, saved and loaded back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from tolerances import assert_close
+
+import pixart_fn as px
+from pixart_fn import jit, sizes, t5, tokenizer, transformer, tree
+
+import mindspore as ms  # isort: skip - after pixart_fn, which silences it
+
+LONG = "an old guitar stands by the window of a small house"  # over 16 tokens: another bucket than the others
+PROMPTS = ["a cute cat", LONG, "the big dog"]
+STEPS = 2
+KEY = px.key(7)
+ALONE = 1e-5
+"""A picture alone against the same in a batch: products of other sizes add in another order."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "pipeline"
+    px.save(tiny.params(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def params(folder):
+    return px.load(folder)
+
+
+def draw(params, prompt="a cute cat", key=KEY, **options):
+    return px.generate(params, prompt, key, **{"steps": STEPS, "progress": False, **options})
+
+
+def latents(params, prompt="a cute cat", key=KEY, **options):
+    return draw(params, prompt, key, output="latents", **options).asnumpy()
+
+
+def counted(monkeypatch, module, name):
+    """The calls of a function of a module, as they come: (args, kwargs)."""
+    calls, f = [], getattr(module, name)
+
+    def count(*args, **kwargs):
+        calls.append((args, kwargs))
+        return f(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, count)
+    return calls
+
+
+# --- what comes back -------------------------------------------------------------------------------------------------
+
+
+def test_types_of_the_result(params):
+    one = draw(params)
+    assert isinstance(one, Image.Image) and one.size == (16, 16) and one.mode == "RGB"
+    (listed,) = draw(params, ["a cute cat"])
+    assert listed.tobytes() == one.tobytes()
+    pixels = draw(params, output="numpy")
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (1, 16, 16, 3) and pixels.dtype == np.float32
+    assert pixels.min() >= 0 and pixels.max() <= 1 and pixels.std() > 0.01
+    assert np.array_equal(np.asarray(one), np.round(255 * pixels[0]))
+    z = draw(params, output="latents")
+    assert isinstance(z, ms.Tensor) and z.shape == (1, 4, 8, 8) and z.dtype == ms.float32
+
+
+def test_generate_is_encode_then_sample_then_decode(params):
+    text = px.encode_prompt(params, "A cute   CAT", clean=True)
+    negative = px.encode_prompt(params, "the dog")
+    z = px.sample_latents(params, text, KEY, negative=negative, steps=STEPS, guidance_scale=3.0)
+    pixels = px.decode_latents(params, z).asnumpy()
+    options = {"negative_prompt": "the dog", "guidance_scale": 3.0}
+    assert np.array_equal(latents(params, "A cute   CAT", **options), z.asnumpy())
+    assert np.array_equal(draw(params, "A cute   CAT", output="numpy", **options), pixels)
+
+
+def test_captions_are_cleaned_unless_told_otherwise(params, monkeypatch):
+    calls = counted(monkeypatch, tokenizer, "encode")
+    draw(params, "a CAT <b>on</b> http://x.com", guidance_scale=1, output="latents")
+    draw(params, "a CAT", guidance_scale=1, output="latents", clean=False)
+    assert [args[1] for args, _ in calls] == [["a cat on"], ["a CAT"]]
+
+
+def test_every_input_changes_the_picture(params):
+    reference = latents(params)
+    changes = [{"prompt": "two birds"}, {"key": px.key(8)}, {"negative_prompt": "mat"}, {"guidance_scale": 3.0}]
+    changes += [{"steps": 1}, {"solver": px.solvers.ddim()}]
+    for change in changes:
+        assert np.abs(latents(params, **change) - reference).max() > 1e-3, change
+
+
+def test_an_oblong_picture_is_as_high_and_wide_as_asked(params):
+    picture = draw(params, height=8, width=24)
+    assert picture.size == (24, 8)
+    assert np.asarray(picture).std() > 1
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def batch(params):
+    return latents(params, PROMPTS)
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_a_picture_of_a_batch_equals_the_same_alone(params, batch, i):
+    key = px.split(KEY, 3)[i]
+    assert_close(latents(params, PROMPTS[i], key)[0], batch[i], ALONE)
+    alone, picture = draw(params, PROMPTS[i], key), draw(params, PROMPTS)[i]
+    assert np.abs(np.asarray(alone, int) - np.asarray(picture, int)).max() <= 1
+
+
+def test_one_key_stands_for_its_split(params, batch):
+    assert np.array_equal(latents(params, PROMPTS, px.split(KEY, 3)), batch)
+
+
+def test_the_same_twice_is_the_same_bits(params):
+    assert draw(params).tobytes() == draw(params).tobytes()
+
+
+def test_another_process_draws_the_same_bits(params, folder):
+    source = (
+        "import hashlib, sys; import pixart_fn as px;"
+        f"picture = px.generate(px.load(sys.argv[1]), 'a cute cat', px.key(7), steps={STEPS}, progress=False);"
+        "print(hashlib.sha256(picture.tobytes()).hexdigest())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(px.__file__).parents[1])}
+    process = subprocess.run(
+        [sys.executable, "-c", source, str(folder)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert process.stdout.strip() == hashlib.sha256(draw(params).tobytes()).hexdigest()
+
+
+def test_pictures_of_one_prompt_stand_in_a_row(params):
+    options = {"guidance_scale": 1, "steps": 1}
+    several = latents(params, PROMPTS, images_per_prompt=2, **options)
+    assert np.array_equal(several, latents(params, [p for p in PROMPTS for _ in range(2)], **options))
+    assert not np.allclose(several[0], several[1], atol=1e-2)
+    pictures = draw(params, "a cute cat", images_per_prompt=3)
+    assert len(pictures) == 3 and all(isinstance(picture, Image.Image) for picture in pictures)
+
+
+@pytest.mark.parametrize("make", [np.asarray, ms.Tensor], ids=["array", "tensor"])
+def test_injected_latents_stand_for_the_keys_noise(params, batch, make):
+    noise = px.rng.normal(px.split(KEY, 3), (3, 4, 8, 8))
+    assert np.array_equal(latents(params, PROMPTS, px.key(0), latents=make(noise)), batch)
+
+
+def test_injected_latents_leave_the_solvers_noise_to_the_key(params):
+    noise = px.rng.normal(KEY, (1, 4, 8, 8))
+    first, second = (latents(params, key=px.key(i), latents=noise, solver=px.solvers.ddpm()) for i in (0, 1))
+    assert np.abs(first - second).max() > 1e-3
+
+
+# --- guidance --------------------------------------------------------------------------------------------------------
+
+
+def test_both_branches_are_one_evaluation_and_guidance_1_skips_the_negative(params, monkeypatch):
+    models, texts = counted(monkeypatch, transformer, "apply"), counted(monkeypatch, t5, "encode")
+    latents(params)
+    assert [args[2].shape[0] for args, _ in models] == [2] * STEPS and len(texts) == 2
+    models.clear(), texts.clear()
+    latents(params, guidance_scale=1, negative_prompt="unused")
+    assert [args[2].shape[0] for args, _ in models] == [1] * STEPS and len(texts) == 1
+
+
+def test_guidance_a_picture(params):
+    scales = [1.0, 4.5, 2.0]
+    together = latents(params, PROMPTS, guidance_scale=scales)
+    for i, scale in enumerate(scales):
+        alone = latents(params, PROMPTS[i], px.split(KEY, 3)[i], guidance_scale=scale)
+        assert_close(alone[0], together[i], ALONE)
+
+
+def test_negative_prompts_are_one_for_all_or_one_a_prompt(params):
+    one = latents(params, PROMPTS, negative_prompt="a field")
+    assert np.array_equal(one, latents(params, PROMPTS, negative_prompt=["a field"] * 3))
+    negatives = ["a field", "at night", LONG]
+    each = latents(params, PROMPTS, negative_prompt=negatives)
+    for i, negative in enumerate(negatives):
+        alone = latents(params, PROMPTS[i], px.split(KEY, 3)[i], negative_prompt=negative)
+        assert_close(alone[0], each[i], ALONE)
+
+
+def test_sampling_without_a_negative_takes_the_empty_prompt(params):
+    text = px.encode_prompt(params, "a cute cat")
+    z = px.sample_latents(params, text, KEY, steps=STEPS)
+    assert np.array_equal(z.asnumpy(), latents(params))
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def test_padding_to_the_full_length_changes_nothing(params):
+    ids, mask = map(ms.Tensor, tokenizer.encode(params.tokenizer, ["a cute cat"], 120))
+    padded = px.types.Text(t5.encode(params.text_encoder, params.config.text_encoder, ids, mask), mask)
+    trimmed = px.encode_prompt(params, "a cute cat")
+    assert trimmed.mask.shape == (1, 16) and padded.mask.shape == (1, 120)
+    full, short = (px.sample_latents(params, t, KEY, steps=STEPS, guidance_scale=1) for t in (padded, trimmed))
+    assert_close(full.asnumpy(), short.asnumpy(), ALONE)
+
+
+def test_an_empty_prompt_is_one_token(params):
+    assert px.encode_prompt(params, "").mask.asnumpy().sum() == 1
+    assert draw(params, "").size == (16, 16)
+
+
+def test_a_prompt_that_is_too_long_warns_and_names_what_was_cut(params):
+    prompt = " ".join([tiny.SENTENCES[0]] * 12 + ["guitar at night"])
+    with pytest.warns(UserWarning, match=r"tokens, 120 fit: '.*guitar at night' was cut"):
+        text = px.encode_prompt(params, prompt)
+    assert text.mask.shape == (1, 120) and text.mask.asnumpy().all()
+
+
+# --- sizes and conditions --------------------------------------------------------------------------------------------
+
+
+def test_a_released_size_is_drawn_at_the_nearest_bin_then_resized_and_cropped():
+    params = tiny.params(tiny.RELEASED_SIZE, tiny.RELEASED_FACTOR)
+    options = {"guidance_scale": 1, "steps": 1, "output": "numpy"}
+    picture = draw(params, height=160, width=464, **options)
+    at_bin = draw(params, height=144, width=416, binning=False, **options)
+    assert at_bin.shape == (1, 144, 416, 3)
+    assert np.array_equal(picture, sizes.resize_and_crop(at_bin, 160, 464))
+    options |= {"output": "latents"}
+    assert draw(params, height=160, width=464, binning=False, **options).shape == (1, 4, 20, 58)
+    with pytest.raises(ValueError, match="height must be divisible by 16, got 500; nearest: 496, 512"):
+        draw(params, height=500)
+
+
+def test_micro_conditions_say_the_size_in_pixels(monkeypatch):
+    calls = counted(monkeypatch, transformer, "apply")
+    picture = draw(tiny.params(tiny.MICRO), height=16, width=24)
+    assert picture.size == (24, 16)
+    for _, conditions in calls:
+        assert np.array_equal(conditions["resolution"].asnumpy(), [[16, 24]] * 2)
+        assert_close(conditions["aspect_ratio"].asnumpy(), np.float32([[16 / 24]] * 2))
+    assert len(calls) == STEPS
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+ZEROS = np.zeros((1, 4, 8, 8), np.float32)
+REFUSED = {
+    "height": ({"height": 18}, ValueError, r"height must be divisible by 4, got 18; nearest: 16, 20"),
+    "width": ({"width": 1}, ValueError, r"width must be divisible by 4, got 1; nearest: 4"),
+    "width of a float": ({"width": 16.0}, TypeError, r"width must be an integer, got 16.0"),
+    "no steps": ({"steps": 0}, ValueError, r"steps must be at least 1, got 0"),
+    "half a step": ({"steps": 1.5}, TypeError, r"steps must be an integer, got 1.5"),
+    "no pictures": ({"images_per_prompt": 0}, ValueError, r"images_per_prompt must be at least 1, got 0"),
+    "output": ({"output": "jpeg"}, ValueError, r"output must be one of 'pil', 'numpy', 'latents', got 'jpeg'"),
+    "no prompt": ({"prompt": []}, TypeError, r"prompt must be a string or a list of at least one string, got \[\]"),
+    "number": ({"prompt": 3}, TypeError, r"prompt must be a string or a list .*, got 3"),
+    "negatives": ({"negative_prompt": ["a", "b"]}, ValueError, r"negative_prompt must be one, or one for each of 1 "),
+    "NaN guidance": ({"guidance_scale": float("nan")}, ValueError, r"guidance_scale must be finite"),
+    "guidances": ({"guidance_scale": [2.0, 3.0]}, ValueError, r"guidance scale must be a number or one for each of 1"),
+    "seed as key": ({"key": 7}, ValueError, r"a key is a uint64 array .*make one with key\(seed\)"),
+    "keys": ({"key": px.split(KEY, 2)}, ValueError, r"key must be one key or one for each of 1 pictures, got 2"),
+    "float64": ({"latents": ZEROS.astype(float)}, ValueError, r"latents must be float32 .*, got float64 of shape"),
+    "float16": ({"latents": ms.Tensor(ZEROS).half()}, ValueError, r"latents must be float32 .*, got float16 of shape"),
+    "shape": ({"latents": ZEROS[:, :3]}, ValueError, r"latents must be float32 of shape \(1, 4, 8, 8\), got .*3, 8, 8"),
+    "NaN": ({"latents": ZEROS * np.nan}, ValueError, r"latents must be finite, got NaN"),
+    "infinity": ({"latents": ms.Tensor(ZEROS + np.inf)}, ValueError, r"latents must be finite, got NaN or infinity"),
+    "list": ({"latents": ZEROS.tolist()}, TypeError, r"latents must be a Tensor or an array, got list"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_wrong_argument_is_one_clear_sentence(params, case):
+    options, error, sentence = REFUSED[case]
+    with pytest.raises(error, match=sentence) as raised:
+        draw(params, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match=r"seed must be an integer with 0 ≤ seed < 2\*\*64, got -1"):
+        px.key(-1)
+
+
+def test_without_a_vae_only_latents_come_out_and_nothing_is_drawn_in_vain(params, batch, monkeypatch):
+    bare = params.replace(vae=None)
+    assert np.array_equal(latents(bare, PROMPTS), batch)
+    calls = counted(monkeypatch, transformer, "apply")
+    with pytest.raises(ValueError, match=r"no VAE; load them with vae=True or a path, or ask for output='latents'"):
+        draw(bare)
+    assert not calls
+    with pytest.raises(ValueError, match="no VAE"):
+        px.decode_latents(bare, ms.Tensor(ZEROS))
+
+
+def test_without_a_text_encoder_a_text_is_needed(params):
+    bare = params.replace(text_encoder=None, tokenizer=None)
+    with pytest.raises(ValueError, match=r"no text encoder; load them with text_encoder=True, or pass a Text on"):
+        draw(bare)
+    text, negative = px.encode_prompt(params, "a cute cat"), px.encode_prompt(params, "")
+    z = px.sample_latents(bare, text, KEY, negative=negative, steps=STEPS)
+    assert np.array_equal(z.asnumpy(), latents(params))
+    with pytest.raises(ValueError, match="no text encoder"):
+        px.sample_latents(bare, text, KEY, steps=STEPS)
+
+
+def test_negative_texts_must_be_as_many_as_the_texts(params):
+    text = px.encode_prompt(params, "a cute cat")
+    two = px.types.Text(*(ms.ops.cat((part, part)) for part in text))
+    with pytest.raises(ValueError, match="negative must have one row or 1, as text has, got 2"):
+        px.sample_latents(params, text, KEY, negative=two)
+    with pytest.raises(ValueError, match=r"guidance_scale 4.5 needs a negative text; encode_prompt\(params, ''\)"):
+        px.text_denoiser(params, text)
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+def test_generate_refuses_to_be_differentiated_and_recording_ends(params):
+    def f(p):
+        return ms.Tensor(draw(params.replace(transformer=p), output="numpy")).mean()
+
+    with pytest.raises(RuntimeError, match="generate can't be differentiated; differentiate encode_prompt"):
+        px.value_and_grad(f)(params.transformer)
+    assert not jit.recording()
+    assert draw(params).size == (16, 16)
+
+
+def test_the_gradient_of_a_picture_agrees_with_a_finite_difference(params):
+    text, negative = px.encode_prompt(params, "a cute cat"), px.encode_prompt(params, "")
+
+    def f(p):
+        model = params.replace(transformer=p)
+        z = px.sample_latents(model, text, KEY, negative=negative, steps=STEPS)
+        return (px.decode_latents(model, z * 0.1) ** 2).mean()
+
+    value, gradients = px.value_and_grad(f)(params.transformer)
+    flat = {name: g.asnumpy() for name, g in tree.items(gradients)}
+    assert all(np.isfinite(g).all() for g in flat.values())
+    # a key's bias moves all scores alike, which softmax cancels: its gradient is rounding
+    assert all(np.any(g) for name, g in flat.items() if not name.endswith("to_k.bias"))
+    assert float(value) == pytest.approx(float(f(params.transformer)), rel=1e-6)
+
+    name, h = "transformer_blocks.1.attn2.to_out.0.weight", 3e-2
+    weight = dict(tree.items(params.transformer))[name].asnumpy()
+    direction = np.sign(flat[name]) * np.abs(weight).mean()
+
+    def at(step):
+        moved = dict(tree.items(params.transformer))
+        moved[name] = ms.Tensor(weight + np.float32(step) * direction)
+        return float(f(tree.nest(moved)))
+
+    # rounding of the values gives about 1e-3 of the slope, and the curvature at ± h as much
+    assert (at(h) - at(-h)) / (2 * h) == pytest.approx(float((flat[name] * direction).sum()), rel=1e-2)

@@ -1,0 +1,61 @@
+"""The notebooks run from top to bottom, use the public interface alone, and are stored without outputs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+
+import pixart_fn as px
+
+ROOT = Path(px.__file__).parent.parent
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+ALLOWED = {"matplotlib", "numpy", "PIL"}
+
+notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@notebooks
+def test_it_is_stored_without_outputs(path):
+    nbformat.validate(nbformat.read(path, as_version=4))
+    for cell in code_cells(path):
+        assert not cell.outputs and cell.execution_count is None
+
+
+@notebooks
+def test_it_uses_the_public_interface_alone(path):
+    for node in ast.walk(ast.parse("\n".join(cell.source for cell in code_cells(path)))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                assert (alias.name, alias.asname) == ("pixart_fn", "px") or alias.name.split(".")[0] in ALLOWED
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module.split(".")[0] in ALLOWED
+        elif isinstance(node, ast.Attribute):
+            assert not node.attr.startswith("_")
+            if isinstance(node.value, ast.Name) and node.value.id == "px":
+                assert node.attr in px.__all__
+
+
+@notebooks
+def test_it_runs_and_shows_a_picture_within_five_cells(path, tmp_path, monkeypatch):
+    # The interpreter and the package of the other tests, whatever kernels the machine has.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, km=kernel, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells[:5] for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
