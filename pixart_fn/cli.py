@@ -13,6 +13,11 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from . import solvers
+from .checkpoint import load
+from .generate import generate
+from .rng import key
+
 TEXT = "pixart_fn"  # the PNG's text chunk
 
 
@@ -63,16 +68,13 @@ def _generate(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--n must be at least 1, got {arguments.n}")
     height, width = _size(arguments.size)
 
-    from . import generate as draw  # MindSpore takes seconds to import: bad arguments are told first
-    from . import key, load, solvers
-
     if arguments.solver is not None and arguments.solver not in solvers.SOLVERS:
         raise ValueError(f"--solver must be one of {', '.join(sorted(solvers.SOLVERS))}; got {arguments.solver!r}")
-    seed = key(arguments.seed)
+    seed = key(arguments.seed)  # before the load, which takes a while
     print(f"loading {arguments.model or 'the embedded checkpoint'}", file=sys.stderr)
     params = load(arguments.model)
     print(params, file=sys.stderr)
-    drawn = draw(
+    drawn = generate(
         params, arguments.prompt, seed, negative_prompt=arguments.negative, steps=arguments.steps,
         guidance_scale=arguments.guidance, height=height, width=width, images_per_prompt=arguments.n,
         solver=solvers.SOLVERS[arguments.solver]() if arguments.solver else None,
@@ -131,9 +133,9 @@ def _show(arguments: argparse.Namespace) -> None:
 def call(settings: dict[str, Any]) -> str:
     """The Python that draws a picture again."""
     n, index = settings["n"], settings["index"]
-    key = f"px.key({settings['seed']!r})"
+    own_key = f"px.key({settings['seed']!r})"
     if n > 1 and index is not None:
-        key = f"px.split({key}, {n!r})[{index!r}]"
+        own_key = f"px.split({own_key}, {n!r})[{index!r}]"
     options = {
         "negative_prompt": settings["negative"],
         "steps": settings["steps"],
@@ -146,4 +148,4 @@ def call(settings: dict[str, Any]) -> str:
     if settings["solver"]:
         text.append(f"solver=px.solvers.{settings['solver']}()")
     source = "" if settings["model"] is None else repr(settings["model"])
-    return f"px.generate(px.load({source}), {settings['prompt']!r}, {key}, {', '.join(text)})"
+    return f"px.generate(px.load({source}), {settings['prompt']!r}, {own_key}, {', '.join(text)})"

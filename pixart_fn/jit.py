@@ -85,6 +85,7 @@ class _Block(_Function):
 
     @staticmethod
     def backward(ctx, *cotangents):
+        refuse_recording("the gradient of a compiled block", "second derivatives would be silent zeros")
         _, pull, like = ctx.compiled
         p, inputs = _split(like, ctx.saved_tensors)
         with _no_grad():

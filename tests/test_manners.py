@@ -1,0 +1,96 @@
+"""What a guest doesn't do: change MindSpore's settings, fill the terminal, leave files behind."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+import pixart_fn as px
+
+PACKAGE = Path(px.__file__).parent
+SETTINGS = ("mode", "device_target", "device_id", "runtime_num_threads", "inter_op_parallel_num", "max_call_depth")
+DRAW = """
+params = px.load(sys.argv[1])
+for steps in (1, 2):
+    picture = px.generate(params, "a cute cat", px.key(0), steps=steps, progress=False)
+f = lambda p: px.decode_latents(params.replace(vae=p), x).mean()
+x = px.sample_latents(params, px.encode_prompt(params, "a cat"), px.key(0), steps=1)
+px.value_and_grad(f)(params.vae)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "pipeline"
+    px.save(tiny.params(), path)
+    return path
+
+
+def python(source, *arguments, cwd=None, **environment):
+    """Run a source in a fresh process whose environment doesn't mention MindSpore's log."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GLOG")}
+    path = {"PYTHONPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-c", source, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**inherited, **path, **environment}, check=True
+    )
+
+
+def test_the_users_mindspore_stays_as_it_was_and_nothing_is_said_or_left(model, tmp_path):
+    source = f"""
+import json, os, sys
+import mindspore as ms
+ms.set_device("CPU")
+ms.set_context(max_call_depth=777)
+def settings():
+    log = ms.get_level()
+    return [dict(os.environ), [ms.get_context(name) for name in {SETTINGS}], log, os.getcwd()]
+before = settings()
+import pixart_fn as px
+after = settings()
+{DRAW}
+print(json.dumps([before, after, settings()]))
+"""
+    process = python(source, model, cwd=tmp_path)
+    before, imported, drawn = json.loads(process.stdout)
+    assert 777 in before[1]
+    assert imported == drawn
+    assert imported[0].pop("GLOG_v") == "3"  # for whatever hasn't read it yet
+    assert imported == before
+    assert process.stderr == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_mindspore_is_silent_by_default_whichever_module_comes_first(model, tmp_path):
+    source = f"""
+import pixart_fn.vae
+import sys, mindspore as ms, pixart_fn as px
+print(ms.get_level())
+{DRAW}
+"""
+    process = python(source, model, cwd=tmp_path)
+    assert (process.stdout, process.stderr) == ("3\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_users_log_level_wins():
+    source = "import pixart_fn, mindspore as ms, os; print(ms.get_level(), os.environ['GLOG_v'])"
+    assert python(source, GLOG_v="1").stdout.splitlines()[-1] == "1 1"
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_the_public_names_are_few_and_documented():
+    assert len(px.__all__) == len(set(px.__all__)) <= 25
+    assert px.__all__ == sorted(px.__all__)
+    undocumented = [name for name in px.__all__ if not inspect.getdoc(getattr(px, name))]
+    assert not undocumented

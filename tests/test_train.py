@@ -1,0 +1,409 @@
+"""Training: AdamW and the loop against arithmetic in NumPy, the batches against closed forms, the recipe end to end."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+import pixart_fn as px
+from pixart_fn import rng, schedule, t5, tokenizer, transformer, tree, vae
+from pixart_fn.train import autoencoder, captions, data, latents, loop, optim, text_to_image
+
+import mindspore as ms  # isort: skip - after pixart_fn, which silences it
+from mindspore import Tensor  # isort: skip
+
+HYPER = optim.AdamW(weight_decay=0.1, clip=1.0)
+TINY_VAE = vae.Config(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, scaling_factor=1.0)
+TINY_T5 = t5.Config(vocab_size=200, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+TINY_TRANSFORMER = transformer.Config(
+    num_attention_heads=2,
+    attention_head_dim=8,
+    out_channels=4,
+    num_layers=1,
+    cross_attention_dim=16,
+    sample_size=8,
+    patch_size=4,
+    caption_channels=16,
+)
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def tensors(arrays):
+    return tree.map(Tensor, arrays)
+
+
+def numbers(t) -> dict[str, np.ndarray]:
+    return {name: np.asarray(leaf.asnumpy() if isinstance(leaf, Tensor) else leaf) for name, leaf in tree.items(t)}
+
+
+def assert_same(ours, theirs) -> None:
+    ours, theirs = numbers(ours), numbers(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+# --- optim ------------------------------------------------------------------------------------------------------------
+
+START = {"weight": normal(0, 3, 4), "bias": normal(1, 4)}
+GRADIENTS = [
+    {"weight": scale * normal(2 + i, 3, 4), "bias": scale * normal(9 + i, 4)} for i, scale in enumerate((3, 0.1, 1))
+]
+RATES, DECAYS = (0.1, 0.05, 0.02), (0.1, 0.5, 0.9)
+
+
+def updated(hyper: optim.AdamW, gradients=GRADIENTS):
+    params, state = tensors(START), optim.init(tensors(START))
+    for gradient, lr, decay in zip(gradients, RATES, DECAYS, strict=True):
+        params, state, norm = optim.update(hyper, params, tensors(gradient), state, lr, decay)
+    return params, state, norm
+
+
+def test_adamw_is_algorithm_2_of_the_paper():
+    """arXiv:1711.05101 in float64, after clipping to the global norm; a bias isn't decayed."""
+    total = [np.sqrt(sum((g.astype(float) ** 2).sum() for g in gradient.values())) for gradient in GRADIENTS]
+    assert min(total) < HYPER.clip < max(total)
+    params, state, norm = updated(HYPER)
+    assert norm == pytest.approx(total[-1], rel=1e-6) and state.step == 3
+    for name, start in START.items():
+        p = ema = start.astype(float)
+        m = v = np.zeros(p.shape)
+        for i, (gradient, lr, decay) in enumerate(zip(GRADIENTS, RATES, DECAYS, strict=True)):
+            g = gradient[name] * min(1.0, HYPER.clip / total[i])
+            m, v = HYPER.b1 * m + (1 - HYPER.b1) * g, HYPER.b2 * v + (1 - HYPER.b2) * g**2
+            m_hat, v_hat = m / (1 - HYPER.b1 ** (i + 1)), v / (1 - HYPER.b2 ** (i + 1))
+            p = p - lr * (m_hat / (np.sqrt(v_hat) + HYPER.eps) + HYPER.weight_decay * p * (name == "weight"))
+            ema = decay * ema + (1 - decay) * p
+        for ours, theirs in ((params, p), (state.m, m), (state.v, v), (state.ema, ema)):
+            assert_close(numbers(ours)[name], theirs)
+
+
+@pytest.mark.reference
+def test_adamw_is_torchs():
+    torch = pytest.importorskip("torch")
+    theirs = {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in START.items()}
+    groups = [{"params": [theirs["weight"]], "weight_decay": HYPER.weight_decay}, {"params": [theirs["bias"]]}]
+    optimiser = torch.optim.AdamW(groups, betas=(HYPER.b1, HYPER.b2), eps=HYPER.eps, weight_decay=0.0)
+    for gradient, lr in zip(GRADIENTS, RATES, strict=True):
+        for name, p in theirs.items():
+            p.grad = torch.from_numpy(gradient[name].copy())
+        torch.nn.utils.clip_grad_norm_(theirs.values(), HYPER.clip)
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        optimiser.step()
+    for name, ours in numbers(updated(HYPER)[0]).items():
+        assert_close(ours, theirs[name].detach().numpy(), 1e-5)  # torch adds 1e-6 to the norm that it clips to
+
+
+def test_an_update_changes_nothing_in_place():
+    start, gradient = tensors(START), tensors(GRADIENTS[0])
+    first = optim.init(start)
+    optim.update(HYPER, start, gradient, first, 0.1, 0.5)
+    assert_same(start, START)
+    assert_same(gradient, GRADIENTS[0])
+    assert_same(first.m, tree.map(np.zeros_like, START))
+    assert_same(first.ema, START)
+
+
+# --- loop -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_rate_rises_stays_and_falls():
+    lr = loop.warmup_stable_decay(2.0, 1000, warmup=10, decay=0.2)
+    assert [lr(0), lr(4), lr(9), lr(500), lr(800)] == pytest.approx([0.2, 1.0, 2.0, 2.0, 2.0])
+    assert [lr(900), lr(999), lr(5000)] == pytest.approx([1.0, 0.02, 0.02])
+    rates = [lr(i) for i in range(1000)]
+    assert sorted(rates[:10]) == rates[:10] and sorted(rates[800:], reverse=True) == rates[800:]
+
+
+def quadratic(p, target) -> Tensor:
+    error = p["weight"] - target
+    return (error * error).sum() + (p["bias"] * p["bias"]).sum()
+
+
+def trained(folder, steps: int, **options):
+    target = tensors([normal(20 + i, 3, 4) for i in range(6)])
+    lr = loop.warmup_stable_decay(0.1, 6, warmup=2)
+    return loop.run(quadratic, tensors(START), lambda step: target[step], folder, steps=steps, lr=lr, **options)
+
+
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path):
+    params, state = trained(tmp_path / "whole", 6)
+    _, early = trained(tmp_path / "parts", 3)
+    assert early.step == 3
+    resumed, resumed_state = trained(tmp_path / "parts", 6)
+    assert resumed_state.step == state.step == 6
+    assert_same(resumed, params)
+    for part in ("m", "v", "ema"):
+        assert_same(getattr(resumed_state, part), getattr(state, part))
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "parts")]
+    steps, again = ([line.rsplit(",", 1)[0] for line in lines] for lines in logs)  # all but the seconds
+    assert steps == again and [line.split(",")[0] for line in steps] == list("012345")
+
+
+def test_a_finished_run_and_one_out_of_time_take_no_step(tmp_path):
+    params, _ = trained(tmp_path, 2)
+    again, state = trained(tmp_path, 2)
+    assert_same(again, params)
+    unmoved, state = trained(tmp_path, 6, minutes=0)
+    assert state.step == 2
+    assert_same(unmoved, params)
+
+
+def test_a_run_saves_as_it_goes(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(loop, "save", lambda file, params, state: saved.append(state.step))
+    trained(tmp_path, 3, save_every_minutes=0)
+    assert saved == [1, 2, 3, 3]
+
+
+def test_the_moving_average_starts_short(tmp_path):
+    """ema ← d ema + (1 - d) p with d = min(decay, (1 + step) / (10 + step)): 1/10, then 2/11."""
+    first, _ = trained(tmp_path, 1)
+    second, state = trained(tmp_path, 2, decay=0.15)
+    for name, start in START.items():
+        once = 0.1 * start + 0.9 * numbers(first)[name]
+        assert_close(numbers(state.ema)[name], 0.15 * once + 0.85 * numbers(second)[name])
+
+
+# --- autoencoder ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def glyphs() -> data.Glyphs:
+    """Four concepts by three sets, each a patch of noise."""
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 4), np.uint8).repeat(4, 1).repeat(4, 2)
+    fields = {"subgroup": "tool", "tags": ["thing"], "unique_tags": [], "weight": 1.0, "flip": True}
+    concepts = [{"label": label, **fields} for label in ("key", "hammer", "guitar", "clock")]
+    sets = [(data.PRIMARY, "cartoon"), ("twemoji", "flat"), (data.LINES, "line drawing")]
+    rows = [{"concept": i % 4, "set": sets[i // 4][0], "style": sets[i // 4][1]} for i in range(12)]
+    return data.glyphs(pictures, rows, concepts)
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> None:
+    """The recipe with models of a few thousand numbers."""
+    monkeypatch.setattr(autoencoder, "CONFIG", TINY_VAE)
+    monkeypatch.setattr(text_to_image, "T5", TINY_T5)
+    monkeypatch.setattr(text_to_image, "TRANSFORMER", TINY_TRANSFORMER)
+    monkeypatch.setattr(latents, "CHUNK", 16)
+    # A process may choose its device only before it computes anything, and other tests have.
+    monkeypatch.setattr(ms, "set_device", lambda device: None)
+    monkeypatch.setattr(ms.runtime, "launch_blocking", lambda: None)
+
+
+def trembling(p):
+    """Weights none of which is zero."""
+    shaken = [leaf.asnumpy() + 0.1 * normal(i, *leaf.shape) for i, leaf in enumerate(tree.leaves(p))]
+    return tensors(tree.unflatten(p, shaken))
+
+
+def test_crops_and_whole_pictures_are_a_function_of_seed_and_step(glyphs):
+    shapes = [autoencoder.pictures(0, step, glyphs).shape for step in range(4)]
+    assert shapes == [(16, 32, 32, 3)] * 3 + [(4, 64, 64, 3)]
+    np.testing.assert_array_equal(autoencoder.pictures(0, 7, glyphs), autoencoder.pictures(0, 7, glyphs))
+    assert not np.array_equal(autoencoder.pictures(0, 7, glyphs), autoencoder.pictures(0, 11, glyphs))
+    assert not np.array_equal(autoencoder.pictures(0, 7, glyphs), autoencoder.pictures(1, 7, glyphs))
+
+
+def test_to_tensor_spans_minus_one_to_one():
+    pictures = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
+    assert autoencoder.to_tensor(pictures).asnumpy().tolist() == [[[[-1.0]], [[pytest.approx(-0.6)]], [[1.0]]]]
+
+
+def test_the_autoencoders_loss_is_the_sum_that_it_says(tiny, monkeypatch):
+    x, x_hat = normal(0, 2, 3, 8, 8), normal(1, 2, 3, 8, 8)
+    mean, logvar = normal(2, 2, 4, 4, 4), normal(3, 2, 4, 4, 4)
+    fake = SimpleNamespace(
+        encode=lambda *_: SimpleNamespace(mean=Tensor(mean), logvar=Tensor(logvar)),
+        decode=lambda *_: Tensor(x_hat),
+        sample=lambda *_: None,
+    )
+    monkeypatch.setattr(autoencoder, "vae", fake)
+    error = x_hat.astype(float) - x
+    edges = np.abs(np.diff(error, axis=2)).mean() + np.abs(np.diff(error, axis=3)).mean()
+    # KL(N(m, s²) ‖ N(0, 1)) = (m² + s² - 1 - log s²) / 2
+    kl = ((mean.astype(float) ** 2 + np.exp(logvar.astype(float)) - 1 - logvar) / 2).mean()
+    expected = np.abs(error).mean() + 2 * (error**2).mean() + 0.5 * edges + autoencoder.KL * kl
+    assert float(autoencoder.loss({}, (Tensor(x), rng.key(0)))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_whitening_moves_the_latents_and_nothing_else(tiny, glyphs):
+    p = trembling(vae.init(rng.key(0), TINY_VAE))
+    pictures = np.concatenate([autoencoder.pictures(0, step, glyphs) for step in range(2)])
+    white = autoencoder.whiten(p, pictures)
+    x = autoencoder.to_tensor(pictures)
+    old, new = vae.encode(p, TINY_VAE, x), vae.encode(white, TINY_VAE, x)
+    z = new.mean.asnumpy()
+    np.testing.assert_allclose(z.mean((0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(z.std((0, 2, 3)), 1, atol=1e-4)
+    std = old.mean.asnumpy().std((0, 2, 3)).reshape(1, -1, 1, 1)
+    np.testing.assert_allclose(np.exp(new.logvar.asnumpy() / 2) * std, np.exp(old.logvar.asnumpy() / 2), rtol=1e-3)
+    picture = vae.decode(p, TINY_VAE, old.mean[:2]).asnumpy()
+    assert_close(vae.decode(white, TINY_VAE, new.mean[:2]).asnumpy(), picture, 1e-4)  # two roundings by a wide std
+
+
+# --- latents ----------------------------------------------------------------------------------------------------------
+
+
+def run_main(module, monkeypatch, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+    module.main()
+
+
+def save_weights(p, file) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(numbers(p), file)
+
+
+@pytest.fixture
+def encoded_folder(tiny, glyphs, tmp_path, monkeypatch):
+    """Two chunks of encoded pictures, the autoencoder beside them."""
+    save_weights(trembling(vae.init(rng.key(0), TINY_VAE)), tmp_path / "vae.safetensors")
+    monkeypatch.setattr(data, "load", lambda folder: glyphs)
+    arguments = ("--data", "glyphs", "--autoencoder", tmp_path / "vae.safetensors", "--out", tmp_path / "latents")
+    run_main(latents, monkeypatch, *arguments, "--n", 16, "--size", 16)
+    (first,) = (tmp_path / "latents").iterdir()
+    content = first.read_bytes()
+    run_main(latents, monkeypatch, *arguments, "--n", 32, "--size", 16)
+    assert first.read_bytes() == content and len(list((tmp_path / "latents").iterdir())) == 2
+    return tmp_path
+
+
+def test_latents_are_the_encoded_pictures_of_the_data(encoded_folder, glyphs):
+    found = latents.load(encoded_folder / "latents")
+    assert found.latents.shape == (32, 4, 8, 8) and found.latents.dtype == np.float32
+    p = autoencoder.read(encoded_folder / "vae.safetensors")
+    for start in (0, 16):  # as the chunks were drawn
+        pictures, said = data.batch(
+            0, start, 16, glyphs, 16, latents.CAPTIONS, mix=latents.MIX, primary=latents.PRIMARY
+        )
+        expected = vae.encode(p, TINY_VAE, autoencoder.to_tensor(pictures)).mean.asnumpy()
+        assert_close(found.latents[start : start + 16].astype(np.float16), expected)
+        assert found.captions[start : start + 16] == said
+
+
+def test_no_latents(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no latents; python -m pixart_fn\.train\.latents --out"):
+        latents.load(tmp_path)
+
+
+# --- text to image ----------------------------------------------------------------------------------------------------
+
+LINEAR = schedule.from_betas(schedule.linear())
+
+
+def dataset(n: int = 6, k: int = 3) -> text_to_image.Dataset:
+    """Distinct latents and captions: row i, caption j is the id 10 + 10 i + j and then </s>."""
+    ids = np.zeros((n, k, 5), np.int32)
+    ids[..., 0] = 10 + 10 * np.arange(n)[:, None] + np.arange(k)
+    ids[..., 1] = 1
+    return text_to_image.Dataset(normal(5, n, 4, 8, 8), ids, (ids > 0).astype(np.int32))
+
+
+def drawn(seed: int, n: int) -> SimpleNamespace:
+    batch = text_to_image.draw(rng.key(seed), dataset(), LINEAR, n)
+    return SimpleNamespace(**{name: getattr(batch, name).asnumpy() for name in batch._fields})
+
+
+def test_a_batch_is_a_function_of_the_key_alone():
+    first, again, other = drawn(0, 8), drawn(0, 8), drawn(1, 8)
+    for name in text_to_image.Batch._fields:
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+        assert getattr(first, name).dtype == (np.int32 if name in ("ids", "mask") else np.float32)
+    assert not np.array_equal(first.eps, other.eps)
+
+
+def test_a_batch_is_noised_data_with_its_own_captions():
+    batch, known = drawn(0, 64), dataset()
+    alpha, sigma = (f(batch.t.astype(float)).reshape(-1, 1, 1, 1) for f in (LINEAR.alpha, LINEAR.sigma))
+    seen = set()
+    for i, clean in enumerate(batch.x - sigma * batch.eps):
+        row = int(np.argmin([np.abs(clean - alpha[i] * x0).max() for x0 in known.latents]))
+        np.testing.assert_allclose(clean, alpha[i] * known.latents[row], atol=1e-5)
+        if batch.ids[i, 0] != 1:
+            assert batch.ids[i, 0] // 10 == row + 1
+            seen.add(int(batch.ids[i, 0]))
+    assert len(seen) > 12, "every caption of a picture is used"
+    assert abs(float(batch.eps.std()) - 1) < 0.05
+
+
+def test_one_caption_in_ten_is_empty():
+    batch = drawn(0, 4000)
+    empty = batch.ids[:, 0] == 1
+    assert abs(empty.mean() - text_to_image.DROPOUT) < 0.015
+    assert (batch.ids[empty] == [1, 0, 0, 0, 0]).all() and (batch.mask[empty] == [1, 0, 0, 0, 0]).all()
+    assert (batch.mask == (batch.ids > 0)).all()
+
+
+def test_times_are_whole_and_spread_as_the_power_says():
+    t = drawn(0, 4000).t
+    assert (t == np.floor(t)).all() and t.min() >= 0 and t.max() <= LINEAR.steps - 1
+    for limit in (100, 500, 900):  # P(T u^p < limit) = (limit / T)^(1/p); each stratum holds one
+        share = (limit / LINEAR.steps) ** (1 / text_to_image.TIME_POWER)
+        assert (t < limit).sum() == pytest.approx(4000 * share, abs=1)
+
+
+def test_weights_are_min_snr_over_snr():
+    batch = drawn(0, 500)
+    snr = np.exp(2 * LINEAR.lam(batch.t.astype(float)))
+    np.testing.assert_allclose(batch.weight, np.minimum(snr, 5.0) / snr, rtol=1e-5)
+    assert (batch.weight == 1).any() and (batch.weight < 0.1).any()
+
+
+def test_the_loss_is_the_weighted_mean_of_squares(tiny, monkeypatch):
+    eps, out, weight = normal(0, 3, 4, 8, 8), normal(1, 3, 4, 8, 8), np.array([1, 0.5, 0], np.float32)
+    monkeypatch.setattr(text_to_image, "t5", SimpleNamespace(encode=lambda *_: None))
+    monkeypatch.setattr(text_to_image, "transformer", SimpleNamespace(apply=lambda *_: Tensor(out)))
+    batch = text_to_image.Batch(None, Tensor(eps), None, Tensor(weight), None, None)
+    per_picture = ((out.astype(float) - eps) ** 2).reshape(3, -1).mean(1)
+    found = text_to_image.loss({"text_encoder": None, "transformer": None}, batch)
+    assert float(found) == pytest.approx((per_picture * weight).mean(), rel=1e-5)
+
+
+def test_the_vocabulary_knows_its_captions_and_t5s_special_pieces():
+    said = [captions.with_article(noun) for noun in ("cat", "dog", "apple", "guitar", "house")] * 20
+    words = text_to_image.vocabulary(said, 60)
+    ids, mask = tokenizer.encode(words, ["a cat", ""], 14)
+    assert ids[1].tolist() == [1] + [0] * 13 and mask.sum(1).tolist()[1] == 1
+    assert 2 not in ids and (words.pad, words.eos, words.unk) == ("<pad>", "</s>", "<unk>")
+    encoded = latents.Encoded(normal(0, 2, 4, 8, 8), [["a cat", "A  cat"], ["a dog", "an apple"]])
+    found = text_to_image.dataset(encoded, words)
+    assert found.ids.shape == found.mask.shape == (2, 2, text_to_image.LENGTH)
+    np.testing.assert_array_equal(found.ids[0, 0], ids[0])
+    np.testing.assert_array_equal(found.ids[0, 1], ids[0])  # captions are cleaned as prompts are
+
+
+def test_both_models_learn_a_batch(tiny, tmp_path):
+    batch = text_to_image.draw(rng.key(0), dataset(), LINEAR, 8)
+    start = text_to_image.init(rng.key(0))
+    before = float(text_to_image.loss(start, batch))
+    params, _ = loop.run(text_to_image.loss, start, lambda step: batch, tmp_path, steps=12, lr=lambda step: 1e-2)
+    assert float(text_to_image.loss(params, batch)) < 0.9 * before
+    changed = {name for name, leaf in numbers(params).items() if not np.array_equal(leaf, numbers(start)[name])}
+    assert {name.split(".")[0] for name in changed} == {"text_encoder", "transformer"}
+    assert changed >= {name for name in numbers(params) if name.startswith("transformer")}
+
+
+def test_the_recipe_ends_in_a_pipeline_that_draws(encoded_folder, monkeypatch):
+    monkeypatch.setattr(text_to_image.vocabulary, "__defaults__", (TINY_T5.vocab_size,))
+    run_main(
+        text_to_image, monkeypatch, "--latents", encoded_folder / "latents", "--autoencoder",
+        encoded_folder / "vae.safetensors", "--out", encoded_folder / "run", "--save", encoded_folder / "model",
+        "--steps", 2, "--batch", 4,
+    )  # fmt: skip
+    params = px.load(encoded_folder / "model")
+    picture = px.generate(params, "a hammer", px.key(0), steps=2, progress=False)
+    assert picture.size == (16, 16)
+    _, state = loop.restore(encoded_folder / "run" / "state.safetensors", text_to_image.init(rng.key(0)))
+    assert state.step == 2
+    for name, leaf in numbers(params.transformer).items():
+        np.testing.assert_array_equal(leaf, numbers(state.ema["transformer"])[name].astype(np.float16), err_msg=name)
