@@ -261,7 +261,7 @@ def _bucket(n: int, length: int) -> int:
 
 
 def _prompts(name: str, prompt: str | Sequence[str]) -> list[str]:
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else []
     if not prompts or not all(isinstance(p, str) for p in prompts):
         raise TypeError(f"{name} must be a string or a list of at least one string, got {prompt!r}")
     return prompts

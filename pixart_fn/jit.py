@@ -147,8 +147,13 @@ def value_and_grad(f: Callable, has_aux: bool = False) -> Callable:
                 )
             return value
 
-        value, gradients = ms.value_and_grad(flat, tuple(range(len(leaves))))(*leaves)
-        gradients = tree_.unflatten(tree, gradients)
+        try:
+            value, gradients = ms.value_and_grad(flat, tuple(range(len(leaves))))(*leaves)
+        except BaseException:
+            _pynative_executor.clear_res()  # or MindSpore would go on recording after an error
+            raise
+        # MindSpore gives the gradient of a single argument without a tuple around it
+        gradients = tree_.unflatten(tree, (gradients,) if isinstance(gradients, Tensor) else gradients)
         return ((value, aux[0]), gradients) if has_aux else (value, gradients)
 
     return value_and_gradient

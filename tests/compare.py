@@ -12,7 +12,8 @@ import numpy as np
 from reference.case import SCHEDULER, Case
 from tolerances import relative_error
 
-from pixart_fn import guidance, jit, rng, sample, solvers, t5, transformer, tree, vae
+from pixart_fn import guidance, jit, rng, solvers, t5, transformer, tree, vae
+from pixart_fn.sample import iterate, sample
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -113,7 +114,7 @@ def sampling_errors(params: Any, config: Any, values: Values) -> dict[str, float
     schedule, make_grid, solver = solvers.from_config(SCHEDULER)
     conditions = [ms.Tensor(values[key]) for key in ("text", "mask", "null", "null_mask")]
     denoise = guided(params, config, schedule, *conditions)
-    steps = sample.iterate(rng.key(0), denoise, solver, make_grid(20), ms.Tensor(values["path"][0]))
+    steps = iterate(rng.key(0), denoise, solver, make_grid(20), ms.Tensor(values["path"][0]))
     return {f"step {i}": rel(info.x, values["path"][i]) for i, info in enumerate(steps, 1)}
 
 
@@ -126,7 +127,7 @@ def output(name: str, config: Any, scenario: str, values: Values) -> Callable[[A
         def three_steps(p: Any) -> ms.Tensor:
             conditions = (p["text"], fixed["mask"], p["null"], fixed["null_mask"])
             denoise = guided(p["params"], config, schedule, *conditions)
-            return sample.sample(rng.key(0), denoise, solver, make_grid(3), p["x"])
+            return sample(rng.key(0), denoise, solver, make_grid(3), p["x"])
 
         return three_steps
     if module_of(name) is t5:

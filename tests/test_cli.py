@@ -40,6 +40,7 @@ def run(model, tmp_path, monkeypatch, capsys):
 
 def shown(capsys, file):
     """What the call draws that `show` prints."""
+    capsys.readouterr()
     assert cli.main(["show", str(file)]) == 0
     out, err = capsys.readouterr()
     assert not err

@@ -324,6 +324,13 @@ def test_negative_texts_must_be_as_many_as_the_texts(params):
 # --- gradients -------------------------------------------------------------------------------------------------------
 
 
+def test_the_gradient_of_a_tree_with_one_leaf_has_the_leafs_shape():
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    value, gradients = px.value_and_grad(lambda p: (p["x"] * p["x"]).sum())({"x": ms.Tensor(x)})
+    assert float(value) == 55
+    assert np.array_equal(gradients["x"].asnumpy(), 2 * x)
+
+
 def test_generate_refuses_to_be_differentiated_and_recording_ends(params):
     def f(p):
         return ms.Tensor(draw(params.replace(transformer=p), output="numpy")).mean()

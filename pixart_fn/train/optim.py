@@ -15,13 +15,17 @@ from ..types import Tree
 
 
 class AdamW(NamedTuple):
-    """Hyper-parameters of AdamW (arXiv:1711.05101); `clip` bounds the gradient's global norm."""
+    """Hyper-parameters of AdamW (arXiv:1711.05101); `clip` bounds the gradient's global norm.
+
+    `rates` multiplies the learning rate of the leaves whose name contains a string.
+    """
 
     b1: float = 0.9
     b2: float = 0.99
     eps: float = 1e-8
     weight_decay: float = 0.01
     clip: float = 1.0
+    rates: tuple[tuple[str, float], ...] = ()
 
 
 class State(NamedTuple):
@@ -50,19 +54,20 @@ def update(hyper: AdamW, params: Tree, gradients: Tree, state: State, lr: float,
     norm = float(np.sqrt(sum(float(np.vdot(g, g)) for g in gradients)))
     step = state.step + 1
     scale = min(1.0, hyper.clip / (norm + 1e-12))
-    correction = lr * np.sqrt(1 - hyper.b2**step) / (1 - hyper.b1**step)
+    correction = np.sqrt(1 - hyper.b2**step) / (1 - hyper.b1**step)
     eps = hyper.eps * np.sqrt(1 - hyper.b2**step)
 
-    def leaf(p, g, m, v, ema):
+    def leaf(name, p, g, m, v, ema):
+        rate = lr * next((rate for part, rate in hyper.rates if part in name), 1.0)
         g = np.float32(scale) * g
         m = m + np.float32(1 - hyper.b1) * (g - m)
         v = v + np.float32(1 - hyper.b2) * (g * g - v)
-        shrink = np.float32(1 - lr * hyper.weight_decay if p.ndim > 1 else 1)
-        p = shrink * p - np.float32(correction) * m / (np.sqrt(v) + np.float32(eps))
+        shrink = np.float32(1 - rate * hyper.weight_decay if p.ndim > 1 else 1)
+        p = shrink * p - np.float32(rate * correction) * m / (np.sqrt(v) + np.float32(eps))
         return Tensor.from_numpy(p), m, v, ema + np.float32(1 - decay) * (p - ema)
 
     columns = [tree.leaves(t) for t in (state.m, state.v, state.ema)]
-    old = [p.asnumpy() for p in tree.leaves(params)]
-    rows = [leaf(*row) for row in zip(old, gradients, *columns, strict=True)]
+    old = [(name, p.asnumpy()) for name, p in tree.items(params)]
+    rows = [leaf(*named, *row) for named, *row in zip(old, gradients, *columns, strict=True)]
     params, m, v, ema = (tree.unflatten(params, column) for column in zip(*rows, strict=True))
     return params, State(step, m, v, ema), norm
