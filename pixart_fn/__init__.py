@@ -1,11 +1,10 @@
 """PixArt-α text-to-image for people who think in functions.
 
-    import pixart_fn as px
-    image = px.generate(px.load(), "a cute cat", px.key(0))
+import pixart_fn as px
+image = px.generate(px.load(), "a cute cat", px.key(0))
 """
 
-from . import jit  # first: it silences MindSpore before anything imports it
-from . import guidance, rng, schedule, sizes, solvers, t5, tokenizer, transformer, tree, vae
+from . import guidance, jit, rng, schedule, sizes, solvers, t5, transformer, tree, vae
 from .checkpoint import Params, load, save
 from .generate import decode_latents, encode_prompt, generate, sample_latents, text_denoiser
 from .jit import grad, value_and_grad
@@ -21,6 +20,7 @@ __all__ = [
     "grad",
     "guidance",
     "iterate",
+    "jit",
     "key",
     "load",
     "rng",

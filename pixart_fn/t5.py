@@ -51,8 +51,8 @@ def read_config(json: dict[str, Any]) -> Config:
         "output_past", "pad_token_id", "scale_decoder_outputs", "task_specific_params", "tie_word_embeddings",
         "torch_dtype", "transformers_version", "use_cache",
     )  # fmt: skip
-    if json.get("feed_forward_proj", "relu") != "gated-gelu":
-        raise ValueError(f"t5 config: feed_forward_proj must be 'gated-gelu', got {json.get('feed_forward_proj', 'relu')!r}")
+    if "feed_forward_proj" not in json:
+        raise ValueError("t5 config: feed_forward_proj must be 'gated-gelu'; left out it means 'relu'")
     return config_.read(Config, json, fixed=fixed, ignored=ignored)
 
 
@@ -90,7 +90,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init(key: Key, config: Config) -> Tree:
-    """Fresh weights with T5's scales: N(0, 1) embeddings, 1/√fan-in projections, q smaller by √K for want of a scale."""
+    """Fresh weights with T5's scales: N(0, 1) embeddings, 1/√fan-in projections, and q another 1/√K."""
     flat = {}
     for i, (name, shape) in enumerate(shapes(config).items()):
         if "layer_norm" in name:
@@ -143,14 +143,16 @@ def buckets(config: Config, L: int) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def one_hot_buckets(config: Config, L: int) -> Tensor:
     """`buckets` as (L·L, buckets) float32, so that looking the bias up is a product with a right gradient."""
-    return Tensor.from_numpy(np.eye(config.relative_attention_num_buckets, dtype=np.float32)[buckets(config, L).ravel()])
+    rows = np.eye(config.relative_attention_num_buckets, dtype=np.float32)
+    return Tensor.from_numpy(rows[buckets(config, L).ravel()])
 
 
 def _weights(block: Tree) -> Tree:
     """A block without the position table, so that the first has the shape of the others and shares their graph."""
     attention, mlp = block["layer"]
     projections = {name: attention["SelfAttention"][name] for name in "qkvo"}
-    return {"attention": projections, "norm_a": attention["layer_norm"], "mlp": mlp["DenseReluDense"], "norm_m": mlp["layer_norm"]}
+    norms = {"norm_a": attention["layer_norm"], "norm_m": mlp["layer_norm"]}
+    return {"attention": projections, "mlp": mlp["DenseReluDense"], **norms}
 
 
 @jit.block

@@ -84,7 +84,8 @@ def read_config(json: dict[str, Any]) -> Config:
         "upcast_attention": (False,),  # every softmax here is float32 anyway
         "use_linear_projection": (False,),
     }
-    json = {"out_channels": json.get("in_channels", 4), **{k: v for k, v in json.items() if not (k == "out_channels" and v is None)}}
+    if "out_channels" in json and json["out_channels"] is None:
+        json = {**json, "out_channels": json.get("in_channels", Config.in_channels)}
     return config_.read(Config, json, fixed=fixed, ignored=("dropout", "norm_num_groups"))
 
 

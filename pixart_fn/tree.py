@@ -41,7 +41,7 @@ def unflatten(like: Tree, leaves) -> Tree:
     return build(like)
 
 
-def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 - jax.tree.map's name
+def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
     """Apply f to each leaf, with the leaves of `rest` at the same place as further arguments."""
     columns = [leaves(tree), *(leaves(other) for other in rest)]
     return unflatten(tree, [f(*row) for row in zip(*columns, strict=True)])
@@ -63,15 +63,11 @@ def nest(flat: dict[str, Any]) -> Tree:
     def lists(node):
         if not isinstance(node, dict):
             return node
-        if node and all(name.isdigit() for name in node) and sorted(map_int(node)) == list(range(len(node))):
+        if node and set(node) == {str(i) for i in range(len(node))}:
             return [lists(node[str(i)]) for i in range(len(node))]
         return {name: lists(child) for name, child in node.items()}
 
     return lists(root)
-
-
-def map_int(names) -> list[int]:
-    return [int(name) for name in names]
 
 
 def size(tree: Tree) -> int:

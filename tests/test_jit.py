@@ -42,17 +42,22 @@ def test_a_block_computes_what_it_says(point):
 def test_every_leaf_and_input_has_its_gradient(point):
     value, gradients = jit.value_and_grad(total)(point)
     assert float(value) == pytest.approx(float(total(point)), rel=1e-6)
-    names = [name for name, _ in tree.items(point)]
+    leaves = tree.leaves(point)
     for i, (name, gradient) in enumerate(tree.items(gradients)):
-        leaves = tree.leaves(point)
         direction = numbers(*leaves[i].shape, seed=1)
 
-        def at(h, i=i, leaves=leaves, direction=direction):
+        def at(h, i=i, direction=direction):
             moved = [ms.Tensor(x.asnumpy() + h * direction) if j == i else x for j, x in enumerate(leaves)]
             return float(total(tree.unflatten(point, moved)))
 
         slope = (at(np.float32(1e-2)) - at(np.float32(-1e-2))) / 2e-2
-        assert float((gradient.asnumpy() * direction).sum()) == pytest.approx(slope, rel=2e-3, abs=1e-3), names[i]
+        assert float((gradient.asnumpy() * direction).sum()) == pytest.approx(slope, rel=2e-3, abs=1e-3), name
+
+
+def test_a_tree_of_one_leaf_has_its_whole_gradient():
+    x = ms.Tensor(numbers(2, 3))
+    _, gradient = jit.value_and_grad(lambda x: (x**3).sum())(x)
+    np.testing.assert_allclose(gradient.asnumpy(), 3 * x.asnumpy() ** 2, rtol=1e-6)
 
 
 def test_a_leaf_that_the_value_ignores_has_a_zero_gradient(point):
@@ -67,7 +72,9 @@ def test_aux_comes_back_untouched(point):
 
 
 def test_grad_is_the_second_half_of_value_and_grad(point):
-    for ours, theirs in zip(tree.leaves(jit.grad(total)(point)), tree.leaves(jit.value_and_grad(total)(point)[1]), strict=True):
+    for ours, theirs in zip(
+        tree.leaves(jit.grad(total)(point)), tree.leaves(jit.value_and_grad(total)(point)[1]), strict=True
+    ):
         np.testing.assert_array_equal(ours.asnumpy(), theirs.asnumpy())
 
 
@@ -89,7 +96,9 @@ def test_what_leaves_the_differentiable_world_raises():
 
 def test_leaves_must_be_float_tensors():
     with pytest.raises(TypeError, match=r"float Tensors as leaves, got Int32 \(2,\) at 'ids'"):
-        jit.value_and_grad(lambda p: p["x"].sum())({"x": ms.Tensor(numbers(2)), "ids": ms.Tensor(np.zeros(2, np.int32))})
+        jit.value_and_grad(lambda p: p["x"].sum())(
+            {"x": ms.Tensor(numbers(2)), "ids": ms.Tensor(np.zeros(2, np.int32))}
+        )
     with pytest.raises(TypeError, match="got ndarray at 'x'"):
         jit.value_and_grad(lambda p: p["x"].sum())({"x": numbers(2)})
 

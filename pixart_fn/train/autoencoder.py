@@ -18,7 +18,9 @@ from .. import rng, tree, vae
 from ..types import Tree
 from . import captions, data, loop
 
-CONFIG = vae.Config(block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=128, scaling_factor=1.0)
+CONFIG = vae.Config(
+    block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=128, scaling_factor=1.0
+)
 KL = 3e-4
 
 
@@ -27,7 +29,9 @@ def loss(p: Tree, batch: tuple[Tensor, np.ndarray]) -> Tensor:
     x, key = batch
     moments = vae.encode(p, CONFIG, x)
     error = vae.decode(p, CONFIG, vae.sample(key, moments)) - x
-    edges = ops.abs(error[:, :, 1:] - error[:, :, :-1]).mean() + ops.abs(error[:, :, :, 1:] - error[:, :, :, :-1]).mean()
+    edges = (
+        ops.abs(error[:, :, 1:] - error[:, :, :-1]).mean() + ops.abs(error[:, :, :, 1:] - error[:, :, :, :-1]).mean()
+    )
     kl = 0.5 * (moments.mean**2 + ops.exp(moments.logvar) - 1 - moments.logvar).mean()
     return ops.abs(error).mean() + 2 * (error**2).mean() + 0.5 * edges + KL * kl
 
@@ -39,7 +43,11 @@ def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> np.ndarr
     out = []
     for _ in range(n // 4 if whole else n):
         glyph = glyphs.pictures[generator.integers(len(glyphs.pictures))]
-        ground = data.WHITE if generator.random() < 0.6 else list(captions.COLOURS.values())[generator.integers(len(captions.COLOURS))]
+        ground = (
+            data.WHITE
+            if generator.random() < 0.6
+            else list(captions.COLOURS.values())[generator.integers(len(captions.COLOURS))]
+        )
         scale = 64 if whole or generator.random() < 0.6 else 128
         picture = data.compose(data.place(generator, glyph, scale, generator.random() < 0.5), ground)
         if not whole:
@@ -54,7 +62,9 @@ def whiten(p: Tree, pictures: np.ndarray) -> Tree:
 
     The 1×1 convolutions on both sides of the latents absorb the change, so that `scaling_factor` is 1.
     """
-    latents = np.concatenate([vae.encode(p, CONFIG, to_tensor(x)).mean.asnumpy() for x in np.split(pictures, len(pictures) // 16)])
+    latents = np.concatenate(
+        [vae.encode(p, CONFIG, to_tensor(x)).mean.asnumpy() for x in np.split(pictures, len(pictures) // 16)]
+    )
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     C = CONFIG.latent_channels
     quant, post = ({k: v.asnumpy() for k, v in p[name].items()} for name in ("quant_conv", "post_quant_conv"))
@@ -96,7 +106,13 @@ def main() -> None:
 
     lr = loop.warmup_stable_decay(arguments.lr, arguments.steps)
     _, state = loop.run(
-        loss, vae.init(rng.key(0), CONFIG), batch, arguments.out, steps=arguments.steps, lr=lr, minutes=arguments.minutes
+        loss,
+        vae.init(rng.key(0), CONFIG),
+        batch,
+        arguments.out,
+        steps=arguments.steps,
+        lr=lr,
+        minutes=arguments.minutes,
     )
     if arguments.save:
         seen, _ = data.batch(1, 0, 512, glyphs, 64)

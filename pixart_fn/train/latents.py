@@ -35,7 +35,9 @@ def load(folder: str | Path) -> Encoded:
     """Read all chunks of a folder; FileNotFoundError where there is none."""
     files = sorted(Path(folder).glob("*.npz"))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no latents; python -m pixart_fn.train.latents --out {folder} makes them")
+        raise FileNotFoundError(
+            f"{folder} holds no latents; python -m pixart_fn.train.latents --out {folder} makes them"
+        )
     chunks = [np.load(file) for file in files]
     captions = [row for chunk in chunks for row in json.loads(str(chunk["captions"]))]
     return Encoded(np.concatenate([chunk["latents"] for chunk in chunks]).astype(np.float32), captions)

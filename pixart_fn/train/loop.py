@@ -63,20 +63,25 @@ def run(
     params, state = restore(file, params) if file.exists() else (params, optim.init(params))
     value_and_grad = jit.value_and_grad(loss)
     start = saved = time.monotonic()
-    with tqdm(total=steps, initial=state.step, unit="step", mininterval=5) as bar, (folder / "log.csv").open("a") as log:
-        while state.step < steps and time.monotonic() - start < 60 * minutes:
-            step, began = state.step, time.monotonic()
-            value, gradients = value_and_grad(params, batch(step))
-            params, state, norm = optim.update(
-                hyper, params, gradients, state, lr(step), min(decay, (1 + step) / (10 + step))
-            )
-            log.write(f"{step},{float(value.asnumpy()):.6f},{norm:.4f},{time.monotonic() - began:.2f}\n")
-            log.flush()
-            bar.update()
-            if time.monotonic() - saved > 60 * save_every_minutes:
-                save(file, params, state)
-                saved = time.monotonic()
-    save(file, params, state)
+    try:
+        with (
+            tqdm(total=steps, initial=state.step, unit="step", mininterval=5) as bar,
+            (folder / "log.csv").open("a") as log,
+        ):
+            while state.step < steps and time.monotonic() - start < 60 * minutes:
+                step, began = state.step, time.monotonic()
+                value, gradients = value_and_grad(params, batch(step))
+                params, state, norm = optim.update(
+                    hyper, params, gradients, state, lr(step), min(decay, (1 + step) / (10 + step))
+                )
+                log.write(f"{step},{float(value.asnumpy()):.6f},{norm:.4f},{time.monotonic() - began:.2f}\n")
+                log.flush()
+                bar.update()
+                if time.monotonic() - saved > 60 * save_every_minutes:
+                    save(file, params, state)
+                    saved = time.monotonic()
+    finally:  # an interrupted run goes on from its last whole step
+        save(file, params, state)
     return params, state
 
 

@@ -43,7 +43,9 @@ def init(params: Tree) -> State:
     return State(0, zeros, zeros, tree.map(lambda p: p.asnumpy(), params))
 
 
-def update(hyper: AdamW, params: Tree, gradients: Tree, state: State, lr: float, decay: float) -> tuple[Tree, State, float]:
+def update(
+    hyper: AdamW, params: Tree, gradients: Tree, state: State, lr: float, decay: float
+) -> tuple[Tree, State, float]:
     """One step of AdamW with bias correction; weights of fewer than two axes aren't decayed.
 
     Args:

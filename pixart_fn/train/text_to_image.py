@@ -27,7 +27,7 @@ LENGTH = 14  # tokens of a training caption, </s> included
 DROPOUT = 0.1
 SNR_MAX = 5.0
 EMBEDDING_RATE = 10.0  # a word is met once in many steps, so its row moves too little at the others' rate
-TIME_POWER = 0.7  # below 1: more examples where noise is strong and the text decides
+TIME_POWER = 0.35  # below 1: more examples where noise is strong and the text decides
 T5 = t5.Config(vocab_size=VOCABULARY, d_model=192, d_kv=64, d_ff=384, num_layers=2, num_heads=3)
 TRANSFORMER = transformer.Config(
     num_attention_heads=3,
@@ -111,7 +111,9 @@ def draw(key: Key, data: Dataset, schedule: schedule_.Schedule, n: int) -> Batch
     snr = (alpha / sigma).ravel() ** 2
     weight = (np.minimum(snr, SNR_MAX) + 1) / (snr + 1)
     arrays = (alpha * x0 + sigma * eps, alpha * eps - sigma * x0, t, weight)
-    return Batch(*(Tensor.from_numpy(a.astype(np.float32)) for a in arrays), Tensor.from_numpy(ids), Tensor.from_numpy(mask))
+    return Batch(
+        *(Tensor.from_numpy(a.astype(np.float32)) for a in arrays), Tensor.from_numpy(ids), Tensor.from_numpy(mask)
+    )
 
 
 def loss(p: Tree, batch: Batch) -> Tensor:
@@ -179,7 +181,11 @@ def main() -> None:
         hyper=optim.AdamW(rates=(("shared.weight", EMBEDDING_RATE),)),
     )  # fmt: skip
     if arguments.save:
-        checkpoint.save(pipeline(tree.map(Tensor.from_numpy, state.ema), autoencoder.read(arguments.autoencoder), words), arguments.save, dtype="float16")
+        checkpoint.save(
+            pipeline(tree.map(Tensor.from_numpy, state.ema), autoencoder.read(arguments.autoencoder), words),
+            arguments.save,
+            dtype="float16",
+        )
 
 
 if __name__ == "__main__":
