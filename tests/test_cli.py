@@ -84,7 +84,8 @@ def test_show_prints_the_call_that_draws_the_same_bytes(run, capsys, arguments, 
 
 
 def test_several_pictures_are_numbered_and_each_has_its_key(run, capsys, tmp_path):
-    assert run("--out", "cat.png", "--n", "3")[1] == "wrote cat-0.png\nwrote cat-1.png\nwrote cat-2.png\n"
+    status, out, err = run("--out", "cat.png", "--n", "3")
+    assert (status, out) == (0, "wrote cat-0.png\nwrote cat-1.png\nwrote cat-2.png\n"), err
     assert files(tmp_path) == ["cat-0.png", "cat-1.png", "cat-2.png"]
     for i in range(3):
         with Image.open(f"cat-{i}.png") as picture:
@@ -93,7 +94,8 @@ def test_several_pictures_are_numbered_and_each_has_its_key(run, capsys, tmp_pat
 
 
 def test_a_grid_is_one_file(run, capsys, tmp_path):
-    assert run("--out", "cats.png", "--n", "3", "--grid")[1] == "wrote cats.png\n"
+    status, out, err = run("--out", "cats.png", "--n", "3", "--grid")
+    assert (status, out) == (0, "wrote cats.png\n"), err
     assert files(tmp_path) == ["cats.png"]
     with Image.open("cats.png") as sheet:
         assert sheet.size == (32, 32)

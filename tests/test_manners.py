@@ -48,7 +48,7 @@ def test_the_users_mindspore_stays_as_it_was_and_nothing_is_said_or_left(model, 
 import json, os, sys
 import mindspore as ms
 ms.set_device("CPU")
-ms.set_context(max_call_depth=777)
+ms.set_recursion_limit(777)
 def settings():
     log = ms.get_level()
     return [dict(os.environ), [ms.get_context(name) for name in {SETTINGS}], log, os.getcwd()]

@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Tensor, ops
 from safetensors.numpy import load_file, save_file
 
-from .. import rng, tree, vae
+from .. import checkpoint, rng, tree, vae
 from ..types import Tree
 from . import captions, data, loop
 
@@ -78,7 +78,9 @@ def whiten(p: Tree, pictures: np.ndarray) -> Tree:
 
 
 def read(file: str | Path) -> Tree:
-    """The weights that --save wrote."""
+    """The weights that --save wrote, or those in the folder of a whole pipeline."""
+    if Path(file).is_dir():
+        return checkpoint.load(file, text_encoder=None).vae
     return tree.nest({name: Tensor.from_numpy(value) for name, value in load_file(file).items()})
 
 

@@ -46,7 +46,9 @@ def load(folder: str | Path) -> Encoded:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="what pixart_fn.train.emoji wrote")
-    parser.add_argument("--autoencoder", required=True, help="the file that pixart_fn.train.autoencoder --save wrote")
+    parser.add_argument(
+        "--autoencoder", required=True, help="what pixart_fn.train.autoencoder --save wrote, or a pipeline"
+    )
     parser.add_argument("--out", required=True)
     parser.add_argument("--n", type=int, default=16384)
     parser.add_argument("--size", type=int, default=64, help="side in pixels")

@@ -110,10 +110,8 @@ def draw(key: Key, data: Dataset, schedule: schedule_.Schedule, n: int) -> Batch
     eps = generator.standard_normal(x0.shape, np.float32)
     snr = (alpha / sigma).ravel() ** 2
     weight = (np.minimum(snr, SNR_MAX) + 1) / (snr + 1)
-    arrays = (alpha * x0 + sigma * eps, alpha * eps - sigma * x0, t, weight)
-    return Batch(
-        *(Tensor.from_numpy(a.astype(np.float32)) for a in arrays), Tensor.from_numpy(ids), Tensor.from_numpy(mask)
-    )
+    floats = (alpha * x0 + sigma * eps, alpha * eps - sigma * x0, t, weight)
+    return Batch._make(Tensor.from_numpy(array) for array in (*(a.astype(np.float32) for a in floats), ids, mask))
 
 
 def loss(p: Tree, batch: Batch) -> Tensor:
@@ -147,10 +145,12 @@ def pipeline(p: Tree, vae_tree: Tree, words: tokenizer.Tokenizer) -> checkpoint.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", required=True, help="what pixart_fn.train.latents wrote")
-    parser.add_argument("--autoencoder", required=True, help="the file that pixart_fn.train.autoencoder --save wrote")
+    parser.add_argument(
+        "--autoencoder", required=True, help="what pixart_fn.train.autoencoder --save wrote, or a pipeline"
+    )
     parser.add_argument("--out", required=True, help="where the resumable state and the vocabulary are kept")
     parser.add_argument("--save", help="write the pipeline here at the end")
-    parser.add_argument("--start", help="a saved pipeline to go on from where --out is empty")
+    parser.add_argument("--start", help="the folder of a saved pipeline to begin with where --out is empty")
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--batch", type=int, default=64)
@@ -161,20 +161,22 @@ def main() -> None:
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     encoded = latents.load(arguments.latents)
-    start = checkpoint.load(arguments.start) if arguments.start else None
+    first = init(rng.key(0))
     spiece = out / "spiece.model"
-    if start:
-        words = start.tokenizer
-    elif spiece.exists():
-        words = tokenizer.Tokenizer(spiece.read_bytes(), extra_ids=0)
-    else:
-        words = vocabulary([tokenizer.clean(caption) for row in encoded.captions for caption in row])
-    spiece.write_bytes(words.model)
+    if not spiece.exists():
+        if arguments.start:
+            start = Path(arguments.start) / "tokenizer" / "spiece.model"
+            spiece.write_bytes(start.read_bytes())
+        else:
+            captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
+            spiece.write_bytes(vocabulary(captions).model)
+    words = tokenizer.Tokenizer(spiece.read_bytes(), extra_ids=0)
+    if arguments.start:
+        params = checkpoint.load(arguments.start, vae=None)
+        first = {"text_encoder": params.text_encoder, "transformer": params.transformer}
     data = dataset(encoded, words)
     schedule = schedule_.from_betas(schedule_.linear())
     key = rng.key(2)
-
-    first = {"text_encoder": start.text_encoder, "transformer": start.transformer} if start else init(rng.key(0))
     _, state = loop.run(
         loss, first, lambda step: draw(rng.fold_in(key, step), data, schedule, arguments.batch), out,
         steps=arguments.steps, minutes=arguments.minutes, lr=loop.warmup_stable_decay(arguments.lr, arguments.steps),
