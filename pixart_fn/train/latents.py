@@ -20,8 +20,8 @@ from . import autoencoder, data
 
 CHUNK = 512
 CAPTIONS = 8
-MIX = {"white": 0.75, "colour": 0.12, "line": 0.03, "shapes": 0.10}
-PRIMARY = 0.6
+MIX = {"white": 0.80, "colour": 0.125, "line": 0.005, "shapes": 0.07}
+PRIMARY = 0.94  # few pictures of the other sets, until the first is learned
 
 
 class Encoded(NamedTuple):
