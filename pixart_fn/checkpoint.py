@@ -147,7 +147,7 @@ def _find(source: str | os.PathLike, revision: str | None, names: Iterable[str],
         return path
     if path.exists():
         raise ValueError(f"{path} is a file; give the folder in diffusers layout that holds model_index.json")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
         raise FileNotFoundError(f"there is no folder {path}; give a folder in diffusers layout or a hub id owner/name")
     patterns = ["model_index.json", "scheduler/scheduler_config.json"]
     patterns += ["tokenizer/tokenizer_config.json", "tokenizer/spiece.model"]

@@ -28,7 +28,10 @@ Denoiser: TypeAlias = Callable[[Array, float], Array]
 
 
 class Grid(NamedTuple):
-    """Where a solver looks: float64 arrays of S + 1 nodes from noisy to clean, α² + σ² = 1; the last is (1, 0)."""
+    """Where a solver looks: float64 arrays of S + 1 nodes from noisy to clean, α² + σ² = 1.
+
+    The last node is (1, 0), unless the schedule's final σ is asked to be σ_min.
+    """
 
     t: np.ndarray
     alpha: np.ndarray

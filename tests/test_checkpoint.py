@@ -443,6 +443,7 @@ def test_refused_with_one_sentence(pipeline, case):
     ("arguments", "kind", "message"),
     [
         ({"source": "no/such/folder"}, FileNotFoundError, "there is no folder no/such/folder; give"),
+        ({"source": "./nowhere"}, FileNotFoundError, "there is no folder nowhere; give"),
         ({"source": "{pipeline}/model_index.json"}, ValueError, "is a file; give the folder"),
         ({"source": "{pipeline}/vae"}, FileNotFoundError, "a model's own folder goes to text_encoder= or vae="),
         ({"source": "{pipeline}", "revision": "main"}, ValueError, "revision='main' belongs to a hub id"),
