@@ -80,7 +80,7 @@ def run(
                 if time.monotonic() - saved > 60 * save_every_minutes:
                     save(file, params, state)
                     saved = time.monotonic()
-    finally:  # an interrupted run goes on from its last whole step
+    finally:  # an error in a batch loses nothing
         save(file, params, state)
     return params, state
 
