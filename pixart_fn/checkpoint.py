@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Collection, Iterable, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import t5, transformer, tree, vae
+from . import hub, t5, transformer, tree, vae
 from . import tokenizer as tokenizer_
 from .safetensors_file import DTYPES, Stored, open_file, write_file
 from .t5 import Config as T5Config
@@ -136,19 +135,10 @@ def _embedded() -> Path:
 
 
 def _find(source: str | os.PathLike, revision: str | None, names: Iterable[str], *, part_alone: bool = False) -> Path:
-    """The local folder of a path, or of a hub id once the files that the models in `names` need are downloaded.
+    """The folder of `source` with the files that the models in `names` need.
 
     With part_alone, `source` may also be the folder or repository of the one model itself.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        if revision is not None:
-            raise ValueError(f"revision={revision!r} belongs to a hub id, and {path} is a folder; leave it out")
-        return path
-    if path.exists():
-        raise ValueError(f"{path} is a file; give the folder in diffusers layout that holds model_index.json")
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
-        raise FileNotFoundError(f"there is no folder {path}; give a folder in diffusers layout or a hub id owner/name")
     patterns = ["model_index.json", "scheduler/scheduler_config.json"]
     patterns += ["tokenizer/tokenizer_config.json", "tokenizer/spiece.model"]
     patterns += [f"{name}/config.json" for name in _COMPONENTS]
@@ -157,35 +147,7 @@ def _find(source: str | os.PathLike, revision: str | None, names: Iterable[str],
         weights = [f"{stem}.safetensors", f"{stem}.safetensors.index.json", f"{stem}-*-of-*.safetensors"]
         patterns += [f"{name}/{file}" for file in weights]
         patterns += [*weights, "config.json", "tokenizer_config.json", "spiece.model"] if part_alone else []
-    return _download(str(source), revision, patterns)
-
-
-def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
-    """Bring a repository's files into huggingface_hub's cache, which resumes and keeps what it has."""
-    from huggingface_hub import errors, snapshot_download
-
-    at = f"{repo!r}" + (f" at revision {revision!r}" if revision else "")
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except errors.GatedRepoError as error:
-        raise OSError(
-            f"{at} is gated: accept its terms on https://huggingface.co/{repo}, then log in with `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise OSError(
-            f"there is neither a folder nor a hub repository {at}; check the spelling, or log in with `hf auth login`"
-            " if it is private"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise OSError(f"the hub has no {at}; leave revision out for the newest") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise OSError(
-            f"{at} is neither a folder nor complete in the hub's cache, and the hub can't be reached; connect (and"
-            " unset HF_HUB_OFFLINE), or give a folder; load() without a source needs no network"
-        ) from error
-    except (errors.HTTPError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise OSError(f"the download of {at} stopped ({reason}); run the same call again to resume it") from error
+    return hub.folder(source, revision, patterns)
 
 
 def open_tensors(path: str | os.PathLike) -> dict[str, Stored]:

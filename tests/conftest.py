@@ -1,10 +1,15 @@
-"""Hypothesis draws the same examples everywhere; PIXART_FN_EXAMPLES asks for more of them."""
+"""Hypothesis draws the same examples everywhere (PIXART_FN_EXAMPLES asks for more of them); a pipeline's folder."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
+import pytest
+import sentencepiece
 from hypothesis import HealthCheck, settings
+from safetensors.numpy import save_file
 
 settings.register_profile(
     "pixart_fn",
@@ -15,3 +20,38 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pixart_fn")
+
+
+@pytest.fixture(scope="session")
+def spiece(tmp_path_factory) -> Path:
+    prefix = tmp_path_factory.mktemp("vocabulary") / "spiece"
+    text = ["a cute cat", "a dog on a table", "two red apples", "sun and moon"] * 10
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text),
+        model_prefix=str(prefix),
+        vocab_size=28,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return prefix.with_suffix(".model")
+
+
+@pytest.fixture
+def pipeline(tmp_path, spiece) -> Path:
+    """A folder as the released ones are: the old transformer class, a SentencePiece model, float32 safetensors."""
+    from pipelines import CONFIGS, INDEX, SCHEDULER, arrays, weights_file, write_json
+
+    folder = tmp_path / "pipeline"
+    write_json(folder / "model_index.json", INDEX)
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
+    for name, config in CONFIGS.items():
+        write_json(folder / name / "config.json", config)
+        save_file(arrays(name), weights_file(folder, name), metadata={"format": "pt"})
+    (folder / "tokenizer").mkdir()
+    shutil.copy(spiece, folder / "tokenizer" / "spiece.model")
+    write_json(folder / "tokenizer" / "tokenizer_config.json", {"extra_ids": 0})
+    return folder

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pixart_fn"
 
 # a module imports from the lines above its own, and from its own line where that makes no circle
 LAYERS = (
-    "types tree rng config safetensors_file",
+    "types tree rng config safetensors_file hub",
     "schedule jit nn",
     "solvers guidance t5 transformer vae",
     "sample sizes tokenizer checkpoint",
@@ -23,7 +23,7 @@ LAYERS = (
 )
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 APART = {"t5", "transformer", "vae"}
-WITHOUT_MINDSPORE = {"types", "tree", "rng", "config", "safetensors_file", "schedule", "solvers", "sizes", "tokenizer"}
+WITHOUT_MINDSPORE = {*LAYERS[0].split(), "schedule", "solvers", "sizes", "tokenizer"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
