@@ -11,6 +11,10 @@ from mindspore import Tensor, ops
 
 from .types import Tree
 
+STRIP = 2**24
+"""Numbers in the patches that a convolution gathers at a time: 64 MiB."""
+SMALL = 16
+
 
 def linear(p: Tree, x: Tensor) -> Tensor:
     """x Wᵀ + b: (…, I) → (…, O) with weight (O, I) and, where p has it, bias (O,)."""
@@ -106,15 +110,12 @@ class _Convolution(cells.Cell):
     """
 
     def construct(self, x, weight):
-        B, _, H, W = x.shape
-        return ops.matmul(_rows(weight, x), _patches(x, weight.shape[2])).reshape(B, weight.shape[0], H, W)
+        return _product(weight, x)
 
     def bprop(self, x, weight, y, dy):
-        B, _, H, W = x.shape
         out, channels, k, _ = weight.shape
-        turned = ops.transpose(ops.reverse(weight, (2, 3)), (1, 0, 2, 3))
-        dx = ops.matmul(_rows(turned, x), _patches(dy, k)).reshape(B, channels, H, W)
-        dweight = ops.BatchMatMul(transpose_b=True)(dy.reshape(B, out, -1), _patches(x, k)).sum(0)
+        dx = _product(ops.transpose(ops.reverse(weight, (2, 3)), (1, 0, 2, 3)), dy)
+        dweight = _outer_product(dy, x, k)
         if _small(x):
             return dx, ops.transpose(dweight.reshape(out, k, k, channels), (0, 3, 1, 2))
         return dx, dweight.reshape(weight.shape)
@@ -123,9 +124,51 @@ class _Convolution(cells.Cell):
 _convolve = _Convolution()
 
 
+def _product(weight: Tensor, x: Tensor) -> Tensor:
+    """Weights (O, C, k, k) times the patches of (B, C, H, W), a strip of rows at a time: (B, O, H, W)."""
+    B, _, H, W = x.shape
+    out, _, k, _ = weight.shape
+    rows, strips = _rows(weight, x), _strips(x.shape, k)
+    if len(strips) == 1:
+        return ops.matmul(rows, _patches(x, k)).reshape(B, out, H, W)
+    padded, parts = _pad(x, k // 2, k // 2), []
+    for top, n in strips:
+        parts.append(ops.matmul(rows, _strip(padded, top, n, k, parts)))
+    return ops.cat(parts, 2).reshape(B, out, H, W)
+
+
+def _outer_product(dy: Tensor, x: Tensor, k: int) -> Tensor:
+    """Σ over pictures and pixels of dy (B, O, H, W) times the patches of x (B, C, H, W): (O, C·k·k), strip by strip."""
+    B, out, H, W = dy.shape
+    product, strips = ops.BatchMatMul(transpose_b=True), _strips(x.shape, k)
+    if len(strips) == 1:
+        return product(dy.reshape(B, out, H * W), _patches(x, k)).sum(0)
+    padded, parts = _pad(x, k // 2, k // 2), []
+    for top, n in strips:
+        dy_strip = ops.slice(dy, (0, 0, top, 0), (B, out, n, W)).reshape(B, out, n * W)
+        parts.append(product(dy_strip, _strip(padded, top, n, k, parts)).sum(0))
+    return ops.addn(parts)
+
+
+@ops.constexpr
+def _strips(shape: tuple[int, ...], k: int) -> tuple[tuple[int, int], ...]:
+    """The first row and the height of each strip of a picture whose patches are at most STRIP numbers."""
+    B, C, H, W = shape
+    height = H if k == 1 or W <= SMALL else max(1, STRIP // (B * C * k * k * W))
+    return tuple((top, min(height, H - top)) for top in range(0, H, height))
+
+
+def _strip(padded: Tensor, top: int, n: int, k: int, before: list[Tensor]) -> Tensor:
+    """The patches of n rows, gathered once those before are used: else MindSpore gathers all strips first."""
+    B, C, _, width = padded.shape
+    if before:
+        padded = ops.Depend()(padded, before[-1])
+    return ops.unfold(ops.slice(padded, (0, 0, top, 0), (B, C, n + k - 1, width)), k)
+
+
 def _small(x: Tensor) -> bool:
     """Where slices are gathered faster than by unfold, which works a picture row at a time."""
-    return x.shape[3] <= 16
+    return x.shape[3] <= SMALL
 
 
 def _patches(x: Tensor, k: int) -> Tensor:
