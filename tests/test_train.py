@@ -321,18 +321,18 @@ def test_a_batch_is_a_function_of_the_key_alone():
     for name in text_to_image.Batch._fields:
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         assert getattr(first, name).dtype == (np.int32 if name in ("ids", "mask") else np.float32)
-    assert not np.array_equal(first.v, other.v)
+    assert not np.array_equal(first.x, other.x)
 
 
 def test_a_batch_is_noised_data_with_its_own_captions():
-    """x_t = α x0 + σ ε and v = α ε - σ x0 turn back into x0 and ε (arXiv:2202.00512, app. D)."""
+    """x_t = α x0 + σ ε with ε of unit variance that says nothing of x0."""
     batch, known = drawn(0, 64), dataset()
     alpha, sigma = (f(batch.t.astype(float)).reshape(-1, 1, 1, 1) for f in (LINEAR.alpha, LINEAR.sigma))
-    clean, noise = alpha * batch.x - sigma * batch.v, sigma * batch.x + alpha * batch.v
+    clean, noise = batch.x0, (batch.x - alpha * batch.x0) / sigma
     seen = set()
     for x0, ids in zip(clean, batch.ids, strict=True):
         row = int(np.argmin([np.abs(x0 - other).max() for other in known.latents]))
-        np.testing.assert_allclose(x0, known.latents[row], atol=1e-5)
+        np.testing.assert_array_equal(x0, known.latents[row])
         if ids[0] != 1:
             assert ids[0] // 10 == row + 1
             seen.add(int(ids[0]))
@@ -357,21 +357,19 @@ def test_times_are_whole_and_spread_as_the_power_says():
         assert (t < limit).sum() == pytest.approx(4000 * share, abs=1)
 
 
-def test_in_x0_the_weights_are_snr_plus_one_up_to_a_limit():
-    """v̂ - v = (x0 - x̂0)/σ, so that a weight of v is σ² times a weight of x0: min(SNR, 5) + 1."""
+def test_the_weights_are_snr_plus_one_up_to_a_limit():
     batch = drawn(0, 500)
-    t = batch.t.astype(float)
-    snr = np.exp(2 * LINEAR.lam(t))
-    np.testing.assert_allclose(batch.weight / LINEAR.sigma(t) ** 2, np.minimum(snr, 5.0) + 1, rtol=1e-5)
-    assert (batch.weight > 0.999).any() and (batch.weight < 0.1).any()
+    snr = np.exp(2 * LINEAR.lam(batch.t.astype(float)))
+    np.testing.assert_allclose(batch.weight, np.minimum(snr, 5.0) + 1, rtol=1e-5)
+    assert (batch.weight < 1.001).any() and (batch.weight == 6).any()
 
 
 def test_the_loss_is_the_weighted_mean_of_squares(tiny, monkeypatch):
-    v, out, weight = normal(0, 3, 4, 8, 8), normal(1, 3, 4, 8, 8), np.array([1, 0.5, 0], np.float32)
+    x0, out, weight = normal(0, 3, 4, 8, 8), normal(1, 3, 4, 8, 8), np.array([1, 0.5, 0], np.float32)
     monkeypatch.setattr(text_to_image, "t5", SimpleNamespace(encode=lambda *_: None))
     monkeypatch.setattr(text_to_image, "transformer", SimpleNamespace(apply=lambda *_: Tensor(out)))
-    batch = text_to_image.Batch(None, Tensor(v), None, Tensor(weight), None, None)
-    per_picture = ((out.astype(float) - v) ** 2).reshape(3, -1).mean(1)
+    batch = text_to_image.Batch(None, Tensor(x0), None, Tensor(weight), None, None)
+    per_picture = ((out.astype(float) - x0) ** 2).reshape(3, -1).mean(1)
     found = text_to_image.loss({"text_encoder": None, "transformer": None}, batch)
     assert float(found) == pytest.approx((per_picture * weight).mean(), rel=1e-5)
 

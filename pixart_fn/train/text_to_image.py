@@ -1,8 +1,9 @@
 """Train the text encoder and the transformer together: python -m pixart_fn.train.text_to_image --help
 
 AdamW, a moving average of the weights, captions dropped for guidance. Resumable; --save writes the pipeline in
-diffusers layout. The network predicts v, not ε: at t = 999 an error in ε is multiplied by 160 in x0, so that a small
-model has to copy noise to three digits before the text can matter; v is nearly -x0 there and ε where noise is weak.
+diffusers layout. The network predicts x0, and its loss is the weighted ε-loss that `loss` derives: at t = 999 an error
+in ε is multiplied by 160 in x0, so that a small model would have to copy noise to three digits before the text could
+matter, and with 64 numbers a patch it would spend its width on passing noise through (arXiv:2511.13720).
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ EMBEDDING_RATE = 10.0  # a word is met once in many steps, so its row moves too 
 TIME_POWER = 0.7  # below 1: more examples where noise is strong and the text decides
 T5 = t5.Config(vocab_size=VOCABULARY, d_model=192, d_kv=64, d_ff=384, num_layers=2, num_heads=3)
 TRANSFORMER = transformer.Config(
-    num_attention_heads=3,
+    num_attention_heads=6,
     attention_head_dim=64,
     out_channels=4,
-    num_layers=6,
-    cross_attention_dim=192,
+    num_layers=5,
+    cross_attention_dim=384,
     sample_size=16,
     patch_size=4,
     caption_channels=192,
@@ -48,7 +49,7 @@ SCHEDULER = {
     "final_sigmas_type": "zero",
     "lower_order_final": True,
     "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction",
+    "prediction_type": "sample",
     "solver_order": 2,
     "solver_type": "midpoint",
     "timestep_spacing": "linspace",
@@ -56,10 +57,10 @@ SCHEDULER = {
 
 
 class Batch(NamedTuple):
-    """x_t and v = α ε - σ x0 (B, C, h, w), t (B,), the loss's weights (B,), ids and mask (B, L)."""
+    """x_t and x0 (B, C, h, w), t (B,), the loss's weights (B,), ids and mask (B, L)."""
 
     x: Tensor
-    v: Tensor
+    x0: Tensor
     t: Tensor
     weight: Tensor
     ids: Tensor
@@ -108,20 +109,19 @@ def draw(key: Key, data: Dataset, schedule: schedule_.Schedule, n: int) -> Batch
     alpha, sigma = (np.asarray(f(t)).reshape(-1, 1, 1, 1) for f in (schedule.alpha, schedule.sigma))
     x0 = data.latents[rows]
     eps = generator.standard_normal(x0.shape, np.float32)
-    snr = (alpha / sigma).ravel() ** 2
-    weight = (np.minimum(snr, SNR_MAX) + 1) / (snr + 1)
-    floats = (alpha * x0 + sigma * eps, alpha * eps - sigma * x0, t, weight)
+    weight = np.minimum((alpha / sigma).ravel() ** 2, SNR_MAX) + 1
+    floats = (alpha * x0 + sigma * eps, x0, t, weight)
     return Batch._make(Tensor.from_numpy(array) for array in (*(a.astype(np.float32) for a in floats), ids, mask))
 
 
 def loss(p: Tree, batch: Batch) -> Tensor:
-    """mean w(t) (v̂ - v)² with w = (min(SNR, 5) + 1) / (SNR + 1).
+    """mean w(t) (x̂0 - x0)² with w = min(SNR, 5) + 1.
 
-    As v̂ - v = (ε̂ - ε)/α this is a weighted ε-loss: PixArt's, with more weight where noise is strong and none of
-    the details' dominance where it is weak (min-SNR weights, arXiv:2303.09556, for v: arXiv:2202.00512).
+    As ε̂ - ε = -α/σ (x̂0 - x0) this is PixArt's ε-loss weighted by w/SNR: more where noise is strong and the text
+    decides, less where it is weak and details would dominate (min-SNR weights, arXiv:2303.09556).
     """
     text = t5.encode(p["text_encoder"], T5, batch.ids, batch.mask)
-    error = transformer.apply(p["transformer"], TRANSFORMER, batch.x, batch.t, text, batch.mask) - batch.v
+    error = transformer.apply(p["transformer"], TRANSFORMER, batch.x, batch.t, text, batch.mask) - batch.x0
     return ((error * error).mean((1, 2, 3)) * batch.weight).mean()
 
 
