@@ -356,7 +356,7 @@ def test_the_gradient_of_a_picture_agrees_with_a_finite_difference(params):
     assert all(np.any(g) for name, g in flat.items() if not name.endswith("to_k.bias"))
     assert float(value) == pytest.approx(float(f(params.transformer)), rel=1e-6)
 
-    name, h = "transformer_blocks.1.attn2.to_out.0.weight", 3e-2
+    name, h = "transformer_blocks.1.attn2.to_out.0.weight", 5e-3
     weight = dict(tree.items(params.transformer))[name].asnumpy()
     direction = np.sign(flat[name]) * np.abs(weight).mean()
 
