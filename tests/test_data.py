@@ -157,6 +157,15 @@ def test_only_glyphs_that_may_be_mirrored_are(glyphs: data.Glyphs) -> None:
     assert all(a[:, :16].sum() < a[:, 16:].sum() for a in mirrored)
 
 
+def test_without_flips_and_jitter_a_glyph_is_one_picture(glyphs: data.Glyphs) -> None:
+    def distinct(**options: float) -> int:
+        pictures, _ = data.batch(0, 0, 100, glyphs, 32, mix={"white": 1}, primary=1.0, **options)
+        return len(np.unique(pictures, axis=0))
+
+    n = sum(name == data.PRIMARY for name in glyphs.sets)
+    assert distinct(flips=0.0, jitter=0.0) <= n < distinct(flips=0.0) and n < distinct(jitter=0.0)
+
+
 def test_weights_shift_the_frequencies(glyphs: data.Glyphs) -> None:
     concepts = [{**c, "weight": 9.0 if i == 0 else 1.0} for i, c in enumerate(glyphs.concepts)]
     rows = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -134,6 +136,24 @@ def trained(folder, steps: int, **options):
     target = tensors([normal(20 + i, 3, 4) for i in range(6)])
     lr = loop.warmup_stable_decay(0.1, 6, warmup=2)
     return loop.run(quadratic, tensors(START), lambda step: target[step], folder, steps=steps, lr=lr, **options)
+
+
+def test_a_stopped_command_saves(tmp_path):
+    """Ctrl-C in the middle of a run: MindSpore turns it into a SIGTERM to itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    loop.prepare()
+
+    def stop(step: int):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return tensors(normal(step, 3, 4))
+
+    try:
+        with pytest.raises(SystemExit, match="the same command goes on from here"):
+            loop.run(quadratic, tensors(START), stop, tmp_path, steps=6, lr=lambda step: 0.1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert loop.restore(tmp_path / "state.safetensors", tensors(START))[1].step == 2
 
 
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path):
@@ -285,9 +305,7 @@ def test_latents_are_the_encoded_pictures_of_the_data(encoded_folder, glyphs):
     assert found.latents.shape == (32, 4, 8, 8) and found.latents.dtype == np.float32
     p = autoencoder.read(encoded_folder / "vae.safetensors")
     for start in (0, 16):  # as the chunks were drawn
-        pictures, said = data.batch(
-            0, start, 16, glyphs, 16, latents.CAPTIONS, mix=latents.MIX, primary=latents.PRIMARY
-        )
+        pictures, said = data.batch(0, start, 16, glyphs, 16, latents.CAPTIONS, **latents.OPTIONS)
         expected = vae.encode(p, TINY_VAE, autoencoder.to_tensor(pictures)).mean.asnumpy()
         assert_close(found.latents[start : start + 16].astype(np.float16), expected)
         assert found.captions[start : start + 16] == said

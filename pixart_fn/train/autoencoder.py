@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 from safetensors.numpy import load_file, save_file
@@ -98,8 +97,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--lr", type=float, default=2e-3)
     arguments = parser.parse_args()
-    ms.set_device("CPU")
-    ms.runtime.launch_blocking()  # eager glue between blocks is several times faster so
+    loop.prepare()
     glyphs = data.load(arguments.data)
     key = rng.key(1)
 

@@ -110,14 +110,14 @@ def contrast(glyph: np.ndarray, background: tuple[int, int, int]) -> float:
     return float((np.abs(luma(glyph[..., :3]) - luma(background)) * alpha).sum() / max(alpha.sum(), 1.0))
 
 
-def place(rng: np.random.Generator, glyph: np.ndarray, size: int, flip: bool) -> np.ndarray:
-    """Set a picture on a transparent canvas, uint8 (size, size, 4), at 88 ± 5 % of its side, at most 5 % off centre."""
-    side = round(size * rng.uniform(0.83, 0.93))
+def place(rng: np.random.Generator, glyph: np.ndarray, size: int, flip: bool, jitter: float = 0.05) -> np.ndarray:
+    """Set a picture on a transparent canvas, uint8 (size, size, 4), at 0.88 ± jitter of its side, so far off centre."""
+    side = round(size * rng.uniform(0.88 - jitter, 0.88 + jitter))
     image = Image.fromarray(np.ascontiguousarray(glyph)).resize((side, side), Image.Resampling.BICUBIC)
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     canvas = np.zeros((size, size, 4), np.uint8)
-    limit = min(0.05 * size, (size - side) / 2)
+    limit = min(jitter * size, (size - side) / 2)
     y, x = np.round((size - side) / 2 + rng.uniform(-limit, limit, 2)).astype(int)
     canvas[y : y + side, x : x + side] = np.asarray(image)
     return canvas
@@ -142,11 +142,13 @@ def background_for(rng: np.random.Generator, glyph: np.ndarray, least: float = 0
     return best
 
 
-def emoji(rng: np.random.Generator, data: Glyphs, size: int, on_white: bool, primary: float) -> Example:
+def emoji(
+    rng: np.random.Generator, data: Glyphs, size: int, on_white: bool, primary: float, flips: float, jitter: float
+) -> Example:
     """Draw an emoji with its captions; one that vanishes on white goes on a colour."""
     row = choose(rng, data.pools["primary" if rng.random() < primary else "others"])
     concept = data.concepts[data.concept[row]]
-    glyph = place(rng, data.pictures[row], size, concept["flip"] and rng.random() < 0.5)
+    glyph = place(rng, data.pictures[row], size, concept["flip"] and rng.random() < flips, jitter)
     on_white = on_white and contrast(glyph, WHITE) >= 0.11
     ground = "white" if on_white else background_for(rng, glyph)
     colour = WHITE if on_white else captions.COLOURS[ground]
@@ -174,7 +176,14 @@ def line(rng: np.random.Generator, data: Glyphs, size: int) -> Example:
 
 
 def example(
-    rng: np.random.Generator, data: Glyphs, size: int, *, mix: Mapping[str, float] = MIX, primary: float = 0.45
+    rng: np.random.Generator,
+    data: Glyphs,
+    size: int,
+    *,
+    mix: Mapping[str, float] = MIX,
+    primary: float = 0.45,
+    flips: float = 0.5,
+    jitter: float = 0.05,
 ) -> Example:
     """Draw one training example.
 
@@ -184,6 +193,8 @@ def example(
         size: the picture's side in pixels.
         mix: relative frequency of "white", "colour", "line", "shapes".
         primary: the primary set's share of the emoji.
+        flips: how often an emoji that may be mirrored is.
+        jitter: of an emoji's size and place, as a share of the side.
 
     Returns:
         The picture, uint8 (size, size, 3), and a function that draws a caption for it from a generator.
@@ -201,7 +212,7 @@ def example(
         return shapes.paint(rng, scene, size), lambda _: shapes.caption(scene)
     if kind == "line":
         return line(rng, data, size)
-    return emoji(rng, data, size, kind == "white", primary)
+    return emoji(rng, data, size, kind == "white", primary, flips, jitter)
 
 
 def batch(
@@ -216,7 +227,7 @@ def batch(
         data: the rendered emoji.
         size: the pictures' side in pixels.
         n_captions: drawn for each picture.
-        **options: `mix` and `primary` of `example`.
+        **options: `mix`, `primary`, `flips` and `jitter` of `example`.
 
     Returns:
         Pictures, uint8 (n, size, size, 3), and the captions of each.

@@ -20,8 +20,13 @@ from . import autoencoder, data
 
 CHUNK = 512
 CAPTIONS = 8
-MIX = {"white": 0.80, "colour": 0.125, "line": 0.005, "shapes": 0.07}
-PRIMARY = 0.94  # few pictures of the other sets, until the first is learned
+# One picture a concept as far as may be, few of the other sets, none mirrored: what a short training can learn.
+OPTIONS = {
+    "mix": {"white": 0.84, "colour": 0.09, "line": 0.005, "shapes": 0.065},
+    "primary": 0.95,
+    "flips": 0.0,
+    "jitter": 0.015,
+}
 
 
 class Encoded(NamedTuple):
@@ -61,7 +66,7 @@ def main() -> None:
         file = folder / f"{start:07d}.npz"
         if file.exists():
             continue
-        pictures, captions = data.batch(0, start, CHUNK, glyphs, arguments.size, CAPTIONS, mix=MIX, primary=PRIMARY)
+        pictures, captions = data.batch(0, start, CHUNK, glyphs, arguments.size, CAPTIONS, **OPTIONS)
         latents = [
             vae.encode(tree, autoencoder.CONFIG, autoencoder.to_tensor(pictures[i : i + 16])).mean.asnumpy()
             for i in range(0, CHUNK, 16)

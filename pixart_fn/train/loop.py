@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mindspore as ms
 from mindspore import Tensor
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -32,6 +35,16 @@ def warmup_stable_decay(peak: float, steps: int, warmup: int = 100, decay: float
         return peak * up * down
 
     return lr
+
+
+def prepare() -> None:
+    """Set the process of a training command up: faster eager glue between blocks, and a stop that saves.
+
+    MindSpore answers Ctrl-C with a SIGTERM to its own process, which would end it without the last save.
+    """
+    ms.set_device("CPU")
+    ms.runtime.launch_blocking()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on from here"))
 
 
 def run(
