@@ -18,7 +18,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from . import captions
 
 STYLES = {
     "noto": "cartoon",
@@ -50,6 +52,9 @@ SYMBOLS = (86, 87, 93)
 KEPT = frozenset((*FACES, *HEARTS_AND_EMOTION, *HANDS_AND_BODY, *ANIMALS_AND_PLANTS, *FOOD, *THINGS, *SYMBOLS))
 
 CLOCKS = 58
+RARE = 0.15
+"""How often a concept without a common name is drawn, relative to one with: first what people ask for first."""
+
 DIRECTED = re.compile(
     r"\b(left|right|arrow|clock|watch|hourglass|button|mark|music|book|newspaper|memo|calendar|chart|sign|symbol|"
     r"keyboard|banknote|moon|label|receipt|card|page|abc|ruler|question|die|joker|mahjong|map|globe|number|hundred|"
@@ -72,7 +77,7 @@ def concepts(npm: Path) -> list[dict[str, Any]]:
     subgroups = json.loads((npm / "emojibase-data/meta/groups.json").read_text("utf-8"))["subgroups"]
     kept = [entry for entry in entries if is_kept(entry)]
     uses = collections.Counter(word for entry in kept for word in {entry["label"], *entry.get("tags", ())})
-    return [
+    listed = [
         {
             "code": bare(entry["hexcode"]),
             "label": entry["label"].replace("’", "'"),
@@ -86,6 +91,10 @@ def concepts(npm: Path) -> list[dict[str, Any]]:
         }
         for entry in kept
     ]
+    for concept in listed:
+        if not is_common(captions.names(concept)):
+            concept["weight"] *= RARE
+    return listed
 
 
 def is_kept(entry: dict[str, Any]) -> bool:
@@ -93,6 +102,13 @@ def is_kept(entry: dict[str, Any]) -> bool:
     subgroup, label = entry.get("subgroup"), entry["label"]
     is_hour = subgroup == CLOCKS and label.endswith(("o’clock", "-thirty"))
     return subgroup in KEPT and ":" not in label and not is_hour
+
+
+def is_common(names: Sequence[str]) -> bool:
+    """Whether a single word is among the names that is one in a million written words, or more: Zipf frequency 3."""
+    from wordfreq import zipf_frequency  # of the extra `train`
+
+    return any(" " not in name and zipf_frequency(name, "en") >= 3 for name in names)
 
 
 def weight(entry: dict[str, Any]) -> float:

@@ -30,11 +30,11 @@ EMBEDDING_RATE = 10.0  # a word is met once in many steps, so its row moves too 
 TIME_POWER = 0.5  # below 1: more examples where noise is strong and the text decides
 T5 = t5.Config(vocab_size=VOCABULARY, d_model=192, d_kv=64, d_ff=384, num_layers=2, num_heads=3)
 TRANSFORMER = transformer.Config(
-    num_attention_heads=6,
+    num_attention_heads=4,
     attention_head_dim=64,
     out_channels=4,
     num_layers=5,
-    cross_attention_dim=384,
+    cross_attention_dim=256,
     sample_size=16,
     patch_size=4,
     caption_channels=192,
@@ -125,9 +125,21 @@ def loss(p: Tree, batch: Batch) -> Tensor:
 
 
 def init(key: Key) -> Tree:
-    """Both models, fresh."""
-    keys = rng.split(key)
-    return {"text_encoder": t5.init(keys[0], T5), "transformer": transformer.init(keys[1], TRANSFORMER)}
+    """Both models, fresh, with a text that is heard from the first step.
+
+    PixArt starts from a trained class-conditional model, which it doesn't disturb: attn2.to_out is zero. Without one to
+    preserve, that leaves the first blocks deaf for good. So it is 1/√fan-in here, and captions enter with about unit
+    variance, which GELU would lower to 0.4².
+    """
+    keys = rng.split(key, 3)
+    flat = dict(tree.items(transformer.init(keys[1], TRANSFORMER)))
+    for i, (name, leaf) in enumerate(flat.items()):
+        if name.endswith("attn2.to_out.0.weight"):
+            noise = rng.normal(rng.fold_in(keys[2], i), leaf.shape)
+            flat[name] = Tensor.from_numpy(noise * np.float32(leaf.shape[1] ** -0.5))
+        elif name == "caption_projection.linear_2.weight":
+            flat[name] = leaf * 2.5
+    return {"text_encoder": t5.init(keys[0], T5), "transformer": tree.nest(flat)}
 
 
 def pipeline(p: Tree, vae_tree: Tree, words: tokenizer.Tokenizer) -> checkpoint.Params:
@@ -177,7 +189,8 @@ def main() -> None:
     key = rng.key(2)
     _, state = loop.run(
         loss, first, lambda step: draw(rng.fold_in(key, step), data, schedule, arguments.batch), out,
-        steps=arguments.steps, minutes=arguments.minutes, lr=loop.warmup_stable_decay(arguments.lr, arguments.steps),
+        steps=arguments.steps, minutes=arguments.minutes,
+        lr=loop.warmup_stable_decay(arguments.lr, arguments.steps, decay=0.5),
         hyper=optim.AdamW(rates=(("shared.weight", EMBEDDING_RATE),)),
     )  # fmt: skip
     if arguments.save:
