@@ -14,6 +14,7 @@ from .types import Tree
 STRIP = 2**24
 """Numbers in the patches that a convolution gathers at a time: 64 MiB."""
 SMALL = 16
+"""The width of a picture, in pixels, up to which slices are gathered instead."""
 
 
 def linear(p: Tree, x: Tensor) -> Tensor:
@@ -131,7 +132,8 @@ def _product(weight: Tensor, x: Tensor) -> Tensor:
     rows, strips = _rows(weight, x), _strips(x.shape, k)
     if len(strips) == 1:
         return ops.matmul(rows, _patches(x, k)).reshape(B, out, H, W)
-    padded, parts = _pad(x, k // 2, k // 2), []
+    padded = _pad(x, k // 2, k // 2)
+    parts: list[Tensor] = []
     for top, n in strips:
         parts.append(ops.matmul(rows, _strip(padded, top, n, k, parts)))
     return ops.cat(parts, 2).reshape(B, out, H, W)
@@ -143,7 +145,8 @@ def _outer_product(dy: Tensor, x: Tensor, k: int) -> Tensor:
     product, strips = ops.BatchMatMul(transpose_b=True), _strips(x.shape, k)
     if len(strips) == 1:
         return product(dy.reshape(B, out, H * W), _patches(x, k)).sum(0)
-    padded, parts = _pad(x, k // 2, k // 2), []
+    padded = _pad(x, k // 2, k // 2)
+    parts: list[Tensor] = []
     for top, n in strips:
         dy_strip = ops.slice(dy, (0, 0, top, 0), (B, out, n, W)).reshape(B, out, n * W)
         parts.append(product(dy_strip, _strip(padded, top, n, k, parts)).sum(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -416,7 +417,7 @@ def test_both_models_learn_a_batch(tiny, tmp_path):
     assert changed >= {name for name in numbers(params) if name.startswith("transformer")}
 
 
-def test_the_recipe_ends_in_a_pipeline_that_draws(encoded_folder, monkeypatch):
+def test_the_recipe_ends_in_a_pipeline_that_draws(encoded_folder, monkeypatch, capsys):
     monkeypatch.setattr(text_to_image.vocabulary, "__defaults__", (TINY_T5.vocab_size,))
     monkeypatch.setattr(text_to_image, "LENGTH", 80)  # a small vocabulary spells words out
     run_main(
@@ -431,3 +432,13 @@ def test_the_recipe_ends_in_a_pipeline_that_draws(encoded_folder, monkeypatch):
     assert state.step == 2
     for name, leaf in numbers(params.transformer).items():
         np.testing.assert_array_equal(leaf, numbers(state.ema["transformer"])[name].astype(np.float16), err_msg=name)
+    goes_on = (
+        "--latents", encoded_folder / "latents", "--autoencoder", encoded_folder / "model", "--out",
+        encoded_folder / "on", "--start", encoded_folder / "model", "--steps", 0, "--save", encoded_folder / "same",
+    )  # fmt: skip
+    run_main(text_to_image, monkeypatch, *goes_on)
+    assert_same(px.load(encoded_folder / "same").transformer, params.transformer)
+    monkeypatch.setattr(text_to_image, "T5", dataclasses.replace(TINY_T5, num_layers=2))
+    with pytest.raises(SystemExit):
+        run_main(text_to_image, monkeypatch, *goes_on)
+    assert "--start must hold models of the size of T5 and TRANSFORMER" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def main() -> None:
         "--autoencoder", required=True, help="what pixart_fn.train.autoencoder --save wrote, or a pipeline"
     )
     parser.add_argument("--out", required=True)
-    parser.add_argument("--n", type=int, default=16384)
+    parser.add_argument("--n", type=int, default=8192)
     parser.add_argument("--size", type=int, default=64, help="side in pixels")
     arguments = parser.parse_args()
     ms.set_device("CPU")

@@ -162,28 +162,26 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="where the resumable state and the vocabulary are kept")
     parser.add_argument("--save", help="write the pipeline here at the end")
     parser.add_argument("--start", help="the folder of a saved pipeline to begin with where --out is empty")
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=4300)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
     arguments = parser.parse_args()
     loop.prepare()
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     encoded = latents.load(arguments.latents)
-    first = init(rng.key(0))
-    spiece = out / "spiece.model"
+    first, spiece = init(rng.key(0)), out / "spiece.model"
+    start = checkpoint.load(arguments.start, vae=None) if arguments.start else None
+    if start is not None:
+        if (start.config.text_encoder, start.config.transformer) != (T5, TRANSFORMER):
+            parser.error(f"--start must hold models of the size of T5 and TRANSFORMER in this module, got {start}")
+        first = {"text_encoder": start.text_encoder, "transformer": start.transformer}
     if not spiece.exists():
-        if arguments.start:
-            start = Path(arguments.start) / "tokenizer" / "spiece.model"
-            spiece.write_bytes(start.read_bytes())
-        else:
-            captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
-            spiece.write_bytes(vocabulary(captions).model)
+        captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
+        words = (start and start.tokenizer) or vocabulary(captions)
+        spiece.write_bytes(words.model)
     words = tokenizer.Tokenizer(spiece.read_bytes(), extra_ids=0)
-    if arguments.start:
-        params = checkpoint.load(arguments.start, vae=None)
-        first = {"text_encoder": params.text_encoder, "transformer": params.transformer}
     data = dataset(encoded, words)
     schedule = schedule_.from_betas(schedule_.linear())
     key = rng.key(2)
