@@ -37,10 +37,15 @@ def test_gradients(make, name):
         assert not compare.too_far(compare.gradient_errors(name, case, scenario), compare.GRADIENT), scenario
 
 
+def without_versions(config):
+    """A configuration without the note of which release of the library wrote it."""
+    return {name: value for name, value in config.items() if not name.endswith("_version")}
+
+
 @pytest.mark.parametrize("name", FORWARD + GRADIENTS)
 def test_goldens_are_what_the_script_makes(make, name):
     stored, fresh = load(name), make.golden(name)
-    assert stored.config == fresh.config
+    assert without_versions(stored.config) == without_versions(fresh.config)
     assert set(stored.values) == set(fresh.values)
     assert {key: x.tobytes() for key, x in stored.weights.items()} == {
         key: x.tobytes() for key, x in fresh.weights.items()
@@ -48,5 +53,7 @@ def test_goldens_are_what_the_script_makes(make, name):
     for scenario, values in fresh.values.items():
         total = sum(abs(x).max() for key, x in values.items() if key.startswith("grad/"))
         for key, x in values.items():
-            noise = 1e-6 * total if key.startswith("grad/") else 1e-5 * abs(x).max()
+            # "value" sums products that cancel: another CPU's order of summation moves it more than its terms
+            relative = compare.GRADIENT if key == "value" else 1e-5
+            noise = 1e-6 * total if key.startswith("grad/") else relative * abs(x).max()
             assert abs(stored.values[scenario][key] - x).max() <= noise, (scenario, key)
