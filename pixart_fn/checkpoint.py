@@ -63,7 +63,7 @@ class _Component(NamedTuple):
     """What a model's folder is called inside and which of its tensors need care."""
 
     module: ModuleType
-    library: str
+    package: str
     classes: tuple[str, ...]  # the first is the one that `save` names
     stem: str  # of the weights' file name
     renamed: dict[str, str]  # part of an old name → part of today's
@@ -178,11 +178,11 @@ def _weights_file(folder: Path, name: str) -> Path:
         for file in (f"{part.stem}.safetensors.index{variant}.json", f"{part.stem}{variant}.safetensors"):
             if (folder / file).is_file():
                 return folder / file
-    convert = f"{part.library}.{part.classes[0]}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    convert = f"{part.package}.{part.classes[0]}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
     if any(folder.glob("*.bin")):
         raise ValueError(
             f"{folder} has only .bin weights, which aren't read since unpickling them can run any code; convert them"
-            f" once where {part.library} is installed: {convert}"
+            f" once where {part.package} is installed: {convert}"
         )
     raise FileNotFoundError(f"{folder} has no weights; {part.stem}.safetensors or its index.json should be there")
 
@@ -407,10 +407,10 @@ def _save_component(weights: Tree, config: Any, part: _Component, folder: Path, 
 
 
 def _index(params: Params, parts: Mapping[str, _Component]) -> dict[str, Any]:
-    """model_index.json: for each part the library and class that diffusers makes it with."""
+    """model_index.json: for each part the package and class that diffusers makes it with."""
     config = params.config
     index = {
-        name: [part.library, part.classes[0]] if name in parts else [None, None] for name, part in _COMPONENTS.items()
+        name: [part.package, part.classes[0]] if name in parts else [None, None] for name, part in _COMPONENTS.items()
     }
     index["tokenizer"] = [None, None] if params.tokenizer is None else ["transformers", "T5Tokenizer"]
     index["scheduler"] = ["diffusers", config.scheduler["_class_name"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import sys
 
 import compare
 import pytest
@@ -75,3 +76,10 @@ def test_released_sizes_load_and_agree(torch, tmp_path):
         errors = {key: compare.rel(out, values[name][key]) for key, out in outputs.items() if key in values[name]}
         assert not compare.too_far(errors, TOLERANCE), name
     shutil.rmtree(tmp_path)  # three gigabytes that pytest would keep
+    assert peak_gib() < 12
+
+
+def peak_gib() -> float:
+    resource = pytest.importorskip("resource")
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

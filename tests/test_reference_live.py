@@ -54,6 +54,6 @@ def test_goldens_are_what_the_script_makes(make, name):
         total = sum(abs(x).max() for key, x in values.items() if key.startswith("grad/"))
         for key, x in values.items():
             # "value" sums products that cancel: another CPU's order of summation moves it more than its terms
-            relative = compare.GRADIENT if key == "value" else 1e-5
+            relative = 3e-5 if key == "value" else 1e-5
             noise = 1e-6 * total if key.startswith("grad/") else relative * abs(x).max()
             assert abs(stored.values[scenario][key] - x).max() <= noise, (scenario, key)
