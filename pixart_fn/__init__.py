@@ -4,12 +4,21 @@ import pixart_fn as px
 image = px.generate(px.load(), "a cute cat", px.key(0))
 """
 
-from . import guidance, jit, rng, schedule, sizes, solvers, t5, transformer, tree, vae
-from .checkpoint import Params, load, save
-from .generate import decode_latents, encode_prompt, generate, sample_latents, text_denoiser
-from .jit import grad, value_and_grad
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from . import guidance, rng, schedule, sizes, solvers
 from .rng import fold_in, key, split
 from .sample import iterate, sample
+
+os.environ.setdefault("GLOG_v", "3")  # before the first import of mindspore: its log speaks of internals at level 2
+
+if TYPE_CHECKING:
+    from . import jit, t5, transformer, tree, vae
+    from .checkpoint import Params, load, save
+    from .jit import grad, value_and_grad
+    from .pipeline import decode_latents, encode_prompt, generate, sample_latents, text_denoiser
 
 __all__ = [
     "Params",
@@ -38,3 +47,23 @@ __all__ = [
     "vae",
     "value_and_grad",
 ]
+
+_HOMES = {
+    "checkpoint": ("Params", "load", "save"),
+    "jit": ("grad", "value_and_grad"),
+    "pipeline": ("decode_latents", "encode_prompt", "generate", "sample_latents", "text_denoiser"),
+}
+
+
+def __getattr__(name: str):
+    """Import what runs on MindSpore when it is asked for: schedules, solvers and guidance do without."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    return import_module(f".{name}", __name__)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from . import solvers
 from .checkpoint import load
-from .generate import generate
+from .pipeline import generate
 from .rng import key
 
 TEXT = "pixart_fn"  # the PNG's text chunk

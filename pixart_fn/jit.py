@@ -11,10 +11,7 @@ back, which eager autodiff calls. Only the block's inputs are kept in between, a
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
-
-os.environ.setdefault("GLOG_v", "3")  # before the first import of mindspore: its log speaks of internals at level 2
 
 import mindspore as ms
 from mindspore import Tensor

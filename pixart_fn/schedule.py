@@ -1,19 +1,19 @@
 """From β to a noise schedule to a grid, in NumPy float64 on the host.
 
-Everything is variance preserving: x_t = α(t) x0 + σ(t) ε with α² + σ² = 1, and λ = log(α/σ). Time counts training
-steps, t = 0 … T - 1, and may be fractional.
+Everything is variance preserving: x_t = α(t) x0 + σ(t) ε with α² + σ² = 1, λ = log(α/σ), and ρ = σ/α, the σ of the
+EDM papers. Time counts training steps, t = 0 … T - 1, and may be fractional.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from .types import Grid
+from .types import Array, Grid
 
 Time = TypeVar("Time", float, np.ndarray)
 
@@ -38,19 +38,25 @@ def squaredcos_cap_v2(steps: int = 1000) -> np.ndarray:
     return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
 
 
+def _same(t: float) -> float:
+    return t
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """How much signal and noise x_t holds, and what the model that was trained on it predicts.
 
-    Between the training times σ/α is linear in t, which is how diffusers interpolates.
+    Between the training times ρ = σ/α is linear in t, which is how diffusers interpolates.
 
     Args:
-        ratio: float64 (T,), σ/α at t = 0 … T - 1, rising.
+        ratio: float64 (T,), ρ at t = 0 … T - 1, rising; the last may be infinite (zero terminal SNR).
         prediction: "epsilon", "sample" (x0) or "v_prediction".
+        told: t → the time that the model is told; diffusers rounds it where it lays a grid out in σ.
     """
 
     ratio: np.ndarray
     prediction: str = "epsilon"
+    told: Callable[[float], float] = _same
 
     @property
     def steps(self) -> int:
@@ -59,22 +65,32 @@ class Schedule:
 
     def alpha(self, t: Time) -> Time:
         """The signal's factor √ᾱ at t, a number or an array within [0, T - 1]."""
-        return _like(t, 1 / np.hypot(1, self._ratio(t)))
+        return _like(t, 1 / np.hypot(1, self.rho(np.asarray(t))))
 
     def sigma(self, t: Time) -> Time:
         """The noise's standard deviation √(1 - ᾱ) at t, a number or an array within [0, T - 1]."""
-        ratio = self._ratio(t)
-        return _like(t, ratio / np.hypot(1, ratio))
+        return _like(t, 1 / np.hypot(1, 1 / self.rho(np.asarray(t))))
 
     def lam(self, t: Time) -> Time:
         """Half the logarithm of the signal-to-noise ratio at t, a number or an array within [0, T - 1]."""
-        return _like(t, -np.log(self._ratio(t)))
+        return _like(t, -np.log(self.rho(np.asarray(t))))
 
-    def _ratio(self, t: float | np.ndarray) -> np.ndarray:
+    def rho(self, t: Time) -> Time:
+        """σ/α at t, a number or an array within [0, T - 1]."""
         outside = np.logical_not((np.asarray(t) >= 0) & (np.asarray(t) <= self.steps - 1))
         if np.any(outside):
             raise ValueError(f"t must be within [0, {self.steps - 1}], got {np.asarray(t)[outside].flat[0]}")
-        return np.interp(t, np.arange(self.steps), self.ratio)
+        return _like(t, np.interp(t, np.arange(self.steps), self.ratio))
+
+    def time(self, lam: Time) -> Time:
+        """The t at which `lam` is what is given: its inverse, a number or an array."""
+        rho = np.exp(-np.asarray(lam, np.float64))
+        low, high = self.ratio[0], self.ratio[-1]
+        outside = np.logical_not((rho >= low * (1 - 1e-9)) & (rho <= high * (1 + 1e-9)))
+        if np.any(outside):
+            got = np.asarray(lam)[outside].flat[0]
+            raise ValueError(f"λ must be within [{-np.log(high):.6g}, {-np.log(low):.6g}], got {got:.6g}")
+        return _like(lam, np.interp(rho, self.ratio, np.arange(self.steps)))
 
 
 def from_betas(betas: Sequence[float] | np.ndarray, prediction: str = "epsilon") -> Schedule:
@@ -91,9 +107,53 @@ def from_betas(betas: Sequence[float] | np.ndarray, prediction: str = "epsilon")
         raise ValueError(f"betas must be a list of numbers within (0, 1), got {betas}")
     check_option("prediction (prediction_type)", prediction, PREDICTIONS)
     # 1 - ᾱ loses half its digits at t = 0; the logarithm keeps them.
-    ratio = np.sqrt(np.expm1(-np.cumsum(np.log1p(-betas))))
-    ratio.setflags(write=False)
-    return Schedule(ratio, prediction)
+    return Schedule(_frozen(np.sqrt(np.expm1(-np.cumsum(np.log1p(-betas))))), prediction)
+
+
+def zero_terminal_snr(schedule: Schedule, alpha_bar: float = 0.0) -> Schedule:
+    """Shift and scale √ᾱ so that x_{T-1} is pure noise and x_0 stays as it is (arXiv:2305.08891, alg. 1).
+
+    Args:
+        schedule: to rescale. Its model must predict v or x0: from pure noise ε says nothing.
+        alpha_bar: what ᾱ(T - 1) is set to afterwards; diffusers takes 2⁻²⁴ for solvers that divide by α.
+    """
+    root = 1 / np.hypot(1, schedule.ratio)
+    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    root[-1] = alpha_bar**0.5
+    with np.errstate(divide="ignore"):
+        return replace(schedule, ratio=_frozen(np.sqrt((1 - root) * (1 + root)) / root))
+
+
+def convert(value: Array, x: Array, alpha: float, sigma: float, source: str, target: str) -> Array:
+    """Turn one parameterisation into another, at x = α x0 + σ ε and v = α ε - σ x0 (arXiv:2202.00512, app. D).
+
+    Args:
+        value, x: arrays of one shape.
+        alpha, sigma: of the time of x, with α² + σ² = 1.
+        source, target: "epsilon", "sample" or "v_prediction".
+    Raises:
+        ValueError: one of them is none of these, or has no answer there: x0 from ε at α = 0, ε from x0 at σ = 0.
+    """
+    check_option("source", source, PREDICTIONS)
+    check_option("target", target, PREDICTIONS)
+    if source == target:
+        return value
+    if "v_prediction" not in (source, target):
+        known, other = (sigma, alpha) if source == "epsilon" else (alpha, sigma)
+        if other == 0:
+            raise ValueError(f"{target} doesn't follow from {source} at α = {alpha:g}, σ = {sigma:g}; predict v there")
+        return (x - known * value) / other
+    if target == "sample":
+        return alpha * x - sigma * value
+    if target == "epsilon":
+        return sigma * x + alpha * value
+    if source == "sample":
+        if sigma == 0:
+            raise ValueError("v doesn't follow from x0 at σ = 0")
+        return (alpha * x - value) / sigma
+    if alpha == 0:
+        raise ValueError("v doesn't follow from ε at α = 0")
+    return (value - sigma * x) / alpha
 
 
 def timesteps(
@@ -103,6 +163,7 @@ def timesteps(
     *,
     offset: int = 0,
     skip_zero: bool = True,
+    whole: bool = True,
     lam_min: float = -np.inf,
 ) -> np.ndarray:
     """Choose the training times at which to evaluate the model (arXiv:2305.08891, table 2), exactly as diffusers does.
@@ -115,9 +176,11 @@ def timesteps(
         offset: added to the times of "leading".
         skip_zero: lay out S + 1 times and leave t = 0 away, as DPM-Solver does, rather than S with t = 0, as DDIM and
             DDPM do; "trailing" is the same in both.
+        whole: round the times of "linspace". PixArt's own DPM-Solver takes 999 - 49.95 k, which is `whole=False`, with
+            a grid that ends at "sigma_min".
         lam_min: leave out the times whose λ is lower ("trailing" then has fewer than S).
     Returns:
-        int64 (S,), falling.
+        int64 (S,), falling; float64 where `whole` is False.
     Raises:
         ValueError: steps is under 1 or over the number of times that there are, or the spacing is unknown.
     """
@@ -130,12 +193,58 @@ def timesteps(
         raise ValueError(f"steps must be within 1 … {most} for {spacing} spacing, got {steps}")
     if spacing == "trailing":
         falling = np.arange(limit, 0, -schedule.steps / steps).round().astype(np.int64)
-        return falling[falling > 0] - 1
-    if spacing == "leading":
-        rising = np.arange(n) * (limit // n) + offset
-    else:
-        rising = np.linspace(0, limit - 1, n).round().astype(np.int64)
+        times = falling[falling > 0] - 1
+        return times if whole else times.astype(np.float64)
+    rising = np.arange(n) * (limit // n) + offset if spacing == "leading" else np.linspace(0, limit - 1, n)
+    rising = rising.round().astype(np.int64) if whole else rising.astype(np.float64)
     return rising[int(skip_zero) :][::-1].copy()
+
+
+def karras(
+    schedule: Schedule, steps: int, *, rho: float = 7.0, first: float | None = None, last: float | None = None
+) -> np.ndarray:
+    """ρ_i with ρ_i^{1/7} falling linearly (EDM, arXiv:2206.00364, eq. 5): float64 (steps,), for `sigma_grid`.
+
+    Args:
+        schedule: gives the range. steps: S. rho: the exponent, called ρ in the paper.
+        first, last: the largest and the smallest σ/α; None takes those of t = T - 1 and t = 0.
+    """
+    first, last = _range(schedule, steps, first, last)
+    ramp = np.linspace(0, 1, steps)
+    return (first ** (1 / rho) + ramp * (last ** (1 / rho) - first ** (1 / rho))) ** rho
+
+
+def uniform_lambda(
+    schedule: Schedule, steps: int, *, first: float | None = None, last: float | None = None
+) -> np.ndarray:
+    """ρ_i falling exponentially, which is λ rising linearly (arXiv:2206.00927, sec. 3.4): arguments as in `karras`."""
+    return np.geomspace(*_range(schedule, steps, first, last), steps)
+
+
+def beta(
+    schedule: Schedule,
+    steps: int,
+    *,
+    a: float = 0.6,
+    b: float = 0.6,
+    first: float | None = None,
+    last: float | None = None,
+) -> np.ndarray:
+    """ρ_i at quantiles of a beta distribution, denser at both ends (arXiv:2407.12173): arguments as in `karras`."""
+    from scipy.special import betaincinv  # MindSpore's own dependency, half a second to import
+
+    first, last = _range(schedule, steps, first, last)
+    return last + (first - last) * betaincinv(a, b, 1 - np.linspace(0, 1, steps))
+
+
+def _range(schedule: Schedule, steps: int, first: float | None, last: float | None) -> tuple[float, float]:
+    first = float(schedule.ratio[-1]) if first is None else first
+    last = float(schedule.ratio[0]) if last is None else last
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not 0 < last < first < np.inf:
+        raise ValueError(f"σ/α must fall from a finite first to a positive last, got {first} … {last}")
+    return first, last
 
 
 def grid(schedule: Schedule, timesteps: Sequence[float] | np.ndarray, *, final: str = "zero") -> Grid:
@@ -161,7 +270,25 @@ def grid(schedule: Schedule, timesteps: Sequence[float] | np.ndarray, *, final: 
         t=np.append(t, 0.0),
         alpha=np.append(schedule.alpha(t), 1.0 if zero else schedule.alpha(0.0)),
         sigma=np.append(schedule.sigma(t), 0.0 if zero else schedule.sigma(0.0)),
+        schedule=schedule,
     )
+
+
+def sigma_grid(schedule: Schedule, ratios: Sequence[float] | np.ndarray, *, final: str = "zero") -> Grid:
+    """Make the grid that visits given σ/α: those of `karras`, `uniform_lambda`, `beta`, or any.
+
+    Args:
+        schedule: gives the times.
+        ratios: (S,) σ/α, falling strictly within those of the schedule.
+        final: as in `grid`.
+    Raises:
+        ValueError: the ratios don't fall strictly, or the schedule has no such σ/α.
+    """
+    ratios = np.asarray(ratios, np.float64)
+    if ratios.ndim != 1 or not len(ratios) or not np.all(np.diff(ratios) < 0) or not ratios[-1] > 0:
+        raise ValueError(f"ratios (σ/α) must be a list of positive numbers that fall strictly, got {ratios.tolist()}")
+    t = np.asarray(schedule.time(-np.log(ratios)))
+    return grid(schedule, t, final=final)._replace(t=np.append(t, 0.0))
 
 
 def truncate(grid: Grid, strength: float) -> Grid:
@@ -177,13 +304,42 @@ def truncate(grid: Grid, strength: float) -> Grid:
     keep = int(steps * strength + 1e-9) if 0 < strength <= 1 else 0  # 50 · 0.58 is 28.999…96 in floating point
     if keep == 0:
         raise ValueError(f"strength must be within [1/{steps}, 1] for {steps} steps, got {strength}")
-    return Grid(*(nodes[steps - keep :] for nodes in grid))
+    first = steps - keep
+    return grid._replace(t=grid.t[first:], alpha=grid.alpha[first:], sigma=grid.sigma[first:])
+
+
+def reverse(grid: Grid) -> Grid:
+    """The same nodes from clean to noisy: any deterministic solver then finds the noise of a picture (inversion).
+
+    A node with σ = 0 holds no noise to tell, so the schedule's t = 0 stands for it.
+
+    Args:
+        grid: S steps, from `grid` or `sigma_grid`.
+    Raises:
+        ValueError: the grid ends at σ = 0 and doesn't know its schedule, or has t = 0 twice.
+    """
+    t, alpha, sigma = (nodes[::-1].copy() for nodes in grid[:3])
+    if sigma[0] == 0:
+        if grid.schedule is None:
+            raise ValueError(
+                "a grid that ends at σ = 0 needs its schedule to be reversed; schedule.grid makes such grids"
+            )
+        if t[1] == 0:
+            t, alpha, sigma = t[1:], alpha[1:], sigma[1:]
+        else:
+            alpha[0], sigma[0] = grid.schedule.alpha(0.0), grid.schedule.sigma(0.0)
+    return grid._replace(t=t, alpha=alpha, sigma=sigma)
 
 
 def check_option(name: str, value: str, options: Sequence[str]) -> None:
     """Raise a sentence that names the option, what it got and what there is."""
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
 
 
 def _like(t: Time, value: np.ndarray) -> Time:

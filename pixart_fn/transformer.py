@@ -7,6 +7,7 @@ tokens. Names and numerics are those of diffusers' PixArtTransformer2DModel.
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -169,6 +170,8 @@ def apply(
     mask: Tensor,
     resolution: Tensor | None = None,
     aspect_ratio: Tensor | None = None,
+    *,
+    perturbed: Collection[int] = (),
 ) -> Tensor:
     """The network's raw output for noisy latents.
 
@@ -179,9 +182,13 @@ def apply(
         text: (B, L, caption_channels) float32. mask: (B, L), 1 where a token is real.
         resolution: (B, 2) height and width in pixels. aspect_ratio: (B, 1) height / width. Both where the
             configuration has micro-conditions, neither elsewhere.
+        perturbed: the blocks, from 0, in which self-attention is the identity: each patch sees itself alone, as
+            perturbed-attention guidance wants it (arXiv:2403.17377).
     Returns: (B, out_channels, h, w): ε in the first C channels, then, if there are more, the learned variance.
-    Raises: ValueError: micro-conditions are missing, or given to a model without them.
+    Raises: ValueError: micro-conditions are missing, or given to a model without them; there is no such block.
     """
+    if not set(perturbed) <= set(range(config.num_layers)):
+        raise ValueError(f"perturbed must name blocks within 0 … {config.num_layers - 1}, got {sorted(perturbed)}")
     given = resolution is not None, aspect_ratio is not None
     if given != (config.conditions,) * 2:
         needs = "needs resolution and aspect_ratio" if config.conditions else "takes no resolution or aspect_ratio"
@@ -196,8 +203,9 @@ def apply(
     bias = ((1.0 - mask.float()) * MASKED).reshape(mask.shape[0], 1, 1, mask.shape[1])
     h, w = x.shape[2:]
     x = _embed(p["pos_embed"]["proj"], x, positions(config, h, w), config=config)
-    for block in p["transformer_blocks"]:
-        x = _block(block, x, modulation, text, bias, config=config)
+    for i, block in enumerate(p["transformer_blocks"]):
+        run = _perturbed_block if i in perturbed else _block
+        x = run(block, x, modulation, text, bias, config=config)
     head = {"scale_shift_table": p["scale_shift_table"], "proj_out": p["proj_out"]}
     return unpatchify(_head(head, x, condition, config=config), config, h, w)
 
@@ -277,15 +285,32 @@ def _embed(p, x, position, config):
 
 @jit.block
 def _block(p, x, modulation, text, bias, config):
+    return _run_block(p, x, modulation, text, bias, config, _attend_self)
+
+
+@jit.block
+def _perturbed_block(p, x, modulation, text, bias, config):
+    return _run_block(p, x, modulation, text, bias, config, _see_self)
+
+
+def _run_block(p, x, modulation, text, bias, config, mix):
     B = x.shape[0]
     table = p["scale_shift_table"] + modulation.reshape(B, 6, -1)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = ops.split(table, 1, axis=1)  # each (B, 1, D)
     h = nn.modulate(nn.layer_norm(x, config.norm_eps), scale_a, shift_a)
-    x = nn.gated(x, gate_a, _attend(p["attn1"], h, h, None, config))
+    x = nn.gated(x, gate_a, mix(p["attn1"], h, config))
     x = x + _attend(p["attn2"], x, text, bias, config)
     h = nn.modulate(nn.layer_norm(x, config.norm_eps), scale_m, shift_m)
     h = nn.linear(p["ff"]["net"]["2"], nn.gelu_tanh(nn.linear(p["ff"]["net"]["0"]["proj"], h)))
     return nn.gated(x, gate_m, h)
+
+
+def _attend_self(p, x, config):
+    return _attend(p, x, x, None, config)
+
+
+def _see_self(p, x, config):
+    return nn.linear(p["to_out"][0], nn.linear(p["to_v"], x))
 
 
 def _attend(p, x, context, bias, config):

@@ -30,12 +30,14 @@ Denoiser: TypeAlias = Callable[[Array, float], Array]
 class Grid(NamedTuple):
     """Where a solver looks: float64 arrays of S + 1 nodes from noisy to clean, α² + σ² = 1.
 
-    The last node is (1, 0), unless the schedule's final σ is asked to be σ_min.
+    The last node is (1, 0), unless the schedule's final σ is asked to be σ_min. `schedule` (a `schedule.Schedule`) is
+    for the solvers that look between the nodes.
     """
 
     t: np.ndarray
     alpha: np.ndarray
     sigma: np.ndarray
+    schedule: Any = None
 
 
 class SolverState(NamedTuple):
@@ -46,7 +48,10 @@ class SolverState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What one step saw: x at the new node, the x0 it predicted at (t, α, σ) of the old node, evaluations it took."""
+    """What one step saw: x at the new node, the x0 it predicted at (t, α, σ) of the old node, evaluations it took.
+
+    `state` is what `iterate` goes on from, and can be told to start from.
+    """
 
     x: Array
     x0: Array
@@ -54,13 +59,18 @@ class StepInfo(NamedTuple):
     alpha: float
     sigma: float
     evaluations: int
+    state: SolverState | None = None
 
 
 class Solver(NamedTuple):
-    """How to go from one node of a grid to the next, as two pure functions."""
+    """How to go from one node of a grid to the next, as two pure functions.
+
+    `learned_variance`: whether `step` reads a variance after x0, in a denoiser's channels C … 2C - 1.
+    """
 
     init: Callable[[Array], SolverState]
     step: Callable[[Key, Denoiser, Grid, int, SolverState], tuple[SolverState, StepInfo]]
+    learned_variance: bool = False
 
 
 class Text(NamedTuple):

@@ -17,13 +17,13 @@ LAYERS = (
     "schedule jit nn",
     "solvers guidance t5 transformer vae",
     "sample sizes tokenizer checkpoint",
-    "generate",
+    "pipeline",
     "cli train",
     "__init__ __main__",
 )
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 APART = {"t5", "transformer", "vae"}
-WITHOUT_MINDSPORE = {*LAYERS[0].split(), "schedule", "solvers", "sizes", "tokenizer"}
+WITHOUT_MINDSPORE = {*LAYERS[0].split(), "guidance", "sample", "schedule", "solvers", "sizes", "tokenizer", "__init__"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -124,3 +124,122 @@ def test_tensors_are_guided_like_arrays():
 
     conditional, unconditional = branches(outputs)(x, 600.0)
     assert_close(ms.grad(total)(ms.Tensor(4.5)).asnumpy(), (conditional - unconditional).sum(), 1e-5)
+
+
+# --- schedules of the scale, intervals, composition, rescaling, perturbed attention, clipping
+
+
+@given(shapes, st.floats(0, 999))
+def test_a_scale_may_follow_t(shape, t):
+    x = latents(0, shape)
+    for scale in (lambda t: 1 + t / 100, lambda t: np.full(shape[0], 1 + t / 100)):
+        got = guidance.classifier_free(pair, scale)(x, t)
+        assert np.array_equal(got, guidance.classifier_free(pair, 1 + t / 100)(x, t))
+
+
+def test_outside_an_interval_there_is_no_second_evaluation():
+    x, calls = latents(0, (1, 2)), []
+
+    def conditional(x, t):
+        calls.append(("conditional", t))
+        return pair(x, t)[0]
+
+    def together(x, t):
+        calls.append(("both", t))
+        return pair(x, t)
+
+    guided = guidance.classifier_free(together, 4.5)
+    denoise = guidance.interval(guided, conditional, 200, 600)
+    for t, name in ((100.0, "conditional"), (200.0, "both"), (600.0, "both"), (600.5, "conditional")):
+        expected = guidance.classifier_free(pair, 4.5 if name == "both" else 1.0)(x, t)
+        assert np.array_equal(denoise(x, t), expected) and calls[-1] == (name, t)
+    assert len(calls) == 4
+    with pytest.raises(ValueError, match="goes from low to high, got 5 and 1"):
+        guidance.interval(guided, conditional, 5, 1)
+
+
+@given(shapes, st.floats(-5, 5), st.floats(-5, 5))
+def test_composition_adds_what_each_prompt_changes(shape, v, w):
+    x, parts = latents(0, shape), [lambda x, t: np.sin(x), lambda x, t: x * x, lambda x, t: 0.3 * x]
+    got = guidance.compose(parts[0], [(parts[1], v), (parts[2], lambda t: w)])(x, 1.0)
+    base = np.sin(x)
+    assert_close(got, base + v * (x * x - base) + w * (0.3 * x - base))
+    alone = guidance.compose(parts[0], [(parts[1], v)])(x, 1.0)
+    assert_close(alone, guidance.classifier_free(guidance.both(parts[1], parts[0]), v)(x, 1.0), 1e-11)
+
+
+def test_composition_needs_a_part():
+    with pytest.raises(ValueError, match="compose needs at least one denoiser"):
+        guidance.compose(lambda x, t: x, [])
+
+
+@pytest.mark.parametrize("prediction", [None, *schedule.PREDICTIONS])
+@given(shape=shapes.filter(lambda s: np.prod(s[1:]) > 1), phi=st.floats(0, 1))
+def test_rescaling_meets_the_conditional_deviation(prediction, shape, phi):
+    """arXiv:2305.08891, eq. 15 and 16, on what the model predicts; without a schedule on x0."""
+    noise, t = LINEAR if prediction is None else schedule.from_betas(schedule.linear(), prediction), 700.0
+    alpha, sigma, target = noise.alpha(t), noise.sigma(t), prediction or "sample"
+    x = latents(0, shape)
+
+    def output(x0):
+        return schedule.convert(x0, x, alpha, sigma, "sample", target)
+
+    guided = output(guidance.classifier_free(pair, 4.5)(x, t))
+    conditional = output(pair(x, t)[0])
+    deviations = [v.reshape(shape[0], -1).std(1, ddof=1).reshape(-1, 1, 1, 1) for v in (conditional, guided)]
+    expected = phi * guided * deviations[0] / deviations[1] + (1 - phi) * guided
+    options = {"rescale": phi, "schedule": None if prediction is None else noise}
+    assert_close(output(guidance.classifier_free(pair, 4.5, **options)(x, t)), expected, 1e-9)
+
+
+def test_the_original_guides_three_channels():
+    """forward_with_cfg of PixArt-α: ε[:, :3] is guided, the rest stays the prompt's."""
+    x, conditional, unconditional = (latents(i, (2, 4, 3, 3)) for i in range(3))
+    branches = guidance.both(*(guidance.denoiser(lambda x, t, v=v: v, LINEAR) for v in (conditional, unconditional)))
+    eps = conditional.copy()
+    eps[:, :3] = unconditional[:, :3] + 4.5 * (conditional - unconditional)[:, :3]
+    got = guidance.classifier_free(branches, 4.5, channels=3)(x, 400.0)
+    assert_close(got, guidance.denoiser(lambda x, t: eps, LINEAR)(x, 400.0))
+
+
+def test_a_learned_variance_stays_the_conditional_one():
+    x, conditional, unconditional = latents(0, (2, 3, 2, 2)), latents(1, (2, 6, 2, 2)), latents(2, (2, 6, 2, 2))
+    outputs = (conditional, unconditional)
+    variance = guidance.both(*(guidance.denoiser(lambda x, t, v=v: v, LINEAR, learned_variance=True) for v in outputs))
+    plain = guidance.both(*(guidance.denoiser(lambda x, t, v=v: v, LINEAR) for v in outputs))
+    expected = guidance.classifier_free(plain, 4.5, rescale=0.5)(x, 400.0)
+    got = guidance.classifier_free(variance, 4.5, rescale=0.5)(x, 400.0)
+    assert np.array_equal(got[:, :3], expected) and np.array_equal(got[:, 3:], conditional[:, 3:])
+    clipped = guidance.clip(lambda x, t: got, 0.1)(x, 400.0)
+    assert np.array_equal(clipped[:, :3], expected.clip(-0.1, 0.1)) and np.array_equal(clipped[:, 3:], got[:, 3:])
+
+
+@given(shapes, st.floats(-3, 3))
+def test_perturbed_attention_moves_away_from_the_perturbed(shape, s):
+    x = latents(0, shape)
+    guided = guidance.classifier_free(pair, 4.5)
+    got = guidance.perturbed(guided, lambda x, t: (pair(x, t)[0], 0.5 * x), s)(x, 3.0)
+    assert_close(got, guided(x, 3.0) + s * (pair(x, 3.0)[0] - 0.5 * x))
+
+
+@given(shapes, st.floats(0.5, 1), st.floats(1, 3))
+def test_dynamic_thresholding_by_its_definition(shape, ratio, largest):
+    x0 = 3 * latents(0, shape)
+    got = guidance.threshold(lambda x, t: x0, ratio, largest)(np.zeros(shape), 1.0)
+    for picture, result in zip(x0, got, strict=True):
+        s = min(max(np.quantile(np.abs(picture), ratio), 1), largest)
+        assert_close(result, np.clip(picture, -s, s) / s)
+    assert np.abs(got).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: guidance.classifier_free(pair, 1.0, rescale=1.5), r"rescale must be within \[0, 1\], got 1.5"),
+        (lambda: guidance.threshold(pair, quantile=0), r"quantile must be within \(0, 1\]"),
+        (lambda: guidance.threshold(pair, largest=0.5), "largest at least 1, got 0.995 and 0.5"),
+    ],
+)
+def test_options_out_of_range(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()

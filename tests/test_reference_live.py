@@ -37,6 +37,25 @@ def test_gradients(make, name):
         assert not compare.too_far(compare.gradient_errors(name, case, scenario), compare.GRADIENT), scenario
 
 
+def test_perturbed_attention(make):
+    """diffusers' processor perturbs the second half of its batch."""
+    import torch
+    from diffusers.models.attention_processor import PAGIdentitySelfAttnProcessor2_0
+    from reference.make_models import normal, transformer, weights_of
+
+    model = transformer(SEED, interpolation_scale=1)
+    x, t, text = normal(1, 2, 4, 8, 6), torch.tensor([700, 20]), normal(2, 2, 5, 48)
+    model.transformer_blocks[1].attn1.processor = PAGIdentitySelfAttnProcessor2_0()
+    twice = [torch.cat([part, part]) for part in (x, text, t)]
+    with torch.no_grad():
+        theirs = model(twice[0], twice[1], timestep=twice[2], added_cond_kwargs={}, return_dict=False)[0][2:]
+    inputs = [compare.ms.Tensor(part.numpy()) for part in (x, t.float(), text)]
+    mask = compare.ms.Tensor(torch.ones(2, 5).numpy())
+    config = compare.transformer.read_config(dict(model.config))
+    ours = compare.transformer.apply(compare.tensors(weights_of(model)), config, *inputs, mask, perturbed=(1,))
+    assert compare.rel(ours, theirs.numpy()) < compare.MODULE
+
+
 def without_versions(config):
     """A configuration without the note of which release of the library wrote it."""
     return {name: value for name, value in config.items() if not name.endswith("_version")}

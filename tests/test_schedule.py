@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import grids, schedules
+from strategies import grids, latents, schedules
 from tolerances import assert_close
 
 from pixart_fn import schedule, solvers
@@ -179,7 +179,7 @@ def test_truncate_keeps_the_tail(grid, strength):
     tail = schedule.truncate(grid, strength)
     kept = len(tail.t) - 1
     assert kept <= steps * strength + 1e-6 < kept + 1
-    for nodes, part in zip(grid, tail, strict=True):
+    for nodes, part in zip(grid[:3], tail[:3], strict=True):
         assert np.array_equal(nodes[steps - kept :], part)
 
 
@@ -237,3 +237,123 @@ def test_alpha_bar_is_that_of_diffusers(kind):
     ours = schedule.from_betas(getattr(schedule, kind)()).alpha(np.arange(1000)) ** 2
     # Theirs comes from β in float32: 1 - 0.999 keeps four digits at the noisy end of squared cosine.
     assert np.abs(ours / theirs - 1).max() < (2e-5 if kind == "squaredcos_cap_v2" else 1e-6)
+
+
+# --- continuous time, parameterisations, grids in σ, zero terminal SNR, inversion
+
+
+@given(schedules(), st.floats(0, 1))
+def test_time_is_the_inverse_of_lambda(noise, where):
+    t = where * (noise.steps - 1)
+    assert noise.time(noise.lam(t)) == pytest.approx(t, abs=1e-9 * noise.steps)
+    assert noise.lam(t) == pytest.approx(-math.log(noise.rho(t)), abs=1e-12)
+    times = np.array([t, noise.steps - 1.0])
+    np.testing.assert_allclose(noise.time(noise.lam(times)), times, atol=1e-9 * noise.steps)
+
+
+@pytest.mark.parametrize("lam", [-6.0, 6.0, float("nan")])
+def test_lambdas_outside_are_refused(lam):
+    with pytest.raises(ValueError, match=r"λ must be within \[-5.05884, 4.60512\], got"):
+        LINEAR.time(lam)
+
+
+@given(st.floats(0.02, 1.55), st.sampled_from(schedule.PREDICTIONS), st.sampled_from(schedule.PREDICTIONS))
+def test_parameterisations_round_trip(angle, source, target):
+    """v is the derivative of x in the angle: x = cos φ x0 + sin φ ε, v = cos φ ε - sin φ x0."""
+    alpha, sigma = math.cos(angle), math.sin(angle)
+    x0, eps = latents(0, (2, 3)), latents(1, (2, 3))
+    x = alpha * x0 + sigma * eps
+    values = {"sample": x0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x0}
+    got = schedule.convert(values[source], x, alpha, sigma, source, target)
+    assert_close(got, values[target])
+    assert_close(schedule.convert(got, x, alpha, sigma, target, source), values[source])
+
+
+@pytest.mark.parametrize(
+    ("alpha", "sigma", "source", "target"),
+    [
+        (0.0, 1.0, "epsilon", "sample"),
+        (1.0, 0.0, "sample", "epsilon"),
+        (1.0, 0.0, "sample", "v_prediction"),
+        (0.0, 1.0, "epsilon", "v_prediction"),
+    ],
+)
+def test_what_does_not_follow_is_refused(alpha, sigma, source, target):
+    with pytest.raises(ValueError, match="doesn't follow from"):
+        schedule.convert(np.ones(2), np.ones(2), alpha, sigma, source, target)
+
+
+def test_a_schedule_that_ends_in_pure_noise():
+    """arXiv:2305.08891, algorithm 1, with the fractions of the test above as judge of ᾱ."""
+    noise = schedule.zero_terminal_snr(LINEAR)
+    root = np.sqrt(LINEAR.alpha(np.arange(1000)) ** 2)
+    expected = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    assert noise.alpha(999) == 0 and noise.sigma(999) == 1 and noise.lam(999) == -math.inf
+    assert_close(noise.alpha(np.arange(999)), expected[:-1])
+    assert noise.alpha(0) == pytest.approx(LINEAR.alpha(0), rel=1e-14)
+    assert schedule.zero_terminal_snr(LINEAR, 2.0**-24).alpha(999) == pytest.approx(2.0**-12, rel=1e-12)
+    grid = schedule.grid(noise, schedule.timesteps(noise, 5, "trailing"))
+    assert grid.alpha[0] == 0 and np.isfinite(grid.sigma).all()
+
+
+def test_sigmas_by_their_formulas():
+    ends = LINEAR.ratio[-1], LINEAR.ratio[0]
+    karras = schedule.karras(LINEAR, 11)
+    np.testing.assert_allclose(np.diff(karras ** (1 / 7)), (ends[1] ** (1 / 7) - ends[0] ** (1 / 7)) / 10, rtol=1e-10)
+    even = schedule.uniform_lambda(LINEAR, 11)
+    np.testing.assert_allclose(np.diff(-np.log(even)), -np.log(ends[1] / ends[0]) / 10, rtol=1e-10)
+    beta = schedule.beta(LINEAR, 11)
+    from scipy.stats import beta as distribution
+
+    quantile = (beta - ends[1]) / (ends[0] - ends[1])
+    np.testing.assert_allclose(distribution.cdf(quantile, 0.6, 0.6), np.linspace(1, 0, 11), atol=1e-10)
+    for ratios in (karras, even, beta):
+        assert (ratios[0], ratios[-1]) == (pytest.approx(ends[0]), pytest.approx(ends[1]))
+        grid = schedule.sigma_grid(LINEAR, ratios)
+        np.testing.assert_allclose(grid.sigma[:-1] / grid.alpha[:-1], ratios, rtol=1e-12)
+        np.testing.assert_allclose(LINEAR.sigma(grid.t[:-1]), grid.sigma[:-1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: schedule.karras(LINEAR, 0), "steps must be at least 1, got 0"),
+        (
+            lambda: schedule.karras(LINEAR, 5, first=1.0, last=2.0),
+            "σ/α must fall from a finite first to a positive last",
+        ),
+        (
+            lambda: schedule.sigma_grid(LINEAR, [1.0, 2.0]),
+            r"ratios \(σ/α\) must be a list of positive numbers that fall",
+        ),
+        (lambda: schedule.sigma_grid(LINEAR, [1000.0, 2.0]), "λ must be within"),
+        (lambda: schedule.sigma_grid(LINEAR, []), "must be a list of positive numbers"),
+    ],
+)
+def test_sigmas_that_make_no_grid(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+def test_the_authors_times_are_fractions():
+    """PixArt's own DPM-Solver: 999 - 49.95 k, down to t = 0 with what noise is left there."""
+    t = schedule.timesteps(LINEAR, 20, whole=False)
+    np.testing.assert_allclose(t, 999 - 49.95 * np.arange(20), rtol=1e-14)
+    grid = schedule.grid(LINEAR, t, final="sigma_min")
+    assert grid.t[-1] == 0 and grid.sigma[-1] == LINEAR.sigma(0)
+
+
+@given(grids(finals=schedule.FINALS))
+def test_reversing_twice_is_the_same_grid(grid):
+    back = schedule.reverse(grid)
+    assert back.sigma[0] > 0 and np.all(np.diff(back.sigma) >= 0)
+    again = schedule.reverse(back)
+    for nodes, others in zip(grid[:3], again[:3], strict=True):
+        assert np.array_equal(nodes[: len(others) - 1], others[:-1])
+    assert (again.t[-1], again.sigma[-1]) == (0, grid.schedule.sigma(0.0))
+
+
+def test_a_grid_without_a_schedule_cannot_be_reversed_from_zero():
+    grid = schedule.grid(LINEAR, [5, 3])._replace(schedule=None)
+    with pytest.raises(ValueError, match="a grid that ends at σ = 0 needs its schedule to be reversed"):
+        schedule.reverse(grid)

@@ -1,27 +1,36 @@
-"""Solvers: diffusers' numbers, closed forms, orders of convergence, and a protocol that every solver keeps."""
+"""Solvers: a protocol and the properties that every one of them keeps, over all grids and schedules."""
 
 from __future__ import annotations
 
-import inspect
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import make_schedulers as golden
-from strategies import DETERMINISTIC, EVERY, STOCHASTIC, gaussian, grids, keys, latents, schedules, shapes
-from tolerances import RELATIVE, assert_close, relative_error
+from strategies import (
+    ADAPTIVE,
+    CONSISTENT,
+    DETERMINISTIC,
+    EVERY,
+    INTEGRATORS,
+    ROUGH,
+    STOCHASTIC,
+    gaussian,
+    grids,
+    keys,
+    latents,
+    one,
+    schedules,
+    shapes,
+)
+from tolerances import assert_close, relative_error
 
 from pixart_fn import guidance, rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
-from pixart_fn.types import Grid, SolverState, StepInfo
+from pixart_fn.types import SolverState, StepInfo
 
-GOLDENS = golden.load()
 KEY = rng.key(0)
-
-# diffusers' DDIM goes back by ⌊T/S⌋ whatever the next timestep is: with linspace it lands beside its own nodes.
-MISSES_ITS_NODES = ("ddim linspace",)
 
 
 def shrink(x: np.ndarray, t: float) -> np.ndarray:
@@ -29,106 +38,22 @@ def shrink(x: np.ndarray, t: float) -> np.ndarray:
     return 0.9 * x
 
 
-def ours(name: str, steps: int, run: dict[str, np.ndarray], dtype: type) -> list[StepInfo]:
-    """Our steps on a golden's model outputs."""
-    noise, make_grid, solver = solvers.from_config(golden.CASES[name])
-    if golden.eta_of(name):
-        solver = solvers.ddim(golden.eta_of(name))
-    grid = make_grid(steps)
-    assert grid.t[:-1].tolist() == run["timesteps"].tolist()
-    outputs = iter(run["outputs"].astype(dtype))
-    denoise = guidance.denoiser(lambda x, t: next(outputs), noise)
-    return list(iterate(rng.key(golden.SEED), denoise, solver, grid, run["x"][0].astype(dtype)))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", [name for name in golden.CASES if name not in MISSES_ITS_NODES])
-def test_every_step_is_that_of_diffusers(name, dtype):
-    stochastic = name.startswith("ddpm") or golden.eta_of(name)
-    # The noise is float32 in both; with it float64 runs share only what float32 holds.
-    tolerance = RELATIVE["float32" if stochastic else np.dtype(dtype).name]
-    for steps, run in GOLDENS[name].items():
-        infos = ours(name, steps, run, dtype)
-        assert all(info.x.dtype == dtype for info in infos)
-        for info, x in zip(infos, run["x"][1:], strict=True):
-            assert_close(info.x, x, tolerance)
-
-
-@pytest.mark.parametrize("name", MISSES_ITS_NODES)
-def test_where_diffusers_misses_its_nodes_the_closed_form_is_the_judge(name):
-    run = GOLDENS[name][20]
-    infos = ours(name, 20, run, np.float64)
-    noise = solvers.from_config(golden.CASES[name])[0]
-    x = run["x"][0]
-    for i, info in enumerate(infos):
-        t, eps = float(run["timesteps"][i]), run["outputs"][i].astype(np.float64)
-        x0 = (x - noise.sigma(t) * eps) / noise.alpha(t)
-        last = i == len(infos) - 1
-        following = 0.0 if last else float(run["timesteps"][i + 1])
-        x = x0 if last else noise.alpha(following) * x0 + noise.sigma(following) * eps
-        assert_close(info.x, x)
-    assert relative_error(infos[-1].x, run["x"][-1]) > 0.01
-
-
-@pytest.mark.reference
-@pytest.mark.parametrize("name", [name for name in golden.CASES if name not in MISSES_ITS_NODES])
-def test_diffusers_as_shipped(name):
-    """Its float32 tables have σ(0) off by 8e-5 and β = 0.999 by 6e-5: that is the difference that is left."""
-    pytest.importorskip("diffusers")
-    for steps in golden.STEPS:
-        run = golden.trajectory(name, steps, exact=False)
-        for info, x in zip(ours(name, steps, run, np.float32), run["x"][1:], strict=True):
-            assert_close(info.x, x, 2e-5)
-
-
-@pytest.mark.reference
-def test_goldens_are_what_the_script_makes():
-    pytest.importorskip("diffusers")
-    for name in golden.CASES:
-        for field, value in golden.trajectory(name, 5).items():
-            assert_close(GOLDENS[name][5][field], value, RELATIVE["float64"])
-
-
 # --- mathematics
 
 
-@given(st.data(), st.sampled_from(sorted(EVERY)), shapes, keys)
+@given(st.data(), st.sampled_from(sorted({*INTEGRATORS} - {*ROUGH})), shapes, keys)
 def test_exact_on_a_constant_denoiser(data, name, shape, key):
     """When x0 is known, every grid of every solver arrives at it; a deterministic one stays on the straight line."""
-    grid, c, x = data.draw(grids()), latents(1, shape), latents(2, shape)
-    infos = list(iterate(key, lambda x, t: c, EVERY[name](), grid, x))
-    assert np.array_equal(infos[-1].x, c)
-    if name in DETERMINISTIC:
+    shape = one(name, shape)
+    grid, c, x = data.draw(grids(finals=schedule.FINALS)), latents(1, shape), latents(2, shape)
+    infos = list(iterate(key, lambda x, t: c, INTEGRATORS[name](), grid, x))
+    # σ/α falls from up to 1e4, and what is said of the noise holds its rounding
+    if grid.sigma[-1] == 0:
+        assert_close(infos[-1].x, c, 1e-9)
+    if name not in STOCHASTIC:
         eps = (x - grid.alpha[0] * c) / grid.sigma[0]
         for i, info in enumerate(infos, start=1):
-            assert_close(info.x, grid.alpha[i] * c + grid.sigma[i] * eps)
-
-
-def order_of(name: str) -> float:
-    """The slope of log(error) over log(step) on the ODE of Gaussian data, whose solution is known."""
-    mean, std, ends = 0.3, 0.6, (-2.5, 2.5)
-
-    def moments(lam):
-        alpha = 1 / np.sqrt(1 + np.exp(-2 * lam))
-        return alpha, alpha * np.exp(-lam), alpha * mean, np.sqrt((alpha * std) ** 2 + (alpha * np.exp(-lam)) ** 2)
-
-    def denoise(x, t):
-        alpha, _, centre, spread = moments(-t)
-        return mean + alpha * std**2 / spread**2 * (x - centre)
-
-    x, errors, counts = np.array([1.7]), [], (20, 40, 80, 160)
-    for steps in counts:
-        lam = np.linspace(*ends, steps + 1)
-        alpha, sigma, centre, spread = moments(lam)
-        got = sample(KEY, denoise, DETERMINISTIC[name](), Grid(-lam, alpha, sigma), x)
-        errors.append(abs(got - (centre[-1] + spread[-1] / spread[0] * (x - centre[0])))[0])
-    return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-
-
-@pytest.mark.parametrize("name", sorted(DETERMINISTIC))
-def test_order_of_convergence(name):
-    declared = 1 if name in ("ddim", "dpmpp_2m order 1") else 2
-    assert abs(order_of(name) - declared) < 0.25
+            assert_close(info.x, grid.alpha[i] * c + grid.sigma[i] * eps, 1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(STOCHASTIC))
@@ -148,19 +73,8 @@ def test_ddim_with_full_noise_is_ddpm(data, shape, key):
     noise = data.draw(schedules())
     grid, x = data.draw(grids(noise=noise)), latents(0, shape)
     denoise = gaussian(0.3, 0.6, noise)
-    one, other = (sample(key, denoise, solver, grid, x) for solver in (solvers.ddim(1.0), solvers.ddpm()))
-    assert_close(one, other, 1e-9)  # 1 - α²/α² of neighbouring nodes loses digits, differently in the two formulas
-
-
-def test_second_order_pays():
-    """What the method is for: at 20 steps its error is a small part of DDIM's."""
-    noise = schedule.from_betas(schedule.linear())
-    denoise, x = gaussian(0.3, 0.6, noise), latents(0, (64,))
-    fine = schedule.grid(noise, schedule.timesteps(noise, 900))
-    coarse = schedule.grid(noise, schedule.timesteps(noise, 20))
-    exact = sample(KEY, denoise, solvers.dpmpp_2m(), fine, x)
-    first, second = (sample(KEY, denoise, s, coarse, x) for s in (solvers.ddim(), solvers.dpmpp_2m()))
-    assert relative_error(second, exact) < 0.3 * relative_error(first, exact)
+    first, second = (sample(key, denoise, solver, grid, x) for solver in (solvers.ddim(1.0), solvers.ddpm()))
+    assert_close(first, second, 1e-9)  # 1 - α²/α² of neighbouring nodes loses digits, differently in the two formulas
 
 
 # --- the protocol, over the table of all solvers
@@ -169,7 +83,7 @@ def test_second_order_pays():
 @given(st.data(), st.sampled_from(sorted(EVERY)), shapes, keys, st.sampled_from([np.float32, np.float64]))
 def test_protocol(data, name, shape, key, dtype):
     noise = data.draw(schedules())
-    grid = data.draw(grids(finals=schedule.FINALS, noise=noise))
+    grid, shape = data.draw(grids(finals=schedule.FINALS, noise=noise)), one(name, shape)
     x = latents(0, shape, dtype)
     kept = x.copy()
     times = []
@@ -198,35 +112,33 @@ def test_protocol(data, name, shape, key, dtype):
 @pytest.mark.parametrize("final", schedule.FINALS)
 def test_one_step(name, final):
     noise = schedule.from_betas(schedule.linear())
-    grid, x = schedule.grid(noise, [999], final=final), latents(0, (2, 4, 3, 3))
+    grid, x = schedule.grid(noise, [999], final=final), latents(0, one(name, (2, 4, 3, 3)))
     got = sample(KEY, shrink, EVERY[name](), grid, x)
     assert got.shape == x.shape and np.isfinite(got).all()
-    if final == "zero":
-        assert np.array_equal(got, shrink(x, 999.0))
+    if final == "zero" and name not in ADAPTIVE:  # which takes many
+        assert_close(got, shrink(x, 999.0), 1e-8 if name in CONSISTENT else 1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_a_solver_remembers_no_more_than_its_order_needs(name):
-    grid = schedule.grid(schedule.from_betas(schedule.linear()), [900, 700, 500, 300])
-    solver = EVERY[name]()
-    state = solver.init(latents(0, (1, 2)))
-    for i in range(3):
-        state, _ = solver.step(KEY, shrink, grid, i, state)
-    assert len(state.history) == (1 if name.startswith("dpmpp_2m") and "order 1" not in name else 0)
+    noise = schedule.from_betas(schedule.linear())
+    grid, solver = schedule.grid(noise, schedule.timesteps(noise, 20)), EVERY[name]()
+    sizes = [len(info.state.history) for info in iterate(KEY, shrink, solver, grid, latents(0, (1, 2)))]
+    assert max(sizes) <= 4 and sizes[-1] <= max(sizes[:6])
 
 
 @given(st.data(), st.sampled_from(sorted(EVERY)), shapes, keys)
 def test_a_step_is_pure(data, name, shape, key):
-    grid, x = data.draw(grids()), latents(0, shape)
+    grid, x = data.draw(grids()), latents(0, one(name, shape))
     solver = EVERY[name]()
     state = solver.init(x)
     for i in range(min(3, len(grid.t) - 1)):
-        (one, _), (two, _) = (solver.step(key, shrink, grid, i, state) for _ in range(2))
-        assert np.array_equal(one.x, two.x)
-        state = one
+        (first, _), (second, _) = (solver.step(key, shrink, grid, i, state) for _ in range(2))
+        assert np.array_equal(first.x, second.x)
+        state = first
 
 
-@given(st.data(), st.sampled_from(sorted(EVERY)), shapes, keys)
+@given(st.data(), st.sampled_from(sorted({*EVERY} - {*ADAPTIVE})), shapes, keys)
 def test_a_batch_is_its_samples_stacked(data, name, shape, key):
     noise = data.draw(schedules())
     grid, x = data.draw(grids(noise=noise)), latents(0, shape, np.float32)
@@ -237,7 +149,7 @@ def test_a_batch_is_its_samples_stacked(data, name, shape, key):
     assert np.array_equal(batch, singles)
 
 
-@given(st.data(), st.sampled_from(sorted(EVERY)), shapes, keys)
+@given(st.data(), st.sampled_from(sorted({*EVERY} - {*ADAPTIVE})), shapes, keys)
 def test_linear_in_x_for_a_linear_denoiser(data, name, shape, key):
     noise = data.draw(schedules())
     grid = data.draw(grids(noise=noise))
@@ -256,16 +168,16 @@ def test_linear_in_x_for_a_linear_denoiser(data, name, shape, key):
 @given(st.data(), st.sampled_from(sorted(DETERMINISTIC)), shapes, keys, keys)
 def test_deterministic_solvers_ignore_the_key(data, name, shape, key, other):
     grid, x = data.draw(grids()), latents(0, shape)
-    one, two = (sample(k, shrink, DETERMINISTIC[name](), grid, x) for k in (key, other))
-    assert np.array_equal(one, two)
+    first, second = (sample(k, shrink, DETERMINISTIC[name](), grid, x) for k in (key, other))
+    assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", sorted(STOCHASTIC))
 def test_stochastic_solvers_use_the_key(name):
     noise = schedule.from_betas(schedule.linear())
     grid, x = schedule.grid(noise, [900, 500, 100]), latents(0, (1, 2, 2, 2))
-    one, two = (sample(rng.key(k), shrink, STOCHASTIC[name](), grid, x) for k in (0, 1))
-    assert relative_error(one, two) > 1e-3
+    first, second = (sample(rng.key(k), shrink, STOCHASTIC[name](), grid, x) for k in (0, 1))
+    assert relative_error(first, second) > 1e-3
 
 
 # --- misuse
@@ -277,9 +189,20 @@ def test_stochastic_solvers_use_the_key(name):
         (lambda: solvers.ddim(eta=1.5), r"eta must be within \[0, 1\], got 1.5"),
         (lambda: solvers.ddim(eta=-0.1), r"eta must be within \[0, 1\]"),
         (lambda: solvers.ddim(eta=math.nan), r"eta must be within \[0, 1\]"),
-        (lambda: solvers.ddpm("learned_range"), "'fixed_small', 'fixed_large', got 'learned_range'"),
-        (lambda: solvers.dpmpp_2m(order=3), r"order \(solver_order\) must be 1 or 2, got 3; the nearest is 2"),
-        (lambda: solvers.dpmpp_2m(solver_type="bh2"), "solver_type must be one of 'midpoint', 'heun', got 'bh2'"),
+        (lambda: solvers.ddpm("learned"), "'fixed_large', 'learned_range', got 'learned'"),
+        (lambda: solvers.dpm_multistep(4), r"order \(solver_order\) must be 1, 2 or 3, got 4; the nearest is 3"),
+        (lambda: solvers.dpm_multistep(solver_type="bh2"), "solver_type must be one of 'midpoint', .*got 'bh2'"),
+        (lambda: solvers.dpm_multistep(algorithm="dpm"), "algorithm .* must be one of 'dpmsolver', .*got 'dpm'"),
+        (lambda: solvers.dpm_singlestep(algorithm="sde-dpmsolver"), "nearest is 'sde-dpmsolver"),
+        (lambda: solvers.unipc(0), r"must be 1, 2 or 3, got 0; the nearest is 1"),
+        (lambda: solvers.unipc(of="v"), "of .* must be one of 'x0', 'noise', got 'v'"),
+        (lambda: solvers.sa_solver(corrector_order=5), "corrector_order 1 … 4, got 2 and 5"),
+        (lambda: solvers.lms(5), "order must be 1 … 4, got 5; the nearest is 4"),
+        (lambda: solvers.heun(churn=-1), "churn must be at least 0, got -1"),
+        (lambda: solvers.kdpm2(2), r"eta must be within \[0, 1\], got 2"),
+        (lambda: solvers.dpmpp_sde(-1), r"eta must be within \[0, 1\], got -1"),
+        (lambda: solvers.dpm_adaptive(4), "order must be 2 or 3, got 4; the nearest is 3"),
+        (lambda: solvers.dpm_adaptive(rtol=0, atol=0), "rtol and atol must be at least 0"),
     ],
 )
 def test_options_out_of_range(call, sentence):
@@ -287,99 +210,59 @@ def test_options_out_of_range(call, sentence):
         call()
 
 
-# --- scheduler_config.json
-
-RELEASED = {
-    "_class_name": "DPMSolverMultistepScheduler",
-    "_diffusers_version": "0.22.0.dev0",
-    "algorithm_type": "dpmsolver++",
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "beta_start": 0.0001,
-    "dynamic_thresholding_ratio": 0.995,
-    "euler_at_final": False,
-    "lambda_min_clipped": -math.inf,
-    "lower_order_final": True,
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "sample_max_value": 1.0,
-    "solver_order": 2,
-    "solver_type": "midpoint",
-    "steps_offset": 0,
-    "thresholding": False,
-    "timestep_spacing": "linspace",
-    "trained_betas": None,
-    "use_karras_sigmas": False,
-    "use_lu_lambdas": False,
-    "variance_type": None,
-}
-"""Every field that the released checkpoints carry."""
+def test_adaptive_steps_are_those_of_one_picture():
+    grid = schedule.grid(schedule.from_betas(schedule.linear()), [999])
+    with pytest.raises(ValueError, match="dpm_adaptive draws one picture at a time, got 2"):
+        sample(KEY, shrink, solvers.dpm_adaptive(), grid, latents(0, (2, 3)))
 
 
-def test_the_released_config():
-    noise, make_grid, solver = solvers.from_config(RELEASED)
-    grid = make_grid(20)
-    assert noise.prediction == "epsilon" and noise.steps == 1000
-    assert grid.t.tolist() == [*range(999, 500, -50), *range(500, 0, -50), 0]
-    assert (grid.alpha[-1], grid.sigma[-1]) == (1, 0)
-    assert grid.alpha[0] == pytest.approx(4.0358e-5**0.5, rel=1e-4)  # √ᾱ(999) of DDPM's schedule
-    x = latents(0, (1, 4, 2, 2))
-    mine = sample(KEY, gaussian(0.3, 0.6, noise), solver, grid, x)
-    assert np.array_equal(mine, sample(KEY, gaussian(0.3, 0.6, noise), solvers.dpmpp_2m(), grid, x))
+@pytest.mark.parametrize("name", sorted({**STOCHASTIC, **CONSISTENT}))
+def test_noise_is_not_added_on_the_way_back(name):
+    grid = schedule.reverse(schedule.grid(schedule.from_betas(schedule.linear()), [700, 500, 300]))
+    with pytest.raises(ValueError, match="can't go back from clean to noisy"):
+        sample(KEY, shrink, EVERY[name](), grid, latents(0, (1, 3)))
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"_class_name": "DPMSolverSinglestepScheduler"}, "'DPMSolverSinglestepScheduler' .*nearest: DPMSolverMulti"),
-        ({"_class_name": "PNDMScheduler"}, "scheduler class 'PNDMScheduler' isn't supported"),
-        ({"_class_name": None}, "scheduler class None isn't supported"),
-        ({"use_karras_sigmas": True}, "use_karras_sigmas = True isn't supported"),
-        ({"use_exponential_sigmas": True}, "use_exponential_sigmas = True isn't supported"),
-        ({"use_beta_sigmas": True}, "use_beta_sigmas = True isn't supported"),
-        ({"use_lu_lambdas": True}, "use_lu_lambdas = True isn't supported"),
-        ({"use_flow_sigmas": True}, "use_flow_sigmas = True isn't supported"),
-        ({"use_dynamic_shifting": True}, "use_dynamic_shifting = True isn't supported"),
-        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr = True isn't supported"),
-        ({"thresholding": True}, "thresholding = True isn't supported"),
-        (
-            {"algorithm_type": "sde-dpmsolver++"},
-            r"algorithm_type = 'sde-dpmsolver\+\+' isn't supported .*'dpmsolver\+\+'",
-        ),
-        ({"solver_order": 3}, "solver_order.* must be 1 or 2, got 3"),
-        ({"solver_type": "logrho"}, "solver_type must be one of 'midpoint', 'heun', got 'logrho'"),
-        ({"variance_type": "fixed_small"}, "variance_type must be None, 'learned' or 'learned_range'"),
-        ({"prediction_type": "flow_prediction"}, "prediction.* must be one of .*got 'flow_prediction'"),
-        ({"beta_schedule": "sigmoid"}, "beta_schedule must be one of .*got 'sigmoid'"),
-        ({"timestep_spacing": "karras"}, "timestep_spacing must be one of .*got 'karras'"),
-        ({"final_sigmas_type": "one"}, "final_sigmas_type must be one of .*got 'one'"),
-        ({"solver_ordre": 2}, "unknown field 'solver_ordre' = 2 .*nearest: 'solver_order'"),
-        ({"_class_name": "DDIMScheduler", "clip_sample": True}, "clip_sample = True isn't supported"),
-        ({"_class_name": "DDPMScheduler", "variance_type": "learned_range"}, "variance_type.*got 'learned_range'"),
-        ({"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"}, "variance_type.*got 'fixed_large_log'"),
-    ],
-)
-def test_what_is_not_supported_is_named(changes, sentence):
-    base = RELEASED if "_class_name" not in changes else {"_class_name": None, "clip_sample": False}
-    with pytest.raises(ValueError, match=sentence):
-        solvers.from_config({**base, **changes})
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_between_the_nodes_lies_a_schedule(name):
+    """A grid without one serves the solvers that look at its nodes alone; the others say what is missing."""
+    grid = schedule.grid(schedule.from_betas(schedule.linear()), [900, 600, 300], final="sigma_min")
+    grid, x = grid._replace(schedule=None), latents(0, (1, 3))
+    if name.split()[0] in ("kdpm2", "kdpm2_ancestral", "dpmpp_sde", "dpm_adaptive") or name in (
+        "heun churn",
+        "pndm runge_kutta",
+    ):
+        with pytest.raises(ValueError, match="between nodes, so the grid needs its schedule"):
+            sample(KEY, shrink, EVERY[name](), grid, x)
+    else:
+        assert np.isfinite(sample(KEY, shrink, EVERY[name](), grid, x)).all()
 
 
-def test_an_absent_option_has_the_default_of_diffusers():
-    """DDIM and DDPM clip to [-1, 1] unless they are told not to, which ruins latents."""
-    for name in ("DDIMScheduler", "DDPMScheduler"):
-        with pytest.raises(ValueError, match="clip_sample = True isn't supported"):
-            solvers.from_config({"_class_name": name})
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_from_pure_noise(name):
+    """α = 0 at the first node: what works in x0 starts there, the others say that they can't."""
+    noise = schedule.zero_terminal_snr(schedule.from_betas(schedule.linear(), "v_prediction"))
+    grid, x = schedule.grid(noise, schedule.timesteps(noise, 8, "trailing")), latents(0, (1, 3))
+    try:
+        assert np.isfinite(sample(KEY, shrink, EVERY[name](), grid, x)).all()
+    except ValueError as error:
+        assert "can't start" in str(error) and name not in ("ddim", "ddpm", "dpmpp_2m", "dpmpp_3m", "unipc", "lcm")
 
 
-@pytest.mark.reference
-def test_every_option_of_diffusers_is_known():
-    diffusers = pytest.importorskip("diffusers")
-    for name in ("DPMSolverMultistepScheduler", "DDIMScheduler", "DDPMScheduler"):
-        options = {key: field.default for key, field in inspect.signature(getattr(diffusers, name)).parameters.items()}
-        if "clip_sample" in options:
-            options["clip_sample"] = False
-        solvers.from_config({"_class_name": name, **options})
+def test_learned_range_lies_between_the_fixed_variances():
+    """v = -1 is the posterior's variance, v = 1 is β; the rest is DDPM's step."""
+    noise = schedule.from_betas(schedule.linear())
+    grid, x = schedule.grid(noise, [900, 600, 300, 0]), latents(0, (2, 3, 2, 2))
+    for v, fixed in ((-1.0, "fixed_small"), (1.0, "fixed_large")):
+
+        def model(x, t, v=v):
+            return np.concatenate([0.1 * x, np.full_like(x, v)], 1)
+
+        denoise = guidance.denoiser(model, noise, learned_variance=True)
+        learned = sample(KEY, denoise, solvers.ddpm("learned_range"), grid, x)
+        assert_close(learned, sample(KEY, guidance.denoiser(model, noise), solvers.ddpm(fixed), grid, x), 1e-6)
+    with pytest.raises(ValueError, match="needs a denoiser with the variance after x0, 6 channels, got 3"):
+        sample(KEY, shrink, solvers.ddpm("learned_range"), grid, x)
 
 
 # --- MindSpore
@@ -392,7 +275,9 @@ def test_tensors_take_the_same_steps():
     grid = schedule.grid(noise, schedule.timesteps(noise, 3))
     denoise, x = gaussian(0.3, 0.6, noise), latents(0, (2, 4, 2, 2), np.float32)
     key = rng.split(KEY, 2)
-    for solver in EVERY.values():
+    for name, solver in EVERY.items():
+        if name in ADAPTIVE:
+            continue
 
         def run(x, solver=solver):
             return sample(key, denoise, solver(), grid, x)
@@ -402,4 +287,6 @@ def test_tensors_take_the_same_steps():
         assert_close(got.asnumpy(), run(x))
         gradient = ms.grad(lambda x, run=run: run(x).sum())(ms.Tensor(x)).asnumpy()
         slope = (run(np.ones((2, 1))) - run(np.zeros((2, 1))))[0, 0]  # x ↦ slope · x + …, the same for every number
-        assert_close(gradient, np.full_like(x, slope), 1e-5)
+        # What works in the noise multiplies it by σ/α: from σ = 1 in three steps float32 keeps three digits.
+        in_noise = "noise" in name or name.split()[0] in ("kdpm2", "kdpm2_ancestral", "pndm", "lms", "dpm_2m", "deis")
+        assert_close(gradient, np.full_like(x, slope), 1e-3 if in_noise else 1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..types import Grid, Solver
-from .linear import Row, multistep
+from .linear import Row, forward_only, multistep, span
 
 
 def ddim(eta: float = 0.0) -> Solver:
@@ -25,8 +25,10 @@ def ddim(eta: float = 0.0) -> Solver:
         raise ValueError(f"eta must be within [0, 1], got {eta!r}")
 
     def row(grid: Grid, i: int, known: int) -> Row:
-        (alpha, alpha_next), (sigma, sigma_next) = grid.alpha[i : i + 2], grid.sigma[i : i + 2]
-        fresh = eta * math.sqrt(1 - (alpha / alpha_next) ** 2) / sigma  # s / σ_{i+1}; rounds over 1 at η = 1
+        alpha, sigma, alpha_next, sigma_next = span(grid, i)
+        if eta:
+            forward_only(grid, i)
+        fresh = eta * math.sqrt(max(0.0, 1 - (alpha / alpha_next) ** 2)) / sigma  # s / σ_{i+1}; rounds over 1 at η = 1
         a = sigma_next / sigma * math.sqrt(max(0.0, 1 - fresh**2))
         return Row(a, (alpha_next - a * alpha,), sigma_next * fresh)
 

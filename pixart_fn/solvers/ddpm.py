@@ -1,14 +1,17 @@
-"""DDPM (arXiv:2006.11239): ancestral sampling."""
+"""DDPM (arXiv:2006.11239): ancestral sampling, with a fixed variance or the one that the model learned."""
 
 from __future__ import annotations
 
 import math
 
-from ..schedule import check_option
-from ..types import Grid, Solver
-from .linear import Row, multistep
+import numpy as np
 
-VARIANCES = ("fixed_small", "fixed_large")
+from .. import rng
+from ..schedule import check_option
+from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
+from .linear import Row, combine, forward_only, multistep, report, span
+
+VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 
 
 def ddpm(variance: str = "fixed_small") -> Solver:
@@ -17,17 +20,48 @@ def ddpm(variance: str = "fixed_small") -> Solver:
     With β = 1 - α_i²/α_{i+1}²: x_{i+1} = (α_i σ_{i+1}² x_i/α_{i+1} + α_{i+1} β x0)/σ_i² + s ε.
 
     Args:
-        variance: s² is the posterior's β σ_{i+1}²/σ_i² ("fixed_small") or β ("fixed_large"); 0 at σ_{i+1} = 0.
+        variance: s² is the posterior's β σ_{i+1}²/σ_i² ("fixed_small"), β ("fixed_large"), or between the two in the
+            logarithm, where the model's last C channels, -1 … 1, say ("learned_range": IDDPM, arXiv:2102.09672, eq. 15,
+            the sampler that PixArt-α was trained for); 0 at σ_{i+1} = 0.
     Raises:
         ValueError: variance is not one of these.
     """
     check_option("variance (variance_type)", variance, VARIANCES)
 
     def row(grid: Grid, i: int, known: int) -> Row:
-        (alpha, alpha_next), (sigma, sigma_next) = grid.alpha[i : i + 2], grid.sigma[i : i + 2]
-        beta = 1 - (alpha / alpha_next) ** 2
-        a = alpha / alpha_next * (sigma_next / sigma) ** 2
-        s = math.sqrt(beta) * (sigma_next / sigma if variance == "fixed_small" else 1.0)
-        return Row(a, (alpha_next - a * alpha,), s if sigma_next else 0.0)
+        a, b, beta, small = _posterior(grid, i)
+        s = math.sqrt(small if variance == "fixed_small" else beta)
+        return Row(a, (b,), s if grid.sigma[i + 1] else 0.0)
 
-    return multistep(1, row)
+    return Solver(SolverState, _learned_step, True) if variance == "learned_range" else multistep(1, row)
+
+
+def _posterior(grid: Grid, i: int) -> tuple[float, float, float, float]:
+    """Weights of x and of x0 in the posterior's mean, β, and the posterior's variance."""
+    forward_only(grid, i)
+    alpha, sigma, alpha_next, sigma_next = span(grid, i)
+    beta = max(0.0, 1 - (alpha / alpha_next) ** 2)
+    a = alpha / alpha_next * (sigma_next / sigma) ** 2
+    return a, alpha_next - a * alpha, beta, beta * (sigma_next / sigma) ** 2
+
+
+def _learned_step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+    C = state.x.shape[1]
+    said = denoise(state.x, float(grid.t[i]))
+    if said.shape[1] != 2 * C:
+        raise ValueError(
+            f"ddpm('learned_range') needs a denoiser with the variance after x0, {2 * C} channels, "
+            f"got {said.shape[1]}; "
+            "guidance.denoiser(…, learned_variance=True) makes it of a model that predicts one"
+        )
+    x0, fraction = said[:, :C], (said[:, C:] + 1.0) * 0.5
+    a, b, beta, small = _posterior(grid, i)
+    x = combine(Row(a, (b,)), state.x, (x0,), key, i)
+    if grid.sigma[i + 1] and beta:
+        low, high = math.log(max(small, 1e-20)), math.log(beta)
+        x = x + _exp(0.5 * (low + (high - low) * fraction)) * rng.normal_like(rng.fold_in(key, i), x)
+    return SolverState(x), report(grid, i, x, x0)
+
+
+def _exp(x: Array) -> Array:
+    return np.exp(x) if isinstance(x, np.ndarray) else x.exp()

@@ -1,8 +1,9 @@
-"""The step that most solvers share: the next x is linear in x, in the x0 predicted so far, and in fresh noise.
+"""The steps that most solvers share: the next x is linear in x, in what the model said so far, and in fresh noise.
 
-    x_{i+1} = a · x_i + Σ_j b_j · x0_{i-j} + s · ε_i
+    x_{i+1} = a · x_i + Σ_j b_j · m_{i-j} + s · ε_i
 
-A solver is then a table: a function from (grid, i, how many x0 are known) to the row (a, b, s).
+with m the predicted x0, or the predicted noise. A solver is then a table: a function from (grid, i, how many m are
+known) to the row (a, b, s).
 """
 
 from __future__ import annotations
@@ -10,41 +11,133 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from .. import rng
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 
 
 class Row(NamedTuple):
-    """Coefficients of one step, float64: of x, of each x0 from the newest back, of the noise."""
+    """Coefficients of one step, float64: of x, of each m from the newest back, of the noise."""
 
     a: float
     b: tuple[float, ...]
     s: float = 0.0
 
 
-def multistep(order: int, row: Callable[[Grid, int, int], Row]) -> Solver:
+Table = Callable[[Grid, int, int], Row]
+"""(grid, i, known) → the row from node i to i + 1; b has at most `known` entries, and known is 1 at the first step."""
+
+
+def combine(row: Row, x: Array, known: tuple[Array, ...], key: Key, i: int) -> Array:
+    """Apply a row; the noise of step i is that of `fold_in(key, i)`."""
+    a, b, s = row
+    # float(): a NumPy float64 scalar would lift float32 arrays, and turn Tensors into arrays.
+    x = float(a) * x
+    for weight, value in zip(b, known, strict=False):
+        x = x + float(weight) * value
+    if s:
+        x = x + float(s) * rng.normal_like(rng.fold_in(key, i), x)
+    return x
+
+
+def noise(x: Array, x0: Array, alpha: float, sigma: float) -> Array:
+    """ε of x = α x0 + σ ε."""
+    if alpha == 0:
+        raise ValueError(
+            "a solver of the predicted noise can't start at α = 0, where x holds nothing else; dpmpp_2m can"
+        )
+    if sigma == 0:
+        raise ValueError("there is no noise to predict at σ = 0; schedule.reverse makes grids that start above it")
+    return (x - float(alpha) * x0) / float(sigma)
+
+
+def report(grid: Grid, i: int, x: Array, x0: Array, evaluations: int = 1) -> StepInfo:
+    """What step i saw."""
+    return StepInfo(x, x0, float(grid.t[i]), float(grid.alpha[i]), float(grid.sigma[i]), evaluations)
+
+
+def multistep(order: int, row: Table, of: str = "x0") -> Solver:
     """Make a solver from its table.
 
     Args:
-        order: how many x0 a row may use; the solver remembers order - 1 of them.
-        row: (grid, i, known) → Row with at most `known` entries in b; known is 1 at the first step of a run.
+        order: how many m a row may use; the solver remembers order - 1 of them.
+        row: the table.
+        of: what m is, "x0" or "noise".
     """
 
-    def init(x: Array) -> SolverState:
-        return SolverState(x)
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+        x0 = denoise(state.x, float(grid.t[i]))
+        known = (_said(of, state.x, x0, grid, i), *state.history)
+        x = combine(row(grid, i, len(known)), state.x, known, key, i)
+        return SolverState(x, known[: order - 1]), report(grid, i, x, x0)
+
+    return Solver(SolverState, step)
+
+
+def singlestep(order_at: Callable[[Grid, int], int], row: Callable[[Grid, int, int], Row], of: str = "x0") -> Solver:
+    """Make a solver whose steps restart from the first node of their group, as Runge-Kutta's stages do.
+
+    Args:
+        order_at: (grid, i) → 1 where node i starts a group, 2 and 3 at the nodes after it.
+        row: (grid, i, order) → the row from node i - order + 1 to i + 1, of that node's x.
+        of: what m is, "x0" or "noise".
+    """
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
-        t = float(grid.t[i])
-        x0 = denoise(state.x, t)
-        known = (x0, *state.history)
-        a, b, s = row(grid, i, len(known))
-        # float(): a NumPy float64 scalar would lift float32 arrays, and turn Tensors into arrays.
-        x = float(a) * state.x
-        for weight, value in zip(b, known, strict=False):
-            x = x + float(weight) * value
-        if s:
-            x = x + float(s) * rng.normal_like(rng.fold_in(key, i), x)
-        info = StepInfo(x, x0, t, float(grid.alpha[i]), float(grid.sigma[i]), evaluations=1)
-        return SolverState(x, known[: order - 1]), info
+        x0 = denoise(state.x, float(grid.t[i]))
+        said, history = _said(of, state.x, x0, grid, i), state.history
+        order = min(order_at(grid, i), max(1, len(history)))
+        start, *stages = history if order > 1 else (state.x,)
+        known = (said, *stages)
+        x = combine(row(grid, i, order), start, known, key, i)
+        return SolverState(x, (start, *known)), report(grid, i, x, x0)
 
-    return Solver(init, step)
+    return Solver(SolverState, step)
+
+
+def predictor_corrector(
+    predict: Table, correct: Callable[[Grid, int, int], Row | None], order: int, of: str = "x0"
+) -> Solver:
+    """Make a solver that corrects each x with what the model says there, before it predicts the next: one evaluation.
+
+    Args:
+        predict: the table from node i to i + 1.
+        correct: (grid, i, past) → the row from node i - 1 to i, whose b starts with the m at node i and goes on with
+            `past` earlier ones; None leaves x as predicted.
+        order: how many m from before node i a row may use.
+        of: what m is, "x0" or "noise".
+    """
+
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+        x, (last, *past) = state.x, state.history or (None,)
+        x0 = denoise(x, float(grid.t[i]))
+        known = (_said(of, x, x0, grid, i), *past)
+        row = correct(grid, i, len(past)) if past else None
+        if row is not None:
+            x = combine(row, last, known, key, i - 1)  # with the noise of the step that led here
+        following = combine(predict(grid, i, len(known)), x, known, key, i)
+        return SolverState(following, (x, *known[:order])), report(grid, i, following, x0)
+
+    return Solver(SolverState, step)
+
+
+def forward_only(grid: Grid, i: int) -> None:
+    """Raise where a step that adds noise would go from clean to noisy."""
+    if grid.alpha[i] > grid.alpha[i + 1]:
+        raise ValueError("a solver that adds noise can't go back from clean to noisy; ddim() and dpmpp_2m() can")
+
+
+def span(grid: Grid, i: int) -> tuple[float, float, float, float]:
+    """(α_i, σ_i, α_{i+1}, σ_{i+1})."""
+    return float(grid.alpha[i]), float(grid.sigma[i]), float(grid.alpha[i + 1]), float(grid.sigma[i + 1])
+
+
+def lam(grid: Grid) -> np.ndarray:
+    """λ at every node, ∞ at σ = 0 and -∞ at α = 0."""
+    with np.errstate(divide="ignore"):
+        return np.log(grid.alpha) - np.log(grid.sigma)
+
+
+def _said(of: str, x: Array, x0: Array, grid: Grid, i: int) -> Array:
+    return x0 if of == "x0" else noise(x, x0, grid.alpha[i], grid.sigma[i])

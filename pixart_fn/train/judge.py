@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from .. import rng
 from . import captions, data, shapes
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
@@ -301,7 +302,7 @@ def grid(images: np.ndarray, titles: Sequence[str], columns: int = 10) -> Image.
 
 def generated(params, prompts: Sequence[str], seed: int, chunk: int = 10, **options) -> np.ndarray:
     """Pictures of a model for prompts, with keys that depend on the seed and the place in the list alone: uint8."""
-    from .. import generate, rng  # the model is not needed to judge real glyphs
+    from ..pipeline import generate  # the model is not needed to judge real glyphs
 
     keys = rng.split(rng.key(seed), len(prompts))
     pictures = []

@@ -14,13 +14,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from . import guidance, jit, rng, sizes, solvers, t5, transformer, vae
-from . import sample as sample_
 from . import tokenizer as tokenizer_
 from .checkpoint import Params
+from .sample import iterate
+from .schedule import Schedule, check_option
 from .types import Array, Denoiser, Grid, Key, Solver, Text
 
 TEXT_LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 OUTPUTS = ("pil", "numpy", "latents")
+COMPATS = ("diffusers", "original")
 
 
 def generate(
@@ -30,16 +32,18 @@ def generate(
     *,
     negative_prompt: str | Sequence[str] = "",
     steps: int = 20,
-    guidance_scale: float | Sequence[float] = 4.5,
+    guidance_scale: guidance.Scale = 4.5,
     height: int | None = None,
     width: int | None = None,
     solver: Solver | None = None,
+    grid: Grid | None = None,
     images_per_prompt: int = 1,
     output: str = "pil",
     latents: Array | None = None,
     clean: bool = True,
     binning: bool = True,
     progress: bool = True,
+    **guide: Any,
 ) -> Any:
     """Draw pictures of what the prompts say.
 
@@ -50,9 +54,11 @@ def generate(
             i of a batch is the picture that `split(key, B)[i]` gives alone.
         negative_prompt: what to steer away from, one for all or one a prompt.
         steps: of the solver, at least 1.
-        guidance_scale: w of classifier-free guidance, a number or one a picture; 1 evaluates no negative prompt.
+        guidance_scale: w of classifier-free guidance, a number, one a picture, or a function of t that gives either; 1
+            evaluates no negative prompt.
         height, width: in pixels, multiples of the patch; None takes the model's own size.
         solver: None takes the checkpoint's scheduler.
+        grid: nodes to visit instead of `steps` of the checkpoint's spacing, from `schedule.grid` or `sigma_grid`.
         images_per_prompt: pictures of each prompt, in a row.
         output: "pil", "numpy" (float32 (B, H, W, 3) in [0, 1]) or "latents" (Tensor (B, C, h, w)).
         latents: noise to start from, float32 (B, C, h, w), instead of the key's.
@@ -60,6 +66,7 @@ def generate(
         binning: whether a released model draws at the nearest size that it was trained at, which is then resized and
             cropped to the one asked for; a model without such a table draws any size directly.
         progress: whether to show a bar.
+        **guide: interval, rescale, pag_scale, pag_layers and compat of `text_denoiser`.
     Returns: one PIL picture for one prompt and picture, a list of them otherwise; an array or Tensor for the others.
     Raises:
         ValueError, TypeError: an argument isn't as above; the sentence says what is valid.
@@ -81,11 +88,11 @@ def generate(
     text = repeat(encode_prompt(params, prompts, clean=clean), n)
     negative = None
     if not _is_one(guidance_scale):
-        negative = encode_prompt(params, negatives, clean=clean)
+        negative = encode_prompt(params, negatives, clean=clean, tokens=_tokens(text, guide))
         negative = repeat(negative, n if len(negatives) == len(prompts) else len(prompts) * n)
     z = sample_latents(
         params, text, key, negative=negative, steps=steps, guidance_scale=guidance_scale, height=height, width=width,
-        solver=solver, latents=latents, progress=progress,
+        solver=solver, grid=grid, latents=latents, progress=progress, **guide,
     )  # fmt: skip
     if output == "latents":
         return z
@@ -98,7 +105,7 @@ def generate(
     return pictures[0] if isinstance(prompt, str) and n == 1 else pictures
 
 
-def encode_prompt(params: Params, prompts: str | Sequence[str], *, clean: bool = False) -> Text:
+def encode_prompt(params: Params, prompts: str | Sequence[str], *, clean: bool = False, tokens: int = 1) -> Text:
     """Text states of prompts, as short as the longest of them allows.
 
     Padding changes nothing (T5 and the transformer mask it), so L is cut to the next of 16, 32, 64 … rather than
@@ -106,6 +113,7 @@ def encode_prompt(params: Params, prompts: str | Sequence[str], *, clean: bool =
 
     Args:
         prompts: one or several. clean: whether to clean them as `generate` does.
+        tokens: encode at least so many, padding included.
     Returns: Text(states (B, L, C) float32, mask (B, L) int32).
     """
     config = params.config.text_encoder
@@ -114,7 +122,7 @@ def encode_prompt(params: Params, prompts: str | Sequence[str], *, clean: bool =
     prompts = [tokenizer_.clean(p) if clean else p for p in _prompts("prompt", prompts)]
     length = TEXT_LENGTHS[params.config.pipeline]
     ids, mask = tokenizer_.encode(params.tokenizer, prompts, length)
-    L = _bucket(int(mask.sum(1).max()), length)
+    L = _bucket(max(int(mask.sum(1).max()), tokens), length)
     ids, mask = Tensor.from_numpy(ids[:, :L].copy()), Tensor.from_numpy(mask[:, :L].copy())
     return Text(t5.encode(params.text_encoder, config, ids, mask), mask)
 
@@ -126,13 +134,14 @@ def sample_latents(
     *,
     negative: Text | None = None,
     steps: int = 20,
-    guidance_scale: float | Sequence[float] = 4.5,
+    guidance_scale: guidance.Scale = 4.5,
     height: int | None = None,
     width: int | None = None,
     solver: Solver | None = None,
     grid: Grid | None = None,
     latents: Array | None = None,
     progress: bool = False,
+    **guide: Any,
 ) -> Tensor:
     """Latents of encoded prompts, one a row of `text`.
 
@@ -141,19 +150,24 @@ def sample_latents(
         key, steps, guidance_scale, height, width, solver, latents: as in `generate`, without binning.
         grid: nodes to visit instead of `steps` of the checkpoint's spacing.
         progress: whether to show a bar.
+        **guide: interval, rescale, pag_scale, pag_layers and compat of `text_denoiser`.
     Returns: scaled latents, float32 (B, C, h, w).
     """
     B = len(text.mask)
     height, width = _size(params, height, width)
     schedule, make_grid, own_solver = solvers.from_config(params.config.scheduler)
     grid = make_grid(_count("steps", steps)) if grid is None else grid
+    solver = own_solver if solver is None else solver
     if negative is None and not _is_one(guidance_scale):
-        negative = encode_prompt(params, "")
-    denoise = text_denoiser(params, text, negative, guidance_scale, height, width, schedule)
+        negative = encode_prompt(params, "", tokens=_tokens(text, guide))
+    denoise = text_denoiser(
+        params, text, negative, guidance_scale, height, width, schedule,
+        learned_variance=solver.learned_variance, **guide,
+    )  # fmt: skip
     keys = image_keys(key, B)
     shape = (B, params.config.transformer.in_channels, *_latent_size(params, height, width))
     x = Tensor.from_numpy(rng.normal(keys, shape)) if latents is None else _check_latents(latents, shape)
-    run: Iterable = sample_.iterate(keys, denoise, solver or own_solver, grid, x)
+    run: Iterable = iterate(keys, denoise, solver, grid, x)
     for info in tqdm(run, total=len(grid.t) - 1, unit="step", disable=not progress):
         x = info.x
     return x
@@ -163,49 +177,77 @@ def text_denoiser(
     params: Params,
     text: Text,
     negative: Text | None = None,
-    guidance_scale: float | Sequence[float] = 4.5,
+    guidance_scale: guidance.Scale = 4.5,
     height: int | None = None,
     width: int | None = None,
-    schedule=None,
+    schedule: Schedule | None = None,
+    *,
+    interval: tuple[float, float] | None = None,
+    rescale: float = 0.0,
+    pag_scale: guidance.Scale = 0.0,
+    pag_layers: Sequence[int] | None = None,
+    compat: str = "diffusers",
+    learned_variance: bool = False,
 ) -> Denoiser:
     """What a solver asks: (x_t (B, C, h, w), t) → x0, guided by text; both branches are evaluated in one batch.
 
     Args:
         text: B rows. negative: B rows, or one for all; None where guidance_scale is 1.
+        guidance_scale: w, a number, one a picture, or a function of t that gives either.
         height, width: what micro-conditions say, in pixels; models without them don't look at it.
         schedule: of the noise; None takes the checkpoint's.
+        interval: (low, high) in training-time units: guide where low ≤ t ≤ high, and evaluate the prompt alone
+            elsewhere.
+        rescale: φ of `guidance.classifier_free`, in what the model predicts.
+        pag_scale: of perturbed-attention guidance, which evaluates a third branch; 0 is none.
+        pag_layers: the blocks that are perturbed; None takes the middle one.
+        compat: "original" guides three of the four channels, as PixArt-α's own DDPM sampler does, and reads the
+            negative text under the prompt's mask, for which it must hold as many tokens (`encode_prompt(…, tokens=L)`).
+        learned_variance: whether to leave the model's variance after x0, for `solvers.ddpm("learned_range")`.
     """
     schedule = schedule or solvers.from_config(params.config.scheduler)[0]
+    check_option("compat", compat, COMPATS)
     height, width = _size(params, height, width)
-    B = len(text.mask)
-    guided = not _is_one(guidance_scale)
-    if guided:
-        if negative is None:
-            raise ValueError(
-                f"guidance_scale {guidance_scale} needs a negative text; encode_prompt(params, '') makes one"
-            )
-        if len(negative.mask) not in (1, B):
-            raise ValueError(f"negative must have one row or {B}, as text has, got {len(negative.mask)}")
-        text = _stack(text, repeat(negative, B) if len(negative.mask) == 1 else negative)
-    rows = len(text.mask)
-    conditions = {}
-    if params.config.transformer.conditions:
-        size = np.array([[height, width]] * rows, np.float32)
-        conditions = {"resolution": Tensor(size), "aspect_ratio": Tensor(size[:, :1] / size[:, 1:])}
+    B, conditions = len(text.mask), _conditions(params, height, width)
 
-    def model(x, t):
-        t = Tensor.from_numpy(np.full(rows, t, np.float32))
-        return transformer.apply(params.transformer, params.config.transformer, x, t, *text, **conditions)
+    def single(text: Text, perturbed: Sequence[int] = ()) -> Denoiser:
+        def model(x, t):
+            rows = len(x)
+            t = Tensor.from_numpy(np.full(rows, t, np.float32))
+            sizes = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
+            tree, config = params.transformer, params.config.transformer
+            return transformer.apply(tree, config, x, t, *text, **sizes, perturbed=perturbed)
 
-    single = guidance.denoiser(model, schedule)
-    if not guided:
-        return single
+        return guidance.denoiser(model, schedule, learned_variance=learned_variance)
 
-    def pair(x, t):
-        x0 = single(ops.cat((x, x), 0), t)
-        return x0[:B], x0[B:]
+    alone, worse = single(text), None
+    if callable(pag_scale) or np.any(pag_scale):
+        layers = (params.config.transformer.num_layers // 2,) if pag_layers is None else tuple(pag_layers)
+        worse = single(text, layers)
+    if _is_one(guidance_scale):
 
-    return guidance.classifier_free(pair, guidance_scale)
+        def pair(x, t):
+            return (alone(x, t),) * 2
+    else:
+        together = single(_stack(text, _negative(text, negative, guidance_scale, compat)))
+
+        def pair(x, t):
+            x0 = together(ops.cat((x, x), 0), t)
+            return x0[:B], x0[B:]
+
+    def guided(x, t):
+        branches = pair(x, t)
+        channels = 3 if compat == "original" else None
+        guide = guidance.classifier_free(
+            lambda *_: branches, guidance_scale, rescale=rescale, schedule=schedule, channels=channels
+        )
+        if worse is not None:
+            guide = guidance.perturbed(guide, lambda x, t: (branches[0], worse(x, t)), pag_scale)
+        return guide(x, t)
+
+    if _is_one(guidance_scale) and worse is None:
+        return alone
+    return guided if interval is None else guidance.interval(guided, alone, *interval)
 
 
 def decode_latents(params: Params, latents: Tensor) -> Tensor:
@@ -238,6 +280,37 @@ def image_keys(key: Key, n: int) -> Key:
 def repeat(text: Text, n: int) -> Text:
     """Each row n times in a row."""
     return text if n == 1 else Text(*(ops.repeat_interleave(part, n, 0) for part in text))
+
+
+def _negative(text: Text, negative: Text | None, scale: guidance.Scale, compat: str) -> Text:
+    """One row of negative text for each row of text."""
+    B, L = text.mask.shape
+    if negative is None:
+        raise ValueError(f"guidance_scale {scale} needs a negative text; encode_prompt(params, '') makes one")
+    if len(negative.mask) not in (1, B):
+        raise ValueError(f"negative must have one row or {B}, as text has, got {len(negative.mask)}")
+    negative = repeat(negative, B) if len(negative.mask) == 1 else negative
+    if compat != "original":
+        return negative
+    if negative.mask.shape[1] < L:
+        raise ValueError(
+            f"compat='original' reads the negative text under the prompt's mask, so it needs {L} tokens, "
+            f"got {negative.mask.shape[1]}; encode_prompt(params, '', tokens={L}) gives them"
+        )
+    return Text(negative.states[:, :L], text.mask)
+
+
+def _tokens(text: Text, guide: dict[str, Any]) -> int:
+    """How many tokens the negative text must hold."""
+    return text.mask.shape[1] if guide.get("compat") == "original" else 1
+
+
+def _conditions(params: Params, height: int, width: int) -> dict[str, np.ndarray]:
+    """One row of micro-conditions, where the model has them."""
+    if not params.config.transformer.conditions:
+        return {}
+    size = np.array([[height, width]], np.float32)
+    return {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
 
 
 def _stack(first: Text, second: Text) -> Text:
@@ -275,7 +348,9 @@ def _count(name: str, n: int) -> int:
     return int(n)
 
 
-def _is_one(scale: float | Sequence[float]) -> bool:
+def _is_one(scale: guidance.Scale) -> bool:
+    if callable(scale):
+        return False
     w = np.asarray(scale.asnumpy() if isinstance(scale, Tensor) else scale, float)
     if not np.isfinite(w).all():
         raise ValueError(f"guidance_scale must be finite, got {w}")

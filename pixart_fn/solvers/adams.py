@@ -1,0 +1,106 @@
+"""Adams methods in the predicted noise: LMS over ρ = σ/α, and PNDM's over the number of the step."""
+
+from __future__ import annotations
+
+from ..types import Denoiser, Grid, Key, Solver, SolverState, StepInfo
+from .exponential import weights
+from .linear import Row, multistep, noise, report, span
+
+BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+"""Weights of the newest value and those before it, by order, where steps are equal."""
+
+
+def lms(order: int = 4) -> Solver:
+    """Linear multistep: the polynomial through the last noises, integrated over ρ (k-diffusion's LMS).
+
+    x/α moves by ∫ ε dρ from node to node, whatever their distances.
+
+    Args:
+        order: 1 to 4.
+    Raises:
+        ValueError: order is not one of these.
+    """
+    if order not in (1, 2, 3, 4):
+        raise ValueError(f"order must be 1 … 4, got {order!r}; the nearest is {1 if order == 0 else 4}")
+
+    def row(grid: Grid, i: int, known: int) -> Row:
+        alpha_next = grid.alpha[i + 1]
+        rho = grid.sigma[i - known + 1 : i + 2] / grid.alpha[i - known + 1 : i + 2]
+        step = rho[-1] - rho[-2]
+        b = alpha_next * weights(step, 0.0, rho[-2::-1] - rho[-2]) if step else [0.0]
+        return Row(alpha_next / grid.alpha[i], tuple(b))
+
+    return multistep(order, row, "noise")
+
+
+def pndm(runge_kutta: bool = False) -> Solver:
+    """PNDM (arXiv:2202.09778): DDIM's step along the noise that an Adams-Bashforth formula extrapolates.
+
+    The formula takes the steps for equal, which keeps it at second order. The first steps are either one with two
+    evaluations and then lower orders, as Stable Diffusion has it (PLMS), or the paper's Runge-Kutta, three of four.
+
+    Args:
+        runge_kutta: which of these; False is `skip_prk_steps` in diffusers. It looks between nodes at the middle t.
+    """
+
+    def row(grid: Grid, i: int, known: int) -> Row:
+        a, b = _ddim(*span(grid, i))
+        return Row(a, tuple(b * w for w in BASHFORTH[known - 1]))
+
+    adams = multistep(4, row, "noise")
+
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+        last = i == len(grid.t) - 2
+        if runge_kutta and len(state.history) < 3 and not last:
+            return _runge_kutta(denoise, grid, i, state)
+        if not runge_kutta and not state.history and not last:
+            return _twice(denoise, grid, i, state)
+        return adams.step(key, denoise, grid, i, state)
+
+    return Solver(SolverState, step)
+
+
+def _ddim(alpha: float, sigma: float, alpha_next: float, sigma_next: float) -> tuple[float, float]:
+    """Weights of x and of the noise."""
+    a = alpha_next / alpha
+    return a, sigma_next - a * sigma
+
+
+def _twice(denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+    """There with the noise at node i, and again with the mean of it and of the noise there."""
+    x, ends = state.x, span(grid, i)
+    x0 = denoise(x, float(grid.t[i]))
+    first = noise(x, x0, *ends[:2])
+    a, b = _ddim(*ends)
+    there = a * x + b * first
+    second = noise(there, denoise(there, float(grid.t[i + 1])), *ends[2:])
+    x = a * x + b * (0.5 * (first + second))
+    return SolverState(x, (first,)), report(grid, i, x, x0, 2)
+
+
+def _runge_kutta(denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+    """Four noises: here, twice at the middle t, and at the next node."""
+    if grid.schedule is None:
+        raise ValueError(
+            "pndm(runge_kutta=True) looks between nodes, so the grid needs its schedule: see schedule.grid"
+        )
+    alpha, sigma, alpha_next, sigma_next = span(grid, i)
+    t, t_next = float(grid.t[i]), float(grid.t[i + 1])
+    half = 0.5 * (t + t_next)
+    middle = half, grid.schedule.alpha(half), grid.schedule.sigma(half)
+    end = t_next, alpha_next, sigma_next
+
+    def go(eps, to):
+        a, b = _ddim(alpha, sigma, *to[1:])
+        return a * state.x + b * eps
+
+    def ask(x, at):
+        return noise(x, denoise(x, at[0]), *at[1:])
+
+    x0 = denoise(state.x, t)
+    e1 = noise(state.x, x0, alpha, sigma)
+    e2 = ask(go(e1, middle), middle)
+    e3 = ask(go(e2, middle), middle)
+    e4 = ask(go(e3, end), end)
+    x = go((e1 + 2.0 * e2 + 2.0 * e3 + e4) * (1 / 6), end)
+    return SolverState(x, (e1, *state.history)[:3]), report(grid, i, x, x0, 4)

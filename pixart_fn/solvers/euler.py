@@ -1,0 +1,190 @@
+"""Euler, Heun and midpoint in (x/α, σ/α), where the ODE is dx̃/dρ = ε: the solvers of EDM (arXiv:2206.00364) and of
+k-diffusion, deterministic and ancestral, with one or two evaluations a step.
+
+Euler's method in these variables is DDIM; what differs is the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from .. import rng
+from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
+from .ddim import ddim
+from .linear import forward_only, noise, report
+
+
+class Point(NamedTuple):
+    """A node, or a place between nodes: t, α and ρ = σ/α."""
+
+    t: float
+    alpha: float
+    rho: float
+
+
+def node(grid: Grid, i: int) -> Point:
+    """The i-th node."""
+    alpha = float(grid.alpha[i])
+    if alpha == 0:
+        raise ValueError("σ/α is infinite at α = 0, which this solver can't start from; dpmpp_2m can")
+    return Point(float(grid.t[i]), alpha, float(grid.sigma[i]) / alpha)
+
+
+def between(grid: Grid, rho: float) -> Point:
+    """The place with a given σ/α, or the nearest that the schedule has."""
+    if grid.schedule is None:
+        raise ValueError(
+            "this solver looks between nodes, so the grid needs its schedule: schedule.grid makes such grids"
+        )
+    rho = min(max(rho, float(grid.schedule.ratio[0])), float(grid.schedule.ratio[-1]))
+    return Point(grid.schedule.time(-math.log(rho)), 1 / math.hypot(1, rho), rho)
+
+
+def ask(denoise: Denoiser, x: Array, at: Point) -> tuple[Array, Array]:
+    """(x0, ε) at a place."""
+    x0 = denoise(x, at.t)
+    return x0, noise(x, x0, at.alpha, at.alpha * at.rho)
+
+
+def move(x: Array, eps: Array, start: Point, rho: float, alpha: float) -> Array:
+    """x̃ + (ρ' - ρ) ε, as x = α' x̃: along the straight line of one noise."""
+    return (alpha / start.alpha) * x + (alpha * (rho - start.rho)) * eps
+
+
+def toward(x: Array, x0: Array, start: Point, end: Point) -> Array:
+    """The same with the noise of x itself, where most of x/α cancels: DDIM's step."""
+    a = end.alpha * end.rho / (start.alpha * start.rho)
+    return a * x + (end.alpha - a * start.alpha) * x0
+
+
+def ancestral(start: float, end: float, eta: float) -> tuple[float, float]:
+    """(ρ_down, ρ_up): how far to go without noise, and how much to add, to arrive at ρ = end as the SDE does."""
+    up = min(end, eta * math.sqrt(max(0.0, end**2 * (start**2 - end**2) / start**2)))
+    return math.sqrt(max(0.0, end**2 - up**2)), up
+
+
+def fresh(key: Key, i: int, x: Array, scale: float) -> Array:
+    """x with noise of step i added."""
+    return x + float(scale) * rng.normal_like(rng.fold_in(key, i), x) if scale else x
+
+
+def euler() -> Solver:
+    """Euler's method for dx̃/dρ = ε, which is DDIM (EDM, arXiv:2206.00364, sec. 4)."""
+    return ddim()
+
+
+def euler_ancestral(eta: float = 1.0) -> Solver:
+    """Euler to ρ_down and noise up to the next ρ (k-diffusion's `euler_ancestral`): DDIM with η, in other words.
+
+    Args:
+        eta: within [0, 1]; 1 adds DDPM's noise.
+    """
+    return ddim(eta)
+
+
+def heun(churn: float = 0.0, t_min: float = 0.0, t_max: float = math.inf, s_noise: float = 1.0) -> Solver:
+    """EDM's stochastic sampler (arXiv:2206.00364, algorithm 2): Heun's method, after a step back into more noise.
+
+    Two evaluations a step, one where it ends at σ = 0. Without churn it is deterministic and of second order.
+
+    Args:
+        churn: S_churn: ρ grows by the factor γ = min(S_churn/S, √2 - 1) first, though not beyond the schedule's end.
+        t_min, t_max: churn only where σ/α is within this range (S_tmin, S_tmax).
+        s_noise: the standard deviation of the noise that is added.
+    Raises:
+        ValueError: churn is negative.
+    """
+    if not churn >= 0:
+        raise ValueError(f"churn must be at least 0, got {churn!r}")
+
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+        here, there, x = node(grid, i), node(grid, i + 1), state.x
+        if churn:
+            forward_only(grid, i)
+        if churn and t_min <= here.rho <= t_max:
+            gamma = min(churn / (len(grid.t) - 1), math.sqrt(2) - 1)
+            hat = between(grid, here.rho * (1 + gamma))
+            scale = s_noise * math.sqrt(max(0.0, hat.rho**2 - here.rho**2))
+            x = fresh(key, i, (hat.alpha / here.alpha) * x, hat.alpha * scale)
+            here = hat
+        x0, eps = ask(denoise, x, here)
+        if there.rho == 0:
+            return SolverState(x0), report(grid, i, x0, x0)
+        following = toward(x, x0, here, there)
+        eps = 0.5 * (eps + ask(denoise, following, there)[1])
+        following = move(x, eps, here, there.rho, there.alpha)
+        return SolverState(following), report(grid, i, following, x0, 2)
+
+    return Solver(SolverState, step)
+
+
+def kdpm2(eta: float = 0.0) -> Solver:
+    """DPM-Solver-2 as in k-diffusion: the noise at the middle λ carries the whole step. Two evaluations, one to σ = 0.
+
+    Args:
+        eta: within [0, 1]: 0 is deterministic, 1 `kdpm2_ancestral`.
+    Raises:
+        ValueError: eta is outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be within [0, 1], got {eta!r}")
+
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+        here, there, x = node(grid, i), node(grid, i + 1), state.x
+        x0 = denoise(x, here.t)
+        if eta:
+            forward_only(grid, i)
+        down, up = ancestral(here.rho, there.rho, eta)
+        if there.rho == 0:
+            return SolverState(x0), report(grid, i, x0, x0)
+        middle = between(grid, math.sqrt(here.rho * down))
+        eps = ask(denoise, toward(x, x0, here, middle), middle)[1]
+        following = fresh(key, i, move(x, eps, here, down, there.alpha), there.alpha * up)
+        return SolverState(following), report(grid, i, following, x0, 2)
+
+    return Solver(SolverState, step)
+
+
+def kdpm2_ancestral() -> Solver:
+    """`kdpm2` to ρ_down, and noise up to the next ρ."""
+    return kdpm2(eta=1.0)
+
+
+def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
+    """DPM-Solver++ (SDE) of k-diffusion: a midpoint method in x0 on the reverse SDE, two evaluations, one to σ = 0.
+
+    The noise of the half step is the first part of the Brownian path whose whole is the step's.
+
+    Args:
+        eta: within [0, 1], how much of the SDE's noise. s_noise: the standard deviation of what is added.
+    Raises:
+        ValueError: eta is outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be within [0, 1], got {eta!r}")
+
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+        here, there, x = node(grid, i), node(grid, i + 1), state.x
+        forward_only(grid, i)
+        x0 = denoise(x, here.t)
+        if there.rho == 0 or here.rho == there.rho:
+            following = x0 if there.rho == 0 else x
+            return SolverState(following), report(grid, i, following, x0)
+        middle = between(grid, math.sqrt(here.rho * there.rho))
+        whole = here.rho - there.rho
+        w = math.sqrt((here.rho - middle.rho) / whole)
+        keys = rng.fold_in(key, i), rng.fold_in(rng.fold_in(key, i), 1)
+        early, late = (rng.normal_like(k, x) for k in keys)
+
+        def go(x0, to, brownian):
+            down, up = ancestral(here.rho, to.rho, eta)
+            ratio = down / here.rho
+            moved = (to.alpha / here.alpha * ratio) * x + (to.alpha * (1 - ratio)) * x0
+            return moved + (to.alpha * up * s_noise) * brownian if up else moved
+
+        half = denoise(go(x0, middle, early), middle.t)
+        following = go(half, there, w * early + math.sqrt(1 - w * w) * late)
+        return SolverState(following), report(grid, i, following, x0, 2)
+
+    return Solver(SolverState, step)

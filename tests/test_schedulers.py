@@ -1,0 +1,255 @@
+"""scheduler_config.json: diffusers' own numbers, class by class and option by option, and what is refused."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+from reference import make_schedulers as golden
+from strategies import gaussian, latents
+from tolerances import RELATIVE, assert_close, relative_error
+
+from pixart_fn import guidance, rng, solvers
+from pixart_fn.sample import iterate, sample
+from pixart_fn.solvers.scheduler import CLASSES
+from pixart_fn.types import StepInfo
+
+GOLDENS = golden.load()
+KEY = rng.key(0)
+
+WRONG = {
+    "DDIM linspace": "it goes back by ⌊T/S⌋ whatever the next timestep is, and lands beside its own nodes",
+    "PNDM plms v": "it extrapolates v and turns it into noise at the step's start: first order (ours is of second)",
+    "DPMSolverMultistep sde order 3": "the parabola's weight has +1/2 where the integral has -1/2",
+    "DPMSolverSinglestep sde order 3 heun": "the same",
+}
+"""Where diffusers is wrong: test_convergence and the closed forms below are the judge."""
+ENDS_IN_NOISE = {("DEISMultistep karras", 1), ("SASolver karras", 1)}
+"""One step from σ_max to σ_max; ours goes to the schedule's own σ_min."""
+BETWEEN = ("DPMSolverSDE", "KDPM2Discrete", "KDPM2AncestralDiscrete")
+"""Evaluate between nodes, at a t that diffusers interpolates in log σ: ours is where the schedule has that σ."""
+
+CANCELS = {
+    "DPMSolverMultistep beta",
+    "DPMSolverSinglestep dpmsolver order 3",
+    "UniPCMultistep order 3 sigma_min",
+    "SASolver order 3 and 4",
+    "HeunDiscrete v",
+    "KDPM2Discrete",
+    "KDPM2Discrete karras",
+    "KDPM2AncestralDiscrete",
+    "KDPM2AncestralDiscrete v",
+    "LMSDiscrete v",
+    "PNDM plms",
+    "LCM",
+}
+"""Within 4e-6 in float32 instead of 1e-6: weights of alternating signs, or few steps from σ = 1, cost two more bits."""
+
+COMPARED = [(name, steps) for name in golden.CASES for steps in golden.steps_of(name)]
+RIGHT = [case for case in COMPARED if case[0] not in WRONG and case not in ENDS_IN_NOISE]
+
+
+def ours(name: str, steps: int, run: dict[str, np.ndarray], dtype: type) -> list[tuple[StepInfo, np.ndarray]]:
+    """Our steps on a golden's model outputs, each with diffusers' x after as many evaluations."""
+    noise, make_grid, solver = solvers.from_config(golden.CASES[name])
+    if golden.eta_of(name):
+        solver = solvers.ddim(golden.eta_of(name))
+    grid, told, outputs = make_grid(steps), [], iter(run["outputs"].astype(dtype))
+
+    def model(x, t):
+        told.append(t)
+        return next(outputs)
+
+    denoise = guidance.denoiser(model, noise, learned_variance=solver.learned_variance)
+    infos = list(iterate(rng.key(golden.SEED), denoise, solver, grid, run["x"][0].astype(dtype)))
+    compare_times(name, np.array(told), run["timesteps"])
+    return [(info, run["x"][n]) for info, n in zip(infos, np.cumsum([i.evaluations for i in infos]), strict=True)]
+
+
+def compare_times(name: str, told: np.ndarray, theirs: np.ndarray) -> None:
+    """Identical, but for the interpolation's last digits; halfway, within what rounding and log σ may differ."""
+    assert told.shape == theirs.shape
+    off = np.abs(told - theirs)
+    if name.split()[0] in BETWEEN:
+        assert off[1::2].max(initial=0) <= (0.5 if "karras" in name else 0.01)
+        off = off[::2]
+    assert off.max() <= (1e-9 if theirs.dtype.kind == "f" else 0)
+
+
+def tolerance(name: str, steps: int, dtype: type) -> float:
+    """1e-6 in float32 and 2e-12 in float64, but for what is listed."""
+    family = name.split()[0]
+    if dtype == np.float32:
+        # From σ = 1 to 0.01 at once x/α grows 160 times, and cancels, in theirs as in ours.
+        if steps == 2 and family in ("HeunDiscrete", "KDPM2AncestralDiscrete"):
+            return 4e-5
+        return 4e-6 if name in CANCELS else RELATIVE["float32"]
+    # The noise is float32 in both, and LCM's τ in theirs: with them float64 runs share only what float32 holds.
+    random = family in ("DDPM", "LCM", "EulerAncestralDiscrete", "SASolver", *BETWEEN)
+    return RELATIVE["float32"] if random or "sde" in name or name == "DDIM eta" else 2 * RELATIVE["float64"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "steps"), RIGHT)
+def test_every_step_is_that_of_diffusers(name, steps, dtype):
+    for info, x in ours(name, steps, GOLDENS[name][steps], dtype):
+        assert info.x.dtype == dtype
+        assert_close(info.x, x, tolerance(name, steps, dtype))
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_where_diffusers_is_wrong_we_differ(name):
+    pairs = ours(name, 20, GOLDENS[name][20], np.float64)
+    assert max(relative_error(info.x, x) for info, x in pairs) > 0.01
+
+
+@pytest.mark.parametrize(("name", "steps"), sorted(ENDS_IN_NOISE))
+def test_one_step_ends_without_noise(name, steps):
+    ((info, theirs),) = ours(name, steps, GOLDENS[name][steps], np.float64)
+    assert np.array_equal(theirs, GOLDENS[name][steps]["x"][0])  # they haven't moved
+    noise, make_grid, _ = solvers.from_config(golden.CASES[name])
+    start = GOLDENS[name][steps]["x"][0]
+    sigma, alpha = noise.sigma(0.0), noise.alpha(0.0)
+    eps = (start - make_grid(1).alpha[0] * info.x0) / make_grid(1).sigma[0]
+    assert_close(info.x, alpha * info.x0 + sigma * eps)
+
+
+def test_ddim_goes_to_its_next_node():
+    name = "DDIM linspace"
+    run = GOLDENS[name][20]
+    noise = solvers.from_config(golden.CASES[name])[0]
+    x = run["x"][0]
+    for i, (info, _) in enumerate(ours(name, 20, run, np.float64)):
+        t, eps = float(run["timesteps"][i]), run["outputs"][i].astype(np.float64)
+        x0 = (x - noise.sigma(t) * eps) / noise.alpha(t)
+        following = float(run["timesteps"][i + 1]) if i < 19 else None
+        x = x0 if following is None else noise.alpha(following) * x0 + noise.sigma(following) * eps
+        assert_close(info.x, x)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("name", "steps"), RIGHT)
+def test_diffusers_as_shipped(name, steps):
+    """Its float32 tables have σ(0) off by 8e-5 and β = 0.999 by 6e-5: that is the difference that is left."""
+    pytest.importorskip("diffusers")
+    run = golden.trajectory(name, steps, exact=False)
+    for info, x in ours(name, steps, run, np.float32):
+        assert_close(info.x, x, 2e-5)
+
+
+@pytest.mark.reference
+def test_goldens_are_what_the_script_makes():
+    pytest.importorskip("diffusers")
+    for name in golden.CASES:
+        for field, value in golden.trajectory(name, 5).items():
+            assert_close(GOLDENS[name][5][field], value, RELATIVE["float64"])
+
+
+# --- scheduler_config.json
+
+RELEASED = {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "_diffusers_version": "0.22.0.dev0",
+    "algorithm_type": "dpmsolver++",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "dynamic_thresholding_ratio": 0.995,
+    "euler_at_final": False,
+    "lambda_min_clipped": -math.inf,
+    "lower_order_final": True,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "steps_offset": 0,
+    "thresholding": False,
+    "timestep_spacing": "linspace",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+    "use_lu_lambdas": False,
+    "variance_type": None,
+}
+"""Every field that the released checkpoints carry."""
+
+
+def test_the_released_config():
+    noise, make_grid, solver = solvers.from_config(RELEASED)
+    grid = make_grid(20)
+    assert noise.prediction == "epsilon" and noise.steps == 1000
+    assert grid.t.tolist() == [*range(999, 500, -50), *range(500, 0, -50), 0]
+    assert (grid.alpha[-1], grid.sigma[-1]) == (1, 0)
+    assert grid.alpha[0] == pytest.approx(4.0358e-5**0.5, rel=1e-4)  # √ᾱ(999) of DDPM's schedule
+    x = latents(0, (1, 4, 2, 2))
+    mine = sample(KEY, gaussian(0.3, 0.6, noise), solver, grid, x)
+    assert np.array_equal(mine, sample(KEY, gaussian(0.3, 0.6, noise), solvers.dpmpp_2m(), grid, x))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"_class_name": "EDMDPMSolverMultistepScheduler"}, "isn't supported .*nearest: DPMSolverMultistepScheduler"),
+        ({"_class_name": "TCDScheduler"}, "scheduler class 'TCDScheduler' isn't supported"),
+        ({"_class_name": None}, "scheduler class None isn't supported"),
+        ({"use_flow_sigmas": True}, "use_flow_sigmas = True isn't supported"),
+        ({"use_dynamic_shifting": True}, "use_dynamic_shifting = True isn't supported"),
+        ({"use_karras_sigmas": True, "use_beta_sigmas": True}, "only one of .* got use_karras_sigmas and use_beta"),
+        ({"algorithm_type": "dpmsolver"}, "algorithm_type 'dpmsolver' needs final_sigmas_type 'sigma_min', got 'zero'"),
+        ({"algorithm_type": "euler"}, "algorithm .* must be one of 'dpmsolver', .*got 'euler'"),
+        ({"solver_order": 4}, "solver_order.* must be 1, 2 or 3, got 4; the nearest is 3"),
+        ({"solver_type": "trapezoid"}, "solver_type must be one of 'midpoint', 'heun', got 'trapezoid'"),
+        ({"variance_type": "fixed_small"}, "variance_type must be None, 'learned' or 'learned_range'"),
+        ({"prediction_type": "flow_prediction"}, "prediction.* must be one of .*got 'flow_prediction'"),
+        ({"beta_schedule": "sigmoid"}, "beta_schedule must be one of .*got 'sigmoid'"),
+        ({"timestep_spacing": "karras"}, "timestep_spacing must be one of .*got 'karras'"),
+        ({"final_sigmas_type": "one"}, "final_sigmas_type must be one of .*got 'one'"),
+        ({"solver_ordre": 2}, "unknown field 'solver_ordre' = 2 .*nearest: 'solver_order'"),
+        ({"_class_name": "DDIMScheduler", "clip_sample": True}, "clip_sample = True isn't supported"),
+        ({"_class_name": "DDIMScheduler", "use_karras_sigmas": True}, "DDIMScheduler has no option use_karras_sigmas"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type.*got 'learned'"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"}, "variance_type.*got 'fixed_large_log'"),
+        ({"_class_name": "DDPMScheduler", "rescale_betas_zero_snr": True}, "needs prediction_type 'v_prediction'"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"},
+            "interpolation_type = 'log_lin",
+        ),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type = 'continuous'"),
+        ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh3"}, "variant .* must be one of 'bh1', 'bh2'"),
+        ({"_class_name": "SASolverScheduler", "predictor_order": 4}, "predictor_order must be 1 … 3"),
+        ({"_class_name": "LCMScheduler", "use_karras_sigmas": True}, "LCMScheduler has no option use_karras_sigmas"),
+    ],
+)
+def test_what_is_not_supported_is_named(changes, sentence):
+    base = RELEASED if "_class_name" not in changes else {"_class_name": None, "clip_sample": False}
+    with pytest.raises(ValueError, match=sentence):
+        solvers.from_config({**base, **changes})
+
+
+def test_an_absent_option_has_the_default_of_diffusers():
+    """DDIM and DDPM clip to [-1, 1] unless they are told not to, which ruins latents."""
+    with pytest.raises(ValueError, match="clip_sample = True isn't supported"):
+        solvers.from_config({"_class_name": "DDIMScheduler"})
+    _, make_grid, solver = solvers.from_config({"_class_name": "DDPMScheduler"})
+    assert np.abs(sample(KEY, lambda x, t: 3 * x, solver, make_grid(10), latents(0, (1, 2)))).max() == 1
+
+
+def test_lcm_takes_no_more_steps_than_it_was_distilled_with():
+    make_grid = solvers.from_config({"_class_name": "LCMScheduler", "beta_schedule": "linear"})[1]
+    assert make_grid(4).t.tolist() == [999, 759, 499, 259, 0]
+    with pytest.raises(ValueError, match=r"steps must be within 1 … 50 \(original_inference_steps\), got 51"):
+        make_grid(51)
+
+
+@pytest.mark.reference
+def test_every_option_of_diffusers_is_known():
+    """At its default, and those that we refuse by name."""
+    pytest.importorskip("diffusers")
+    for name in CLASSES:
+        scheduler = getattr(golden._module(name), name)
+        options = {key: field.default for key, field in inspect.signature(scheduler).parameters.items()}
+        if name == "DDIMScheduler":
+            options["clip_sample"] = False
+        solvers.from_config({"_class_name": name, **options})
