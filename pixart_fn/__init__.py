@@ -15,7 +15,7 @@ from .sample import iterate, sample
 os.environ.setdefault("GLOG_v", "3")  # before the first import of mindspore: its log speaks of internals at level 2
 
 if TYPE_CHECKING:
-    from . import jit, t5, transformer, tree, vae
+    from . import plots, t5, transformer, tree, vae
     from .checkpoint import Params, load, save
     from .jit import grad, value_and_grad
     from .pipeline import decode_latents, encode_prompt, generate, sample_latents, text_denoiser
@@ -29,9 +29,9 @@ __all__ = [
     "grad",
     "guidance",
     "iterate",
-    "jit",
     "key",
     "load",
+    "plots",
     "rng",
     "sample",
     "sample_latents",

@@ -96,8 +96,8 @@ def test_faces_of_animals_answer_to_the_animal_and_other_faces_do_not() -> None:
 
 
 def test_line_drawings_name_their_colour() -> None:
-    cat = concept("cat", "animal-mammal")
-    drawn = {captions.line_drawing(np.random.default_rng(i), cat, "orange", "yellow") for i in range(20)}
+    cat = concept("cat face", "animal-mammal")
+    drawn = {captions.line_drawing(np.random.default_rng(i), cat, "orange", "yellow") for i in range(40)}
     assert "an orange cat line drawing on a yellow background" in drawn
 
 
@@ -337,8 +337,15 @@ def test_ranks_by_hand() -> None:
     assert judge.ranks_of(best[1:], [2])[0] == 4, "a blank picture is last"
 
 
+def test_an_animal_drawn_twice_is_its_face_unless_the_caption_says_more() -> None:
+    assert captions.names(concept("dog face", "animal-mammal"))[0] == "dog"
+    assert captions.names(concept("dog", "animal-mammal")) == ("dog from the side", "whole dog")
+    assert captions.with_article("dog from the side") == "a dog from the side"
+    assert captions.names(concept("fox", "animal-mammal")) == ("fox",)
+
+
 def test_a_hundred_nouns_that_share_no_concept_and_that_captions_use() -> None:
     labels = [label for labels in judge.NOUNS.values() for label in labels]
     assert len(judge.NOUNS) == 100 and len(set(labels)) == len(labels)
     for noun, several in judge.NOUNS.items():
-        assert all(noun in captions.names(concept(label, "animal-mammal")) for label in several), noun
+        assert noun in captions.names(concept(several[0], "animal-mammal")), noun

@@ -28,13 +28,13 @@ FORM_CUMULATIVE = np.cumsum((0.38, 0.14, 0.08, 0.06, 0.06, 0.04, 0.12, 0.12))[:-
 
 # CLDR calls a car an "automobile": what people say instead, by CLDR's label. "cat face" → "cat" needs no entry.
 _SAID = """
-ape: orangutan; puppy: dog face; dog: guide dog, service dog, poodle; kitten: cat face; bee: honeybee
+ape: orangutan; puppy: dog face; kitten: cat face; bee: honeybee
 ladybug: lady beetle; pufferfish: blowfish; whale: spouting whale; dinosaur: sauropod, T-Rex; fish: tropical fish
 chick: baby chick, front-facing baby chick, hatching chick; crow: black bird; sheep: ewe, ram; camel: two-hump camel
 shell: spiral shell; caterpillar: bug; squirrel: chipmunk; hippo: hippopotamus; rhino: rhinoceros
 tree: deciduous tree, evergreen tree; pine tree: evergreen tree
 flower: blossom, hibiscus, white flower, cherry blossom; plant: potted plant, seedling
-leaf: maple leaf, fallen leaf; clover: four leaf clover; flowers: bouquet; apple: red apple, green apple
+leaf: maple leaf, fallen leaf; clover: four leaf clover; flowers: bouquet; apple: red apple
 orange: tangerine; kiwi: kiwi fruit; corn: ear of corn; pepper: bell pepper; chili pepper: hot pepper
 lettuce: leafy green; ginger: ginger root; nut: chestnut; peas: pea pod; cheese: cheese wedge
 chicken leg: poultry leg; steak: cut of meat; burger: hamburger; fries: french fries; salad: green salad
@@ -83,7 +83,7 @@ toilet paper: roll of paper; gravestone: headstone; vinyl: optical disk; heart: 
 explosion: collision; speech bubble: speech balloon; muscle: flexed biceps; thumb: thumbs up; fist: raised fist
 peace sign: victory hand; monster: alien monster; devil: smiling face with horns
 smiley: smiling face, slightly smiling face, grinning face; cowboy: cowboy hat face; clown: clown face
-sun: sun with face; kitty: cat, cat face; tortoise: turtle; alpaca: llama; bumblebee: honeybee; grasshopper: cricket
+sun: sun with face; kitty: cat face; tortoise: turtle; alpaca: llama; bumblebee: honeybee; grasshopper: cricket
 raven: black bird; seashell: spiral shell; toadstool: mushroom; aubergine: eggplant; maize: ear of corn
 pancake: pancakes; hotdog: hot dog; pasta: spaghetti; ramen: steaming bowl; cherry: cherries; peanut: peanuts
 blueberry: blueberries; bunch of grapes: grapes; loaf of bread: bread; stew: pot of food; pudding: custard
@@ -110,6 +110,11 @@ ALIASES = _read_aliases(_SAID)
 """CLDR's label → what people say instead."""
 
 
+FACED = frozenset(("cat", "cow", "dog", "dragon", "horse", "monkey", "mouse", "pig", "rabbit", "tiger"))
+"""Animals drawn twice, as a face and from the side. The noun alone means the face: asked for both, a small model draws
+one over the other."""
+
+
 _BARE = """
 bread, rice, cooked rice, curry rice, butter, salt, garlic, broccoli, bacon, popcorn, sushi, spaghetti, milk, coffee,
 wine, beer, champagne, honey, cheese, lettuce, corn, money, lightning, high voltage, soda, juice, soup, ice,
@@ -125,7 +130,7 @@ BARE = frozenset(re.split(r",\s+", _BARE.strip()))
 
 def with_article(noun: str) -> str:
     """Put "a" or "an" before a noun that takes one: "an apple", "a unicorn", "socks"."""
-    head = re.split(r" (?:of|with|without|behind|on|in|at|over|showing|for|that)\b", noun)[0]
+    head = re.split(r" (?:of|with|without|behind|on|in|at|over|showing|for|from|that)\b", noun)[0]
     plural = head.endswith("s") and not head.endswith(("ss", "us", "is", "rhinoceros", "lens"))
     if noun in BARE or plural:
         return noun
@@ -136,6 +141,8 @@ def with_article(noun: str) -> str:
 def names(concept: dict[str, Any]) -> tuple[str, ...]:
     """What a concept answers to: an animal's face to the animal ("cat face" → "cat"), its label, its aliases."""
     label = concept["label"]
+    if label in FACED:
+        return f"{label} from the side", f"whole {label}"
     is_animal = concept["subgroup"].startswith("animal")
     short = (label.removesuffix(" face"),) if is_animal else ()
     return tuple(dict.fromkeys((*short, label, *ALIASES.get(label, ()))))

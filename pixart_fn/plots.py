@@ -1,0 +1,106 @@
+"""Schedules, grids, trajectories, and error against work as pictures. Needs matplotlib (extra `notebooks`).
+
+Each function draws on the axes that it is given, or on new ones, and returns them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .schedule import Schedule
+from .types import Array, Grid
+
+
+def schedules(named: Mapping[str, Schedule], axes: Any = None) -> Any:
+    """α, σ and λ of schedules over t.
+
+    Args:
+        named: schedules by the names of the legend.
+        axes: three of matplotlib's; None makes them.
+    """
+    axes = _subplots(1, 3) if axes is None else axes
+    for name, schedule in named.items():
+        t = np.arange(schedule.steps)
+        with np.errstate(divide="ignore"):
+            curves = (("α", schedule.alpha(t)), ("σ", schedule.sigma(t)), ("λ", schedule.lam(t)))
+        for ax, (letter, curve) in zip(axes, curves, strict=True):
+            ax.plot(t / (schedule.steps - 1), np.where(np.isfinite(curve), curve, np.nan), label=name)
+            ax.set(xlabel="t / (T - 1)", title=f"{letter}(t)")
+    axes[0].legend()
+    return axes
+
+
+def grids(named: Mapping[str, Grid], axes: Any = None) -> Any:
+    """Where grids have their nodes: a row of dots each, over t and over λ.
+
+    Args:
+        named: grids by their names. axes: two of matplotlib's; None makes them.
+    """
+    axes = _subplots(1, 2) if axes is None else axes
+    for row, grid in enumerate(named.values()):
+        with np.errstate(divide="ignore"):
+            lam = np.log(grid.alpha) - np.log(grid.sigma)
+        for ax, values in zip(axes, (grid.t, lam), strict=True):
+            values = values[np.isfinite(values)]
+            ax.plot(values, np.full(len(values), row), "|", markersize=12)
+    for ax, letter in zip(axes, "tλ", strict=True):
+        ax.set(xlabel=letter, yticks=range(len(named)), yticklabels=list(named) if letter == "t" else [])
+    axes[0].invert_xaxis()
+    return axes
+
+
+def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Any:
+    """A trajectory: rows of pictures, one column a step.
+
+    Args:
+        rows: (S, H, W, 3) in [0, 1] by the names at the left, Tensors or arrays.
+        titles: over the columns.
+    """
+    arrays = {name: _numpy(pictures) for name, pictures in rows.items()}
+    columns = max(len(pictures) for pictures in arrays.values())
+    axes = _subplots(len(arrays), columns, size=(1.3, 1.3), squeeze=False)
+    for row, (name, pictures) in zip(axes, arrays.items(), strict=True):
+        for ax, picture in zip(row, pictures, strict=False):
+            ax.imshow(picture.clip(0, 1))
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        row[0].set_ylabel(name)
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(title, fontsize=8)
+    return axes
+
+
+def work(curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "relative error", ax: Any = None) -> Any:
+    """What evaluations of the model buy: one line a solver.
+
+    Args:
+        curves: (evaluations, error or quality) by the names of the legend.
+        ylabel: of the second; a logarithmic axis for errors, a linear one otherwise.
+        ax: matplotlib's; None makes it.
+    """
+    ax = _subplots(1, 1, size=(7, 4.5)) if ax is None else ax
+    for i, (name, points) in enumerate(curves.items()):
+        x, y = np.array(sorted(points)).T
+        ax.plot(x, y, marker="os^Dv*P"[i % 7], markersize=4, label=name)
+    ax.set(xlabel="evaluations of the model", ylabel=ylabel, xscale="log")
+    if "error" in ylabel:
+        ax.set_yscale("log")
+    ax.legend(fontsize=7, ncols=2)
+    return ax
+
+
+def _subplots(rows: int, columns: int, size: tuple[float, float] = (4, 3), **options: Any) -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("px.plots needs matplotlib: pip install 'pixart_fn[notebooks]'") from error
+    figsize = (size[0] * columns, size[1] * rows)
+    return pyplot.subplots(rows, columns, figsize=figsize, layout="constrained", **options)[1]
+
+
+def _numpy(x: Array) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.asnumpy()

@@ -1,0 +1,71 @@
+"""Plots: what is drawn is what was given."""
+
+from __future__ import annotations
+
+import builtins
+
+import matplotlib
+import numpy as np
+import pytest
+
+from pixart_fn import plots, schedule
+
+matplotlib.use("Agg")
+LINEAR = schedule.from_betas(schedule.linear())
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def lines(ax):
+    return {line.get_label(): line.get_xydata() for line in ax.get_lines()}
+
+
+def test_schedules():
+    cosine = schedule.from_betas(schedule.squaredcos_cap_v2())
+    pure = schedule.zero_terminal_snr(LINEAR)
+    axes = plots.schedules({"linear": LINEAR, "cosine": cosine, "pure": pure})
+    for ax, of in zip(axes, ("alpha", "sigma", "lam"), strict=True):
+        drawn = lines(ax)
+        assert set(drawn) == {"linear", "cosine", "pure"}
+        np.testing.assert_array_equal(drawn["cosine"][:, 1], getattr(cosine, of)(np.arange(1000)))
+    assert np.isnan(lines(axes[2])["pure"][-1, 1])  # λ = -∞
+
+
+def test_grids():
+    grid = schedule.grid(LINEAR, [900, 500, 100])
+    axes = plots.grids({"mine": grid, "sigmas": schedule.sigma_grid(LINEAR, schedule.karras(LINEAR, 5))})
+    first = axes[0].get_lines()[0].get_xydata()
+    np.testing.assert_array_equal(first, [[900, 0], [500, 0], [100, 0], [0, 0]])
+    np.testing.assert_allclose(axes[1].get_lines()[0].get_xdata(), LINEAR.lam(grid.t[:-1]))
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["mine", "sigmas"]
+
+
+def test_a_strip_of_pictures():
+    pictures = np.random.default_rng(0).random((3, 4, 4, 3))
+    axes = plots.strip({"x_t": pictures, "x0": pictures[:2]}, titles=["999", "500", "1"])
+    assert axes.shape == (2, 3)
+    np.testing.assert_array_equal(axes[0, 2].get_images()[0].get_array(), pictures[2])
+    assert not axes[1, 2].get_images() and axes[0, 1].get_title() == "500" and axes[1, 0].get_ylabel() == "x0"
+
+
+def test_work():
+    ax = plots.work({"heun": [(20, 0.1), (10, 0.4)], "ddim": [(10, 0.5)]})
+    np.testing.assert_array_equal(lines(ax)["heun"], [[10, 0.4], [20, 0.1]])
+    assert ax.get_yscale() == "log" and plots.work({"a": [(1, 0.3)]}, ylabel="R@1").get_yscale() == "linear"
+
+
+def test_without_matplotlib_a_sentence_says_what_to_install(monkeypatch):
+    real = builtins.__import__
+
+    def missing(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ImportError, match=r"pip install 'pixart_fn\[notebooks\]'"):
+        plots.work({})
