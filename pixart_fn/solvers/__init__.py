@@ -1,4 +1,7 @@
-"""Solvers: how to go from one node of a grid to the next. One file a family; the table below names them all."""
+"""Solvers: how to go from one node of a grid to the next. One file a family.
+
+The imports are the table: every function here that makes a Solver is in SOLVERS, under its own name.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,11 @@ from .dpm import deis, dpm_2m, dpm_multistep, dpm_singlestep, dpmpp_2m, dpmpp_2s
 from .euler import dpmpp_sde, euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral
 from .lcm import lcm
 from .sa import sa_solver
-from .scheduler import from_config as from_config
+from .scheduler import from_config
 from .unipc import unipc
 
 SOLVERS: dict[str, Callable[..., Solver]] = {
-    "ddim": ddim,
-    "ddpm": ddpm,
-    "deis": deis,
-    "dpm_2m": dpm_2m,
-    "dpm_adaptive": dpm_adaptive,
-    "dpm_multistep": dpm_multistep,
-    "dpm_singlestep": dpm_singlestep,
-    "dpmpp_2m": dpmpp_2m,
-    "dpmpp_2s": dpmpp_2s,
-    "dpmpp_3m": dpmpp_3m,
-    "dpmpp_sde": dpmpp_sde,
-    "euler": euler,
-    "euler_ancestral": euler_ancestral,
-    "heun": heun,
-    "kdpm2": kdpm2,
-    "kdpm2_ancestral": kdpm2_ancestral,
-    "lcm": lcm,
-    "lms": lms,
-    "pndm": pndm,
-    "sa_solver": sa_solver,
-    "sde_dpmpp_2m": sde_dpmpp_2m,
-    "unipc": unipc,
+    name: make
+    for name, make in sorted(globals().items())
+    if getattr(make, "__annotations__", {}).get("return") == "Solver"
 }
