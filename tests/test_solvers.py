@@ -160,7 +160,8 @@ def test_linear_in_x_for_a_linear_denoiser(data, name, shape, key):
         return sample(key, denoise, EVERY[name](), grid, x)
 
     origin = run(0 * x)  # the noise alone, with this key
-    assert_close(run(2 * x - 3 * y) - origin, 2 * (run(x) - origin) - 3 * (run(y) - origin), 1e-9)
+    # Adams weights over uneven nodes have alternating signs and grow
+    assert_close(run(2 * x - 3 * y) - origin, 2 * (run(x) - origin) - 3 * (run(y) - origin), 1e-8)
     if name in DETERMINISTIC:
         assert not origin.any()
 
