@@ -60,6 +60,7 @@ STOCHASTIC: dict[str, Callable[[], Solver]] = {
     "sde noise": lambda: solvers.dpm_multistep(algorithm="sde-dpmsolver"),
     "sde singlestep": lambda: solvers.dpm_singlestep(2, algorithm="sde-dpmsolver++"),
     "dpmpp_sde": solvers.dpmpp_sde,
+    "dpmpp_2s_ancestral": solvers.dpmpp_2s_ancestral,
     "sa_solver": solvers.sa_solver,
     "sa_solver sde": lambda: solvers.sa_solver(tau=1.0),
     "sa_solver sde noise": lambda: solvers.sa_solver(tau=1.0, of="noise"),

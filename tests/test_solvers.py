@@ -246,7 +246,7 @@ def test_between_the_nodes_lies_a_schedule(name):
     """A grid without one serves the solvers that look at its nodes alone; the others say what is missing."""
     grid = schedule.grid(schedule.from_betas(schedule.linear()), [900, 600, 300], final="sigma_min")
     grid, x = grid._replace(schedule=None), latents(0, (1, 3))
-    if name.split()[0] in ("kdpm2", "kdpm2_ancestral", "dpmpp_sde", "dpm_adaptive") or name in (
+    if name.split()[0] in ("kdpm2", "kdpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpm_adaptive") or name in (
         "heun churn",
         "pndm runge_kutta",
     ):

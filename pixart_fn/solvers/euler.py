@@ -151,6 +151,33 @@ def kdpm2_ancestral() -> Solver:
     return kdpm2(eta=1.0)
 
 
+def dpmpp_2s_ancestral(eta: float = 1.0) -> Solver:
+    """DPM-Solver++ 2S to ρ_down, and noise up to the next ρ (k-diffusion): the x0 at the middle λ carries the step.
+
+    Args:
+        eta: within [0, 1]: 0 is DPM-Solver++ 2S with two evaluations a step, one to σ = 0.
+    Raises:
+        ValueError: eta is outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be within [0, 1], got {eta!r}")
+
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+        here, there, x = node(grid, i), node(grid, i + 1), state.x
+        if eta:
+            forward_only(grid, i)
+        x0 = denoise(x, here.t)
+        down, up = ancestral(here.rho, there.rho, eta)
+        if there.rho == 0:
+            return SolverState(x0), report(grid, i, x0, x0)
+        middle = between(grid, math.sqrt(here.rho * down))
+        half = denoise(toward(x, x0, here, middle), middle.t)
+        following = fresh(key, i, toward(x, half, here, there._replace(rho=down)), there.alpha * up)
+        return SolverState(following), report(grid, i, following, x0, 2)
+
+    return Solver(SolverState, step)
+
+
 def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
     """DPM-Solver++ (SDE) of k-diffusion: a midpoint method in x0 on the reverse SDE, two evaluations, one to σ = 0.
 
