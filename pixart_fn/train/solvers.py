@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,26 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import rng, solvers
+from .. import schedule as schedule_
 from ..checkpoint import Params, load
 from ..pipeline import generate
+from ..sample import iterate
 from ..types import Solver
 from . import captions, data, judge
 
-STAGES = {"heun": 2, "kdpm2": 2, "kdpm2_ancestral": 2, "dpmpp_sde": 2}
-"""Evaluations a step, where that isn't one."""
 SKIPPED = {"dpm_multistep", "dpm_singlestep", "euler", "lcm", "dpm_adaptive"}
 """Families whose members are listed, another name of DDIM, what needs a distilled model, what chooses its steps."""
-STOCHASTIC = {"ddpm", "dpmpp_sde", "euler_ancestral", "kdpm2_ancestral", "sa_solver", "sde_dpmpp_2m"}
 REFERENCE_STEPS = 200
+
+
+def traits(solver: Solver) -> tuple[int, bool]:
+    """(evaluations a step, whether it adds noise), from two steps on numbers."""
+    schedule = schedule_.from_betas(schedule_.linear())
+    grid, ends = schedule_.grid(schedule, [700, 500, 300]), []
+    for seed in (0, 1):
+        infos = list(islice(iterate(rng.key(seed), lambda x, t: 0.9 * x, solver, grid, np.ones((1, 1))), 2))
+        ends.append(float(infos[-1].x[0, 0]))
+    return infos[-1].evaluations, ends[0] != ends[1]
 
 
 def counted(solver: Solver) -> tuple[Solver, list[int]]:
@@ -67,9 +77,10 @@ def main(arguments: list[str] | None = None) -> None:
     reference = measure(params, solvers.dpmpp_3m(), REFERENCE_STEPS, few, output="latents")[1]
     table: dict[str, dict[str, list]] = {}
     for name in tqdm(sorted({*solvers.SOLVERS} - SKIPPED), unit="solver"):
-        row: dict[str, list] = {"r1": []} if name in STOCHASTIC else {"error": [], "r1": []}
+        stages, adds_noise = traits(solvers.SOLVERS[name]())
+        row: dict[str, list] = {"r1": []} if adds_noise else {"error": [], "r1": []}
         for budget in args.evaluations:
-            steps = max(1, budget // STAGES.get(name, 1))
+            steps = max(1, budget // stages)
             if "error" in row:
                 n, z = measure(params, solvers.SOLVERS[name](), steps, few, output="latents")
                 row["error"].append([n, float(np.linalg.norm(z - reference) / np.linalg.norm(reference))])
