@@ -18,7 +18,7 @@ DETERMINISTIC: dict[str, Callable[[], Solver]] = {
     "dpm_multistep heun": lambda: solvers.dpm_multistep(solver_type="heun"),
     "dpm_multistep full order": lambda: solvers.dpm_multistep(lower_order_final=False),
     "dpm_multistep euler": lambda: solvers.dpm_multistep(euler_at_final=True),
-    "dpm_multistep published order 3": lambda: solvers.dpm_multistep(3, "heun"),
+    "dpm_multistep order 3 heun": lambda: solvers.dpm_multistep(3, "heun"),
     "dpmpp_3m": solvers.dpmpp_3m,
     "dpm_2m": solvers.dpm_2m,
     "deis": solvers.deis,

@@ -57,7 +57,7 @@ ORDERS = {
     "ddim": 1,
     "euler": 1,
     "dpm_multistep order 1": 1,
-    "dpm_multistep published order 3": 2,  # half of the second difference is missing
+    "dpm_multistep order 3 heun": 2,  # half of the second difference is missing
     "dpmpp_3m": 3,
     "deis": 3,
     "dpm_singlestep order 3": 3,

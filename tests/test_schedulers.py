@@ -218,6 +218,7 @@ def test_the_released_config():
         ),
         ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type = 'continuous'"),
         ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh3"}, "variant .* must be one of 'bh1', 'bh2'"),
+        ({"_class_name": "DEISMultistepScheduler", "solver_type": "rho"}, "solver_type must be one of 'logrho'"),
         ({"_class_name": "SASolverScheduler", "predictor_order": 4}, "predictor_order must be 1 … 3"),
         ({"_class_name": "LCMScheduler", "use_karras_sigmas": True}, "LCMScheduler has no option use_karras_sigmas"),
     ],

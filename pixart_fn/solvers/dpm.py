@@ -38,7 +38,7 @@ def dpm_multistep(
     Args:
         order: 1 (which is DDIM), 2 or 3.
         solver_type: the weight of the difference in second order: half of the first-order weight ("midpoint", what
-            PixArt's checkpoints say), or that of the exact integral ("heun"). In third order both take the published
+            PixArt's checkpoints say), or that of the exact integral ("heun"). In third order both take diffusers'
             weights, in which the second difference counts half of what the integral says: they converge with order 2.
             "exact" integrates the polynomial, and converges with order 3.
         algorithm: "dpmsolver++", "dpmsolver", and both with "sde-" before.
@@ -172,7 +172,7 @@ def _row(grid: Grid, start: int, end: int, nodes: Sequence[int], solver_type: st
     exact = polynomial(grid, start, end, nodes, of, tau)
     if len(nodes) < 3 or solver_type == "exact" or not np.isfinite(at[nodes[2]]):
         return exact
-    # The published third order: the exact one less half of what the second difference adds to the tangent at m_0.
+    # diffusers' third order: the exact one less half of what the second difference adds to the tangent at m_0.
     kappa = 1 + tau**2
     tangent = _tangent(distance, at[nodes[1]] - at[nodes[2]])
     slope = h * h * moments(h * (kappa if of == "x0" else -1.0), 2)[1]  # ∫_0^h e^{c(u-h)} u du

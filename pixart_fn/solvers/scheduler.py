@@ -153,7 +153,7 @@ class _LCM(_Narrow):
     timestep_spacing: str = "leading"
     original_inference_steps: int = 50
     timestep_scaling: float = 10.0
-    set_alpha_to_one: bool = True
+    set_alpha_to_one: bool = True  # of no step: the last gives x0
 
 
 def from_config(scheduler_config: dict[str, Any]) -> Sampler:
@@ -184,18 +184,9 @@ def from_config(scheduler_config: dict[str, Any]) -> Sampler:
     check_option("timestep_spacing", options.timestep_spacing, schedule_.SPACINGS)
     schedule, make_grid, solver = make(options)
     if options.thresholding:
-        return (
-            schedule,
-            make_grid,
-            _wrapped(
-                solver,
-                lambda denoise: guidance.threshold(
-                    denoise, options.dynamic_thresholding_ratio, options.sample_max_value
-                ),
-            ),
-        )
-    if options.clip_sample:
-        return schedule, make_grid, _wrapped(solver, lambda denoise: guidance.clip(denoise, options.clip_sample_range))
+        solver = _wrapped(solver, guidance.threshold, options.dynamic_thresholding_ratio, options.sample_max_value)
+    elif options.clip_sample:
+        solver = _wrapped(solver, guidance.clip, options.clip_sample_range)
     return schedule, make_grid, solver
 
 
@@ -219,6 +210,9 @@ def _dpm_singlestep(o: _Singlestep) -> Sampler:
 
 
 def _deis(o: _DEIS) -> Sampler:
+    # diffusers takes the names of its other classes for logrho, so that one config serves them all.
+    check_option("solver_type", o.solver_type, ("logrho", "midpoint", "heun", "bh1", "bh2"))
+    check_option("algorithm_type", o.algorithm_type, ("deis", "dpmsolver", "dpmsolver++"))
     solver = deis(o.solver_order, o.lower_order_final)
     return *_on_sigmas(replace(o, final_sigmas_type="sigma_min")), solver
 
@@ -356,9 +350,13 @@ def _refuse_clipping(o: _Options) -> None:
             )
 
 
-def _wrapped(solver: Solver, wrap: Callable[[Denoiser], Denoiser]) -> Solver:
+def _wrapped(solver: Solver, wrap: Callable[..., Denoiser], *options: float) -> Solver:
     """The solver whose denoiser is wrapped."""
-    return solver._replace(step=lambda key, denoise, grid, i, state: solver.step(key, wrap(denoise), grid, i, state))
+
+    def step(key, denoise, grid, i, state):
+        return solver.step(key, wrap(denoise, *options), grid, i, state)
+
+    return solver._replace(step=step)
 
 
 _SPACED = "timestep_spacing steps_offset "
