@@ -7,6 +7,7 @@ Euler's method in these variables is DDIM; what differs is the grid.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import rng
@@ -127,23 +128,11 @@ def kdpm2(eta: float = 0.0) -> Solver:
     Raises:
         ValueError: eta is outside [0, 1].
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be within [0, 1], got {eta!r}")
 
-    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
-        here, there, x = node(grid, i), node(grid, i + 1), state.x
-        x0 = denoise(x, here.t)
-        if eta:
-            forward_only(grid, i)
-        down, up = ancestral(here.rho, there.rho, eta)
-        if there.rho == 0:
-            return SolverState(x0), report(grid, i, x0, x0)
-        middle = between(grid, math.sqrt(here.rho * down))
-        eps = ask(denoise, toward(x, x0, here, middle), middle)[1]
-        following = fresh(key, i, move(x, eps, here, down, there.alpha), there.alpha * up)
-        return SolverState(following), report(grid, i, following, x0, 2)
+    def carry(x: Array, half: Array, x0: Array, here: Point, middle: Point, end: Point) -> Array:
+        return move(x, noise(half, x0, middle.alpha, middle.alpha * middle.rho), here, end.rho, end.alpha)
 
-    return Solver(SolverState, step)
+    return _midpoint(eta, carry)
 
 
 def kdpm2_ancestral() -> Solver:
@@ -159,6 +148,11 @@ def dpmpp_2s_ancestral(eta: float = 1.0) -> Solver:
     Raises:
         ValueError: eta is outside [0, 1].
     """
+    return _midpoint(eta, lambda x, half, x0, here, middle, end: toward(x, x0, here, end))
+
+
+def _midpoint(eta: float, carry: Callable[[Array, Array, Array, Point, Point, Point], Array]) -> Solver:
+    """DDIM to the middle λ, and from the start to ρ_down with what is said there; then noise up to the next ρ."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be within [0, 1], got {eta!r}")
 
@@ -167,12 +161,13 @@ def dpmpp_2s_ancestral(eta: float = 1.0) -> Solver:
         if eta:
             forward_only(grid, i)
         x0 = denoise(x, here.t)
-        down, up = ancestral(here.rho, there.rho, eta)
         if there.rho == 0:
             return SolverState(x0), report(grid, i, x0, x0)
+        down, up = ancestral(here.rho, there.rho, eta)
         middle = between(grid, math.sqrt(here.rho * down))
-        half = denoise(toward(x, x0, here, middle), middle.t)
-        following = fresh(key, i, toward(x, half, here, there._replace(rho=down)), there.alpha * up)
+        half = toward(x, x0, here, middle)
+        following = carry(x, half, denoise(half, middle.t), here, middle, there._replace(rho=down))
+        following = fresh(key, i, following, there.alpha * up)
         return SolverState(following), report(grid, i, following, x0, 2)
 
     return Solver(SolverState, step)
