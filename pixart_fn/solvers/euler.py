@@ -84,14 +84,14 @@ def euler_ancestral(eta: float = 1.0) -> Solver:
     return ddim(eta)
 
 
-def heun(churn: float = 0.0, t_min: float = 0.0, t_max: float = math.inf, s_noise: float = 1.0) -> Solver:
+def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_noise: float = 1.0) -> Solver:
     """EDM's stochastic sampler (arXiv:2206.00364, algorithm 2): Heun's method, after a step back into more noise.
 
     Two evaluations a step, one where it ends at σ = 0. Without churn it is deterministic and of second order.
 
     Args:
         churn: S_churn: ρ grows by the factor γ = min(S_churn/S, √2 - 1) first, though not beyond the schedule's end.
-        t_min, t_max: churn only where σ/α is within this range (S_tmin, S_tmax).
+        rho_min, rho_max: churn only where σ/α is within this range (S_tmin, S_tmax).
         s_noise: the standard deviation of the noise that is added.
     Raises:
         ValueError: churn is negative.
@@ -103,7 +103,7 @@ def heun(churn: float = 0.0, t_min: float = 0.0, t_max: float = math.inf, s_nois
         here, there, x = node(grid, i), node(grid, i + 1), state.x
         if churn:
             forward_only(grid, i)
-        if churn and t_min <= here.rho <= t_max:
+        if churn and rho_min <= here.rho <= rho_max:
             gamma = min(churn / (len(grid.t) - 1), math.sqrt(2) - 1)
             hat = between(grid, here.rho * (1 + gamma))
             scale = s_noise * math.sqrt(max(0.0, hat.rho**2 - here.rho**2))
