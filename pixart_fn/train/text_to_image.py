@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="where the resumable state and the vocabulary are kept")
     parser.add_argument("--save", help="write the pipeline here at the end")
     parser.add_argument("--start", help="the folder of a saved pipeline to begin with where --out is empty")
-    parser.add_argument("--steps", type=int, default=4300)
+    parser.add_argument("--steps", type=int, default=13600)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
