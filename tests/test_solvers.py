@@ -160,8 +160,9 @@ def test_linear_in_x_for_a_linear_denoiser(data, name, shape, key):
         return sample(key, denoise, EVERY[name](), grid, x)
 
     origin = run(0 * x)  # the noise alone, with this key
-    # Adams weights over uneven nodes have alternating signs and grow
-    assert_close(run(2 * x - 3 * y) - origin, 2 * (run(x) - origin) - 3 * (run(y) - origin), 1e-8)
+    whole, parts = run(2 * x - 3 * y) - origin, 2 * (run(x) - origin) - 3 * (run(y) - origin)
+    # Of the samples' own size: what is left of x may be small. Adams weights over uneven nodes alternate and grow.
+    assert np.abs(whole - parts).max() <= 1e-8 * max(np.abs(sampled).max() for sampled in (origin, run(x), run(y)))
     if name in DETERMINISTIC:
         assert not origin.any()
 
