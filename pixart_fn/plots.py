@@ -89,7 +89,7 @@ def work(curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "rel
     ax.set(xlabel="evaluations of the model", ylabel=ylabel, xscale="log")
     if "error" in ylabel:
         ax.set_yscale("log")
-    ax.legend(fontsize=7, ncols=2)
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
