@@ -17,6 +17,8 @@ from . import jit, nn, rng, tree
 from .types import Key, Moments, Tree
 
 EPS = 1e-6
+LARGE = 256 * 256
+"""Pixels from which the pictures of a batch are encoded and decoded one by one."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
         p: the VAE's tree. x: (B, 3, H, W) float32 in [-1, 1], H and W multiples of factor(config).
     Returns: Moments(mean, logvar), each (B, C, h, w); logvar is clamped to [-30, 20].
     """
+    if _alone(x, 1):
+        each = [encode(p, config, part) for part in ops.split(x, 1)]
+        return Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
     x = _conv(p["encoder"]["conv_in"], x)
     for level in p["encoder"]["down_blocks"]:
         for resnet in level["resnets"]:
@@ -164,6 +169,8 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
 
 def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     """Unscaled latents (B, C, h, w) float32 to pictures (B, 3, H, W), about [-1, 1] (not clipped)."""
+    if _alone(z, factor(config)):
+        return ops.cat([decode(p, config, part) for part in ops.split(z, 1)], 0)
     x = _conv(p["post_quant_conv"], z) if config.use_post_quant_conv else z
     x = _middle(p["decoder"]["mid_block"], config, _conv(p["decoder"]["conv_in"], x))
     for level in p["decoder"]["up_blocks"]:
@@ -177,6 +184,11 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
 def sample(key: Key, moments: Moments) -> Tensor:
     """Draw latents from the posterior: mean + exp(logvar / 2) · noise."""
     return moments.mean + ops.exp(0.5 * moments.logvar) * rng.normal_like(key, moments.mean)
+
+
+def _alone(x: Tensor, scale: int) -> bool:
+    """Whether the pictures of a batch go one by one, as memory grows with the batch."""
+    return x.shape[0] > 1 and x.shape[2] * x.shape[3] * scale**2 >= LARGE
 
 
 def _middle(p: Tree, config: Config, x: Tensor) -> Tensor:
