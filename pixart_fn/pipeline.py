@@ -224,6 +224,8 @@ def text_denoiser(
     if callable(pag_scale) or np.any(pag_scale):
         layers = (params.config.transformer.num_layers // 2,) if pag_layers is None else tuple(pag_layers)
         worse = single(text, layers)
+    elif pag_layers is not None:
+        raise ValueError(f"pag_layers {tuple(pag_layers)} need a pag_scale, which is 0")
     if _is_one(guidance_scale):
 
         def pair(x, t):

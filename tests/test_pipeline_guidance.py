@@ -73,6 +73,8 @@ def test_a_single_patch_has_nothing_to_perturb(params):
         for blocks in ((), (0, 1))
     )
     assert_close(perturbed, plain, ALONE)
+    with pytest.raises(ValueError, match=r"pag_layers \(0,\) need a pag_scale, which is 0"):
+        latents(params, pag_layers=(0,))
     with pytest.raises(ValueError, match=r"perturbed must name blocks within 0 … 1, got \[2\]"):
         latents(params, pag_scale=1.0, pag_layers=(2,))
 
