@@ -287,8 +287,7 @@ def sigma_grid(schedule: Schedule, ratios: Sequence[float] | np.ndarray, *, fina
     ratios = np.asarray(ratios, np.float64)
     if ratios.ndim != 1 or not len(ratios) or not np.all(np.diff(ratios) < 0) or not ratios[-1] > 0:
         raise ValueError(f"ratios (σ/α) must be a list of positive numbers that fall strictly, got {ratios.tolist()}")
-    t = np.asarray(schedule.time(-np.log(ratios)))
-    return grid(schedule, t, final=final)._replace(t=np.append(t, 0.0))
+    return grid(schedule, schedule.time(-np.log(ratios)), final=final)
 
 
 def truncate(grid: Grid, strength: float) -> Grid:
