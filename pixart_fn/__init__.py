@@ -6,13 +6,17 @@ image = px.generate(px.load(), "a cute cat", px.key(0))
 
 import os
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import guidance, rng, schedule, sizes, solvers
 from .rng import fold_in, key, split
 from .sample import iterate, sample
 
-os.environ.setdefault("GLOG_v", "3")  # before the first import of mindspore: its log speaks of internals at level 2
+# before the first import of mindspore
+os.environ.setdefault("GLOG_v", "3")  # its log speaks of internals at level 2
+if not Path("/dev/davinci_manager").exists():  # no Ascend: a thread that waits for work by spinning takes a CPU from it
+    os.environ.setdefault("MS_DEV_HOST_BLOCKING_RUN", "1")
 
 if TYPE_CHECKING:
     from . import plots, t5, transformer, tree, vae

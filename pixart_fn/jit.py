@@ -11,7 +11,9 @@ back, which eager autodiff calls. Only the block's inputs are kept in between, a
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import mindspore as ms
 from mindspore import Tensor
@@ -23,33 +25,35 @@ from .types import Tree
 
 
 def block(f: Callable) -> Callable:
-    """Make f(p, *inputs, config=None) a compiled block that eager autodiff goes through correctly.
+    """Make f(p, *inputs, config, *tables) a compiled block that eager autodiff goes through correctly.
 
     Args:
         f: a function in MindSpore's compiled subset of Python. p: a tree of float Tensors; inputs: float Tensors;
-           config: a frozen dataclass or None, a constant of the compilation.
-    Returns: a function of the same signature.
+           config: a frozen dataclass or None, a constant of the compilation; tables: Tensors that have no gradient.
+    Returns: call(p, *inputs, config=None, tables=()).
     """
 
     @functools.wraps(f)
-    def call(p: Tree, *inputs: Tensor, config=None):
-        run, pull = _compiled(f, config)
+    def call(p: Tree, *inputs: Tensor, config=None, tables: tuple[Tensor, ...] = ()):
+        run, pull = _compiled(f, config, len(inputs))
         if not recording():
-            return run(ms.mutable(p), ms.mutable(inputs))
-        return _Block.apply((run, pull, p), *tree_.leaves(p), *inputs)
+            result = run(ms.mutable(p), *inputs, *tables)
+            _pin_threads()
+            return result
+        return _Block.apply((run, pull, p, tables), *tree_.leaves(p), *inputs)
 
     return call
 
 
 @functools.cache
-def _compiled(f: Callable, config) -> tuple[Callable, Callable]:
-    """f and its pullback, jitted. The closures hold functions and constants, never Tensors."""
+def _compiled(f: Callable, config, n: int) -> tuple[Callable, Callable]:
+    """f of n inputs and its pullback, jitted. The closures hold functions and constants, never Tensors."""
 
-    def run(p, inputs):
-        return f(p, *inputs, config)
+    def run(p, *tensors):
+        return f(p, *tensors[:n], config, *tensors[n:])
 
-    def inner(p, inputs, cotangents):
-        outputs = f(p, *inputs, config)
+    def inner(p, cotangents, *tensors):
+        outputs = f(p, *tensors[:n], config, *tensors[n:])
         if not isinstance(outputs, tuple):
             outputs = (outputs,)
         total = (outputs[0] * cotangents[0]).sum()
@@ -59,10 +63,11 @@ def _compiled(f: Callable, config) -> tuple[Callable, Callable]:
 
     # MindSpore warns of a recompilation where two functions share a name
     run.__name__ = f"{f.__module__}.{f.__qualname__}({config})"
-    gradient = ms.grad(inner, grad_position=(0, 1))
+    gradient = ms.grad(inner, grad_position=(0, *range(2, 2 + n)))
 
-    def pull(p, inputs, cotangents):
-        return gradient(p, inputs, cotangents)
+    def pull(p, cotangents, *tensors):
+        bars = gradient(p, cotangents, *tensors)
+        return bars if n else (bars,)  # MindSpore gives the gradient of a single argument without a tuple around it
 
     pull.__name__ = f"gradient of {run.__name__}"
     return ms.jit(run), ms.jit(pull)
@@ -73,26 +78,26 @@ class _Block(_Function):
 
     @staticmethod
     def forward(ctx, compiled, *tensors):
-        run, _, like = compiled
+        run, _, like, tables = compiled
         ctx.compiled = compiled
         ctx.save_for_backward(*tensors)
         p, inputs = _split(like, tensors)
         with _no_grad():  # or MindSpore builds a gradient graph of its own
-            return run(p, inputs)
+            return run(p, *inputs, *tables)
 
     @staticmethod
     def backward(ctx, *cotangents):
         refuse_recording("the gradient of a compiled block", "second derivatives would be silent zeros")
-        _, pull, like = ctx.compiled
+        _, pull, like, tables = ctx.compiled
         p, inputs = _split(like, ctx.saved_tensors)
         with _no_grad():
-            p_bar, inputs_bar = pull(p, inputs, ms.mutable(cotangents))
+            p_bar, *inputs_bar = pull(p, ms.mutable(cotangents), *inputs, *tables)
         return None, *tree_.leaves(p_bar), *inputs_bar
 
 
 def _split(like: Tree, tensors: tuple) -> tuple[Tree, tuple]:
     n = len(tree_.leaves(like))
-    return ms.mutable(tree_.unflatten(like, tensors[:n])), ms.mutable(tuple(tensors[n:]))
+    return ms.mutable(tree_.unflatten(like, tensors[:n])), tensors[n:]
 
 
 def function(f: Callable) -> Callable:
@@ -105,6 +110,23 @@ def function(f: Callable) -> Callable:
         return run(*tensors)
 
     return call
+
+
+@functools.cache
+def _pin_threads() -> None:
+    """Give each of MindSpore's worker threads a CPU of its own, once they run.
+
+    Linux wakes the second worker on the CPU of the first, where both share it for milliseconds: on two cores a quarter
+    of all kernels ran at half speed. Where there are more CPUs than workers, nothing is done.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cpus, tasks = sorted(os.sched_getaffinity(0)), Path("/proc/self/task")
+    names = {int(task.name): (task / "comm").read_text() for task in tasks.iterdir()}
+    workers = sorted(task for task, name in names.items() if name.startswith(("ActorThread", "KernelThread")))
+    if len(workers) == len(cpus):
+        for task, cpu in zip(workers, cpus, strict=True):
+            os.sched_setaffinity(task, {cpu})
 
 
 def recording() -> bool:

@@ -210,20 +210,24 @@ def text_denoiser(
     height, width = _size(params, height, width)
     B, conditions = len(text.mask), _conditions(params, height, width)
 
-    def single(text: Text, perturbed: Sequence[int] = ()) -> Denoiser:
+    def single(context: transformer.Captions, perturbed: Sequence[int] = ()) -> Denoiser:
         def model(x, t):
             rows = len(x)
             t = Tensor.from_numpy(np.full(rows, t, np.float32))
             sizes = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
             tree, config = params.transformer, params.config.transformer
-            return transformer.apply(tree, config, x, t, *text, **sizes, perturbed=perturbed)
+            return transformer.evaluate(tree, config, x, t, context, **sizes, perturbed=perturbed)
 
         return guidance.denoiser(model, schedule, learned_variance=learned_variance)
 
-    alone, worse = single(text), None
+    def captions(text: Text) -> transformer.Captions:
+        return transformer.captions(params.transformer, params.config.transformer, *text)
+
+    context = captions(text)
+    alone, worse = single(context), None
     if callable(pag_scale) or np.any(pag_scale):
         layers = (params.config.transformer.num_layers // 2,) if pag_layers is None else tuple(pag_layers)
-        worse = single(text, layers)
+        worse = single(context, layers)
     elif pag_layers is not None:
         raise ValueError(f"pag_layers {tuple(pag_layers)} need a pag_scale, which is 0")
     if _is_one(guidance_scale):
@@ -231,7 +235,7 @@ def text_denoiser(
         def pair(x, t):
             return (alone(x, t),) * 2
     else:
-        together = single(_stack(text, _negative(text, negative, guidance_scale, compat)))
+        together = single(captions(_stack(text, _negative(text, negative, guidance_scale, compat))))
 
         def pair(x, t):
             x0 = together(ops.cat((x, x), 0), t)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mindspore import Tensor, ops
@@ -20,6 +20,18 @@ from .types import Key, Tree
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of a number
 MASKED = -10000.0  # what diffusers adds to the scores of padding
+SCORES = 2**25
+"""Numbers in the scores of self-attention at a time: 128 MiB."""
+ROWS = 2**11
+"""Patches of all pictures that go through the rest of a block at a time, where attention goes in parts."""
+
+
+class Captions(NamedTuple):
+    """Text as the blocks see it: for each its keys and values (B, A, L, K), and the bias of padding (B, 1, 1, L)."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    bias: Tensor
 
 
 @dataclass(frozen=True)
@@ -187,6 +199,34 @@ def apply(
     Returns: (B, out_channels, h, w): ε in the first C channels, then, if there are more, the learned variance.
     Raises: ValueError: micro-conditions are missing, or given to a model without them; there is no such block.
     """
+    context = captions(p, config, text, mask)
+    return evaluate(p, config, x, t, context, resolution, aspect_ratio, perturbed=perturbed)
+
+
+def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
+    """What all the blocks' cross-attentions see of the text: once a prompt, for every step.
+
+    Args: text: (B, L, caption_channels) float32. mask: (B, L), 1 where a token is real.
+    """
+    text = _caption(p["caption_projection"], text)
+    attentions = [block["attn2"] for block in p["transformer_blocks"]]
+    pairs = [_keys_values({"k": a["to_k"], "v": a["to_v"]}, text, config=config) for a in attentions]
+    keys, values = (list(parts) for parts in zip(*pairs, strict=True))
+    return Captions(keys, values, ((1.0 - mask.float()) * MASKED).reshape(mask.shape[0], 1, 1, mask.shape[1]))
+
+
+def evaluate(
+    p: Tree,
+    config: Config,
+    x: Tensor,
+    t: Tensor,
+    context: Captions,
+    resolution: Tensor | None = None,
+    aspect_ratio: Tensor | None = None,
+    *,
+    perturbed: Collection[int] = (),
+) -> Tensor:
+    """`apply` with the text as `captions` gives it."""
     if not set(perturbed) <= set(range(config.num_layers)):
         raise ValueError(f"perturbed must name blocks within 0 … {config.num_layers - 1}, got {sorted(perturbed)}")
     given = resolution is not None, aspect_ratio is not None
@@ -199,13 +239,10 @@ def apply(
         )
     else:
         condition, modulation = _condition(p["adaln_single"], sinusoid(t))
-    text = _caption(p["caption_projection"], text)
-    bias = ((1.0 - mask.float()) * MASKED).reshape(mask.shape[0], 1, 1, mask.shape[1])
     h, w = x.shape[2:]
     x = _embed(p["pos_embed"]["proj"], x, positions(config, h, w), config=config)
-    for i, block in enumerate(p["transformer_blocks"]):
-        run = _perturbed_block if i in perturbed else _block
-        x = run(block, x, modulation, text, bias, config=config)
+    for i, (block, keys, values) in enumerate(zip(p["transformer_blocks"], context.keys, context.values, strict=True)):
+        x = _block(_own(block), x, modulation, keys, values, context.bias, config, i in perturbed)
     head = {"scale_shift_table": p["scale_shift_table"], "proj_out": p["proj_out"]}
     return unpatchify(_head(head, x, condition, config=config), config, h, w)
 
@@ -284,39 +321,104 @@ def _embed(p, x, position, config):
 
 
 @jit.block
-def _block(p, x, modulation, text, bias, config):
-    return _run_block(p, x, modulation, text, bias, config, _attend_self)
+def _keys_values(p, text, config):
+    heads = config.num_attention_heads
+    return nn.split_heads(nn.linear(p["k"], text), heads), nn.split_heads(nn.linear(p["v"], text), heads)
+
+
+def _own(block: Tree) -> Tree:
+    """A block without what `captions` has used."""
+    cross = {name: block["attn2"][name] for name in ("to_q", "to_out")}
+    return {"scale_shift_table": block["scale_shift_table"], "attn1": block["attn1"], "attn2": cross, "ff": block["ff"]}
+
+
+def _block(p, x, modulation, keys, values, bias, config, perturbed):
+    """One block in one piece, or where its scores would be too many, attention by heads and the rest by patches."""
+    B, N, _ = x.shape
+    if perturbed:
+        return _block_perturbed(p, x, modulation, keys, values, bias, config=config)
+    if B * config.num_attention_heads * N * N <= SCORES:
+        return _block_whole(p, x, modulation, keys, values, bias, config=config)
+    own = {"scale_shift_table": p["scale_shift_table"], "attn1": p["attn1"]}
+    h = _attend_in_parts(*_queries(own, x, modulation, config=config))
+    rows = zip(_parts(x, 1, ROWS // B), _parts(h, 2, ROWS // B), strict=True)
+    return ops.cat([_rest(p, *row, modulation, keys, values, bias, config=config) for row in rows], 1)
+
+
+def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Self-attention of (B, A, N, K), some heads at a time, and some queries where one head is still too much."""
+    B, A, N, K = q.shape
+    heads = max(1, SCORES // (N * N))
+    sets = zip(*(_parts(each.reshape(B * A, N, K), 0, heads) for each in (q, k, v)), strict=True)
+    out = [ops.cat([_mix(queries, k, v) for queries in _parts(q, 1, SCORES // N)], 1) for q, k, v in sets]
+    return ops.cat(out, 0).reshape(B, A, N, K)
+
+
+def _parts(x: Tensor, axis: int, size: int) -> tuple[Tensor, ...]:
+    """x in parts of at most `size` along an axis, as equal as can be."""
+    n = x.shape[axis]
+    return ops.split(x, -(-n // -(-n // size)), axis) if size < n else (x,)
 
 
 @jit.block
-def _perturbed_block(p, x, modulation, text, bias, config):
-    return _run_block(p, x, modulation, text, bias, config, _see_self)
+def _queries(p, x, modulation, config):
+    shift, scale, _ = ops.split((p["scale_shift_table"] + modulation.reshape(x.shape[0], 6, -1))[:, :3], 1, axis=1)
+    return _self_heads(p["attn1"], nn.modulate(nn.layer_norm(x, config.norm_eps), scale, shift), config)
 
 
-def _run_block(p, x, modulation, text, bias, config, mix):
-    B = x.shape[0]
-    table = p["scale_shift_table"] + modulation.reshape(B, 6, -1)
+@jit.block
+def _mix(q, k, v, config):
+    return nn.mix(q, k, v, None)
+
+
+@jit.block
+def _rest(p, x, h, modulation, keys, values, bias, config):
+    table = p["scale_shift_table"] + modulation.reshape(x.shape[0], 6, -1)
+    _, _, gate, shift_m, scale_m, gate_m = ops.split(table, 1, axis=1)
+    x = nn.gated(x, gate, nn.linear(p["attn1"]["to_out"][0], nn.join_heads(h)))
+    return _cross_and_mlp(p, x, shift_m, scale_m, gate_m, keys, values, bias, config)
+
+
+@jit.block
+def _block_whole(p, x, modulation, keys, values, bias, config):
+    return _run_block(p, x, modulation, keys, values, bias, config, _attend_self)
+
+
+@jit.block
+def _block_perturbed(p, x, modulation, keys, values, bias, config):
+    return _run_block(p, x, modulation, keys, values, bias, config, _see_self)
+
+
+def _run_block(p, x, modulation, keys, values, bias, config, mix):
+    table = p["scale_shift_table"] + modulation.reshape(x.shape[0], 6, -1)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = ops.split(table, 1, axis=1)  # each (B, 1, D)
     h = nn.modulate(nn.layer_norm(x, config.norm_eps), scale_a, shift_a)
-    x = nn.gated(x, gate_a, mix(p["attn1"], h, config))
-    x = x + _attend(p["attn2"], x, text, bias, config)
-    h = nn.modulate(nn.layer_norm(x, config.norm_eps), scale_m, shift_m)
-    h = nn.linear(p["ff"]["net"]["2"], nn.gelu_tanh(nn.linear(p["ff"]["net"]["0"]["proj"], h)))
-    return nn.gated(x, gate_m, h)
+    x = nn.gated(x, gate_a, nn.linear(p["attn1"]["to_out"][0], mix(p["attn1"], h, config)))
+    return _cross_and_mlp(p, x, shift_m, scale_m, gate_m, keys, values, bias, config)
 
 
 def _attend_self(p, x, config):
-    return _attend(p, x, x, None, config)
+    q, k, v = _self_heads(p, x, config)
+    return nn.attend(q, k, v, None)
+
+
+def _self_heads(p, x, config):
+    heads = config.num_attention_heads
+    q = nn.split_heads(nn.linear(p["to_q"], x) * config.attention_head_dim**-0.5, heads)
+    return q, nn.split_heads(nn.linear(p["to_k"], x), heads), nn.split_heads(nn.linear(p["to_v"], x), heads)
 
 
 def _see_self(p, x, config):
-    return nn.linear(p["to_out"][0], nn.linear(p["to_v"], x))
+    return nn.linear(p["to_v"], x)
 
 
-def _attend(p, x, context, bias, config):
-    q, k, v = nn.linear(p["to_q"], x), nn.linear(p["to_k"], context), nn.linear(p["to_v"], context)
-    scale = config.attention_head_dim**-0.5
-    return nn.linear(p["to_out"][0], nn.attention(q, k, v, bias, config.num_attention_heads, scale))
+def _cross_and_mlp(p, x, shift, scale, gate, keys, values, bias, config):
+    q = nn.linear(p["attn2"]["to_q"], x) * config.attention_head_dim**-0.5
+    h = nn.attend(nn.split_heads(q, config.num_attention_heads), keys, values, bias)
+    x = x + nn.linear(p["attn2"]["to_out"][0], h)
+    h = nn.modulate(nn.layer_norm(x, config.norm_eps), scale, shift)
+    h = nn.linear(p["ff"]["net"]["2"], nn.gelu_tanh(nn.linear(p["ff"]["net"]["0"]["proj"], h)))
+    return nn.gated(x, gate, h)
 
 
 @jit.block

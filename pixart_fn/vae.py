@@ -13,10 +13,9 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from . import config as config_
-from . import jit, nn, rng, tree
+from . import jit, nn, rng, strips, tree
 from .types import Key, Moments, Tree
 
-EPS = 1e-6
 LARGE = 256 * 256
 """Pixels from which the pictures of a batch are encoded and decoded one by one."""
 
@@ -154,15 +153,18 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
     if _alone(x, 1):
         each = [encode(p, config, part) for part in ops.split(x, 1)]
         return Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
-    x = _conv(p["encoder"]["conv_in"], x)
-    for level in p["encoder"]["down_blocks"]:
+    encoder = p["encoder"]
+    picture = strips.conv(encoder["conv_in"], strips.channels_last(x), config)
+    for level in encoder["down_blocks"]:
         for resnet in level["resnets"]:
-            x = _resnet(resnet, x, config=config)
+            picture = strips.resnet(resnet, picture, config)
         if "downsamplers" in level:
-            x = _down(level["downsamplers"][0]["conv"], x)
-    x = _head(_head_of(p["encoder"]), _middle(p["encoder"]["mid_block"], config, x), config=config)
+            picture = strips.down(level["downsamplers"][0]["conv"], picture, config)
+    picture = _middle(encoder["mid_block"], picture, config)
+    picture = strips.norm_conv(encoder["conv_norm_out"], encoder["conv_out"], picture, config)
     if config.use_quant_conv:
-        x = _conv(p["quant_conv"], x)
+        picture = [_pointwise(p["quant_conv"], strip) for strip in picture]
+    x = strips.channels_first(picture)
     mean, logvar = ops.split(x, config.latent_channels, axis=1)
     return Moments(mean, ops.clamp(logvar, -30.0, 20.0))
 
@@ -171,14 +173,16 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     """Unscaled latents (B, C, h, w) float32 to pictures (B, 3, H, W), about [-1, 1] (not clipped)."""
     if _alone(z, factor(config)):
         return ops.cat([decode(p, config, part) for part in ops.split(z, 1)], 0)
-    x = _conv(p["post_quant_conv"], z) if config.use_post_quant_conv else z
-    x = _middle(p["decoder"]["mid_block"], config, _conv(p["decoder"]["conv_in"], x))
-    for level in p["decoder"]["up_blocks"]:
+    decoder, picture = p["decoder"], strips.channels_last(z)
+    if config.use_post_quant_conv:
+        picture = [_pointwise(p["post_quant_conv"], strip) for strip in picture]
+    picture = _middle(decoder["mid_block"], strips.conv(decoder["conv_in"], picture, config), config)
+    for level in decoder["up_blocks"]:
         for resnet in level["resnets"]:
-            x = _resnet(resnet, x, config=config)
+            picture = strips.resnet(resnet, picture, config)
         if "upsamplers" in level:
-            x = _up(level["upsamplers"][0]["conv"], x)
-    return _head(_head_of(p["decoder"]), x, config=config)
+            picture = strips.up(level["upsamplers"][0]["conv"], picture, config)
+    return strips.channels_first(strips.norm_conv(decoder["conv_norm_out"], decoder["conv_out"], picture, config))
 
 
 def sample(key: Key, moments: Moments) -> Tensor:
@@ -191,51 +195,13 @@ def _alone(x: Tensor, scale: int) -> bool:
     return x.shape[0] > 1 and x.shape[2] * x.shape[3] * scale**2 >= LARGE
 
 
-def _middle(p: Tree, config: Config, x: Tensor) -> Tensor:
-    x = _resnet(p["resnets"][0], x, config=config)
+def _middle(p: Tree, picture: strips.Picture, config: Config) -> strips.Picture:
+    picture = strips.resnet(p["resnets"][0], picture, config)
     if config.mid_block_add_attention:
-        x = _attention(p["attentions"][0], x, config=config)
-    return _resnet(p["resnets"][1], x, config=config)
+        picture = strips.attention(p["attentions"][0], picture, config)
+    return strips.resnet(p["resnets"][1], picture, config)
 
 
 @jit.block
-def _conv(p, x, config):
-    return nn.conv2d(p, x)
-
-
-@jit.block
-def _down(p, x, config):
-    return nn.conv2d_down(p, x)
-
-
-@jit.block
-def _up(p, x, config):
-    return nn.conv2d(p, nn.upsample(x))
-
-
-@jit.block
-def _resnet(p, x, config):
-    h = nn.conv2d(p["conv1"], nn.silu(nn.group_norm(p["norm1"], x, config.norm_num_groups, EPS)))
-    h = nn.conv2d(p["conv2"], nn.silu(nn.group_norm(p["norm2"], h, config.norm_num_groups, EPS)))
-    if "conv_shortcut" in p:
-        x = nn.conv2d(p["conv_shortcut"], x)
-    return x + h
-
-
-@jit.block
-def _attention(p, x, config):
-    B, C, H, W = x.shape
-    h = nn.group_norm(p["group_norm"], x, config.norm_num_groups, EPS)
-    h = ops.transpose(h.reshape(B, C, H * W), (0, 2, 1))  # (B, H·W, C)
-    q, k, v = nn.linear(p["to_q"], h), nn.linear(p["to_k"], h), nn.linear(p["to_v"], h)
-    h = nn.linear(p["to_out"][0], nn.attention(q, k, v, None, 1, C**-0.5))
-    return x + ops.transpose(h, (0, 2, 1)).reshape(B, C, H, W)
-
-
-def _head_of(p: Tree) -> Tree:
-    return {name: p[name] for name in ("conv_norm_out", "conv_out")}
-
-
-@jit.block
-def _head(p, x, config):
-    return nn.conv2d(p["conv_out"], nn.silu(nn.group_norm(p["conv_norm_out"], x, config.norm_num_groups, EPS)))
+def _pointwise(p, x, config):
+    return nn.linear({"weight": p["weight"].reshape(p["weight"].shape[0], -1), "bias": p["bias"]}, x)

@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pixart_fn"
 LAYERS = (
     "types tree rng config safetensors_file hub",
     "schedule jit nn",
+    "convolution",
+    "strips",
     "solvers guidance t5 transformer vae",
     "sample sizes tokenizer checkpoint",
     "pipeline",

@@ -145,7 +145,7 @@ def test_injected_latents_leave_the_solvers_noise_to_the_key(params):
 
 
 def test_both_branches_are_one_evaluation_and_guidance_1_skips_the_negative(params, monkeypatch):
-    models, texts = counted(monkeypatch, transformer, "apply"), counted(monkeypatch, t5, "encode")
+    models, texts = counted(monkeypatch, transformer, "evaluate"), counted(monkeypatch, t5, "encode")
     latents(params)
     assert [args[2].shape[0] for args, _ in models] == [2] * STEPS and len(texts) == 2
     models.clear(), texts.clear()
@@ -218,7 +218,7 @@ def test_a_released_size_is_drawn_at_the_nearest_bin_then_resized_and_cropped():
 
 
 def test_micro_conditions_say_the_size_in_pixels(monkeypatch):
-    calls = counted(monkeypatch, transformer, "apply")
+    calls = counted(monkeypatch, transformer, "evaluate")
     picture = draw(tiny.params(tiny.MICRO), height=16, width=24)
     assert picture.size == (24, 16)
     for _, conditions in calls:
@@ -270,7 +270,7 @@ def test_a_negative_seed_is_refused():
 def test_without_a_vae_only_latents_come_out_and_nothing_is_drawn_in_vain(params, batch, monkeypatch):
     bare = params.replace(vae=None)
     assert np.array_equal(latents(bare, PROMPTS), batch)
-    calls = counted(monkeypatch, transformer, "apply")
+    calls = counted(monkeypatch, transformer, "evaluate")
     with pytest.raises(ValueError, match=r"no VAE; load them with vae=True or a path, or ask for output='latents'"):
         draw(bare)
     assert not calls

@@ -43,7 +43,7 @@ def test_a_grid_of_one_s_own(params):
 
 
 def test_no_negative_is_evaluated_outside_the_interval(params, monkeypatch):
-    calls = counted(monkeypatch, transformer, "apply")
+    calls = counted(monkeypatch, transformer, "evaluate")
     latents(params, steps=4, interval=(300, 800))
     _, make_grid, _ = px.solvers.from_config(params.config.scheduler)
     assert [len(args[2]) for args, _ in calls] == [2 if 300 <= t <= 800 else 1 for t in make_grid(4).t[:-1]]
@@ -60,7 +60,7 @@ def test_rescaling_and_perturbed_attention_change_the_picture(params, monkeypatc
     for guide in ({"rescale": 0.7}, {"pag_scale": 3.0}, {"pag_scale": 3.0, "pag_layers": (0,)}, {"compat": "original"}):
         assert np.abs(latents(params, **guide) - reference).max() > 1e-3, guide
     assert np.array_equal(latents(params, pag_scale=0.0), reference)
-    calls = counted(monkeypatch, transformer, "apply")
+    calls = counted(monkeypatch, transformer, "evaluate")
     latents(params, steps=1, pag_scale=3.0)
     assert [(len(args[2]), kwargs["perturbed"]) for args, kwargs in calls] == [(2, ()), (1, (1,))]
 

@@ -1,14 +1,55 @@
-"""Large pictures of a batch go through the VAE one by one."""
+"""A picture in strips is the picture in one piece, gradients included; large pictures of a batch go one by one."""
 
 from __future__ import annotations
 
+import compare
 import numpy as np
+import pytest
 import tiny
+from reference.case import load
 from tolerances import assert_close
 
-from pixart_fn import rng, vae
+from pixart_fn import convolution, rng, strips, vae
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
+
+
+@pytest.fixture(params=[1, 10**6], ids=["winograd", "direct"])
+def counts(request, monkeypatch):
+    """Strips of few rows, blocks of few queries; gives how many strips the layers saw."""
+    monkeypatch.setattr(convolution, "WIDE", request.param)
+    monkeypatch.setattr(strips, "STRIP", 768)
+    monkeypatch.setattr(strips, "SCORES", 1024)
+    seen, cut = [], strips._cut
+
+    def watched(*args):
+        picture = cut(*args)
+        seen.append(len(picture))
+        return picture
+
+    monkeypatch.setattr(strips, "_cut", watched)
+    return seen
+
+
+@pytest.mark.parametrize(("name", "scenario"), [("vae", "oblong"), ("vae", "square"), ("vae_deep", "oblong")])
+def test_strips_agree_with_diffusers(name, scenario, counts):
+    errors = compare.forward_errors(name, load(name), scenario)
+    assert not compare.too_far(errors, compare.MODULE)
+    assert min(counts) > 1
+
+
+@pytest.mark.parametrize("scenario", ["decode", "encode"])
+def test_gradients_through_strips_agree_with_torch(scenario, counts):
+    errors = compare.gradient_errors("gradients_vae", load("gradients_vae"), scenario)
+    assert not compare.too_far(errors, compare.GRADIENT)
+    assert max(counts) > 1
+
+
+def test_a_prime_height_goes_row_by_row(monkeypatch):
+    monkeypatch.setattr(strips, "STRIP", 5 * 8 * 16)
+    picture = strips._cut([ms.ops.zeros((1, 7, 8, 16))], strips.STRIP, 16)
+    assert [part.shape for part in picture] == [(1, 1, 8, 16)] * 7
+    assert [part.shape for part in strips._cut(picture, 7 * 8 * 16, 16)] == [(1, 7, 8, 16)]
 
 
 def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):
@@ -16,14 +57,14 @@ def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):
     x = ms.Tensor(np.tanh(rng.normal(rng.key(0), (2, 3, 16, 24))))
     z = ms.Tensor(rng.normal(rng.key(1), (2, 4, 8, 12)))
     together = vae.encode(params.vae, tiny.VAE, x), vae.decode(params.vae, tiny.VAE, z)
-    rows, conv = [], vae._conv
+    rows, resnet = [], strips.resnet
 
-    def watched(p, x):
-        rows.append(x.shape[0])
-        return conv(p, x)
+    def watched(p, picture, config):
+        rows.append(picture[0].shape[0])
+        return resnet(p, picture, config)
 
     monkeypatch.setattr(vae, "LARGE", 16 * 24)
-    monkeypatch.setattr(vae, "_conv", watched)
+    monkeypatch.setattr(strips, "resnet", watched)
     apart = vae.encode(params.vae, tiny.VAE, x), vae.decode(params.vae, tiny.VAE, z)
     assert rows and set(rows) == {1}
     for ours, theirs in zip((*apart[0], apart[1]), (*together[0], together[1]), strict=True):
