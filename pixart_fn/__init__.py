@@ -9,7 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import guidance, rng, schedule, sizes, solvers
+from . import guidance, rng, schedule, sizes, solvers  # noqa: F401 - px.sizes
+from .arithmetic import precision
 from .rng import fold_in, key, split
 from .sample import iterate, sample
 
@@ -20,7 +21,7 @@ if not Path("/dev/davinci_manager").exists():  # no Ascend: a thread that waits 
 
 if TYPE_CHECKING:
     from . import plots, t5, transformer, tree, vae
-    from .checkpoint import Params, load, save
+    from .checkpoint import Params, load, load_text, save, save_text
     from .jit import grad, value_and_grad
     from .pipeline import decode_latents, encode_prompt, generate, sample_latents, text_denoiser
 
@@ -35,13 +36,15 @@ __all__ = [
     "iterate",
     "key",
     "load",
+    "load_text",
     "plots",
+    "precision",
     "rng",
     "sample",
     "sample_latents",
     "save",
+    "save_text",
     "schedule",
-    "sizes",
     "solvers",
     "split",
     "t5",
@@ -53,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "checkpoint": ("Params", "load", "save"),
+    "checkpoint": ("Params", "load", "load_text", "save", "save_text"),
     "jit": ("grad", "value_and_grad"),
     "pipeline": ("decode_latents", "encode_prompt", "generate", "sample_latents", "text_denoiser"),
 }

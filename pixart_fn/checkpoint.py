@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import uuid
@@ -12,13 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import hub, t5, transformer, tree, vae
 from . import tokenizer as tokenizer_
 from .safetensors_file import DTYPES, Stored, open_file, write_file
 from .t5 import Config as T5Config
 from .tokenizer import Tokenizer
 from .transformer import Config as TransformerConfig
-from .types import Tree
+from .types import Text, Tree
 from .vae import Config as VAEConfig
 
 
@@ -56,6 +59,8 @@ class Params:
         return f"Params({self.config.pipeline}: {', '.join(sizes)})"
 
 
+STREAMED = 2**31
+"""Bytes in float32 above which a text encoder is streamed."""
 PIPELINES = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
 
 
@@ -196,6 +201,7 @@ def load(
     revision: str | None = None,
     text_encoder: str | os.PathLike | bool | None = True,
     vae: str | os.PathLike | bool | None = True,
+    stream: bool | None = None,
 ) -> Params:
     """Load a pipeline; float32 weights stay in the mapped file until they are used, others become float32.
 
@@ -205,6 +211,9 @@ def load(
         text_encoder: True to take it from `source`, None to leave it and the tokenizer out, or the folder or hub id
             of another pipeline, or of the model itself, to take it from there.
         vae: likewise.
+        stream: whether the text encoder's leaves are places in the file, of which `t5.encode` holds a layer at a time
+            (`quantize` makes them int8), instead of Tensors that can be differentiated and trained. None streams an
+            encoder of more than 2 GiB in float32: T5-XXL has 18.
     Returns:
         Params, with trees in the order of each model's `shapes`.
     Raises:
@@ -228,7 +237,10 @@ def load(
     scheduler = _read_json(home / "scheduler" / "scheduler_config.json")
     config = Configs(**configs, scheduler=scheduler, pipeline=pipeline)
     _check_widths(config)
-    trees = {name: None if where is None else _tree(folders[name], name, config) for name, where in wanted.items()}
+    trees = {
+        name: None if where is None else _tree(folders[name], name, config, stream if name == "text_encoder" else False)
+        for name, where in wanted.items()
+    }
     found = None
     if text_encoder is not None:
         found = _tokenizer(home, folders["text_encoder"], configs["text_encoder"].vocab_size)
@@ -287,8 +299,8 @@ def _check_widths(config: Configs) -> None:
         )
 
 
-def _tree(folder: Path, name: str, config: Configs) -> Tree:
-    """A model's weights as Tensors, in the order of its `shapes`."""
+def _tree(folder: Path, name: str, config: Configs, stream: bool | None) -> Tree:
+    """A model's weights as Tensors or as places in the file, in the order of its `shapes`."""
     from mindspore import Tensor
 
     part = _COMPONENTS[name]
@@ -296,7 +308,9 @@ def _tree(folder: Path, name: str, config: Configs) -> Tree:
     stored = _current_names(open_tensors(path), part)
     shapes = part.module.shapes(getattr(config, name))
     _check_names({key: value.shape for key, value in stored.items()}, shapes, str(path))
-    return tree.nest({key: Tensor.from_numpy(stored[key].read()) for key in shapes})
+    if stream is None:
+        stream = 4 * sum(math.prod(shape) for shape in shapes.values()) > STREAMED
+    return tree.nest({key: stored[key] if stream else Tensor.from_numpy(stored[key].read()) for key in shapes})
 
 
 def _current_names(stored: dict[str, Stored], part: _Component) -> dict[str, Stored]:
@@ -376,6 +390,43 @@ def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -
         _publish(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def save_text(text: Text, file: str | os.PathLike) -> None:
+    """Write encoded prompts to a .safetensors file: encode once, draw often, without the text encoder.
+
+    Raises: ValueError: the name doesn't end in .safetensors.
+    """
+    path = _text_file(file)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write_file(temporary, text._asdict(), dict.fromkeys(Text._fields, "F32"))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_text(file: str | os.PathLike) -> Text:
+    """What `save_text` wrote.
+
+    Raises: FileNotFoundError; ValueError: the file isn't one of `save_text`.
+    """
+    from mindspore import Tensor
+
+    stored = open_tensors(_text_file(file))
+    if set(stored) != set(Text._fields) or stored["states"].shape[:2] != stored["mask"].shape:
+        raise ValueError(
+            f"{file} doesn't hold encoded prompts, states (B, L, C) and mask (B, L); save_text writes them"
+        )
+    states, mask = (stored[name].read().copy() for name in Text._fields)
+    return Text(Tensor.from_numpy(states), Tensor.from_numpy(mask.astype(np.int32)))
+
+
+def _text_file(file: str | os.PathLike) -> Path:
+    path = Path(file).expanduser()
+    if path.suffix != ".safetensors":
+        raise ValueError(f"encoded prompts are stored in a .safetensors file, got {str(file)!r}")
+    return path
 
 
 def _check_savable(params: Params, parts: Mapping[str, _Component], folder: Path) -> None:

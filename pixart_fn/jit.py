@@ -18,9 +18,10 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import Tensor
 from mindspore.common._grad_function import _Function
-from mindspore.graph.api import _no_grad, _pynative_executor
+from mindspore.graph.api import _no_grad, _pynative_executor, ms_compile_cache
 
 from . import tree as tree_
+from .arithmetic import precision
 from .types import Tree
 
 
@@ -35,7 +36,7 @@ def block(f: Callable) -> Callable:
 
     @functools.wraps(f)
     def call(p: Tree, *inputs: Tensor, config=None, tables: tuple[Tensor, ...] = ()):
-        run, pull = _compiled(f, config, len(inputs))
+        run, pull = _compiled(f, config, len(inputs), precision())
         if not recording():
             result = run(ms.mutable(p), *inputs, *tables)
             _pin_threads()
@@ -46,8 +47,8 @@ def block(f: Callable) -> Callable:
 
 
 @functools.cache
-def _compiled(f: Callable, config, n: int) -> tuple[Callable, Callable]:
-    """f of n inputs and its pullback, jitted. The closures hold functions and constants, never Tensors."""
+def _compiled(f: Callable, config, n: int, mode: str) -> tuple[Callable, Callable]:
+    """f of n inputs and its pullback, jitted for a precision. The closures hold functions and constants, no Tensors."""
 
     def run(p, *tensors):
         return f(p, *tensors[:n], config, *tensors[n:])
@@ -62,7 +63,7 @@ def _compiled(f: Callable, config, n: int) -> tuple[Callable, Callable]:
         return total
 
     # MindSpore warns of a recompilation where two functions share a name
-    run.__name__ = f"{f.__module__}.{f.__qualname__}({config})"
+    run.__name__ = f"{f.__module__}.{f.__qualname__}({config}, {n}, {mode})"
     gradient = ms.grad(inner, grad_position=(0, *range(2, 2 + n)))
 
     def pull(p, cotangents, *tensors):
@@ -127,6 +128,11 @@ def _pin_threads() -> None:
     if len(workers) == len(cpus):
         for task, cpu in zip(workers, cpus, strict=True):
             os.sched_setaffinity(task, {cpu})
+
+
+def compilations() -> int:
+    """How many graphs this process has compiled."""
+    return len(ms_compile_cache)
 
 
 def recording() -> bool:

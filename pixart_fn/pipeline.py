@@ -42,6 +42,7 @@ def generate(
     latents: Array | None = None,
     clean: bool = True,
     binning: bool = True,
+    tile: int | None = None,
     progress: bool = True,
     **guide: Any,
 ) -> Any:
@@ -65,6 +66,7 @@ def generate(
         clean: whether to clean captions as the released models' training did.
         binning: whether a released model draws at the nearest size that it was trained at, which is then resized and
             cropped to the one asked for; a model without such a table draws any size directly.
+        tile: in pixels; decode in overlapping squares of this size, for pictures that memory is too small for.
         progress: whether to show a bar.
         **guide: interval, rescale, pag_scale, pag_layers and compat of `text_denoiser`.
     Returns: one PIL picture for one prompt and picture, a list of them otherwise; an array or Tensor for the others.
@@ -85,18 +87,14 @@ def generate(
         )
     asked = _size(params, height, width)
     height, width = _binned(params, asked) if binning else asked
-    text = repeat(encode_prompt(params, prompts, clean=clean), n)
-    negative = None
-    if not _is_one(guidance_scale):
-        negative = encode_prompt(params, negatives, clean=clean, tokens=_tokens(text, guide))
-        negative = repeat(negative, n if len(negatives) == len(prompts) else len(prompts) * n)
+    text, negative = _encode_both(params, prompts, [] if _is_one(guidance_scale) else negatives, n, clean)
     z = sample_latents(
         params, text, key, negative=negative, steps=steps, guidance_scale=guidance_scale, height=height, width=width,
         solver=solver, grid=grid, latents=latents, progress=progress, **guide,
     )  # fmt: skip
     if output == "latents":
         return z
-    pixels = decode_latents(params, z).asnumpy()
+    pixels = decode_latents(params, z, tile=tile).asnumpy()
     if (height, width) != asked:
         pixels = sizes.resize_and_crop(pixels, *asked)
     if output == "numpy":
@@ -256,16 +254,34 @@ def text_denoiser(
     return guided if interval is None else guidance.interval(guided, alone, *interval)
 
 
-def decode_latents(params: Params, latents: Tensor) -> Tensor:
+def decode_latents(params: Params, latents: Tensor, *, tile: int | None = None) -> Tensor:
     """Pictures of scaled latents, one at a time, so that memory and result don't depend on the batch.
 
     Args:
         latents: float32 (B, C, h, w), as `sample_latents` gives them.
+        tile: in pixels; decode in overlapping squares of this size instead of in one piece (`vae.decode_tiled`).
     Returns: float32 (B, H, W, 3) in [0, 1].
     """
     config = _decoder(params)
-    pictures = [vae.decode(params.vae, config, z.expand_dims(0) / config.scaling_factor) for z in latents]
+
+    def decode(z: Tensor) -> Tensor:
+        if tile is None:
+            return vae.decode(params.vae, config, z)
+        return vae.decode_tiled(params.vae, config, z, tile)
+
+    pictures = [decode(z.expand_dims(0) / config.scaling_factor) for z in latents]
     return ops.clamp(ops.cat(pictures, 0) * 0.5 + 0.5, 0.0, 1.0).transpose(0, 2, 3, 1)
+
+
+def _encode_both(
+    params: Params, prompts: list[str], negatives: list[str], n: int, clean: bool
+) -> tuple[Text, Text | None]:
+    """Prompts, n times each, and a negative row for each or one for all, from one pass of the encoder."""
+    both = encode_prompt(params, [*prompts, *negatives], clean=clean)
+    text, negative = (Text(*rows) for rows in zip(*((x[: len(prompts)], x[len(prompts) :]) for x in both), strict=True))
+    if not negatives:
+        return repeat(text, n), None
+    return repeat(text, n), repeat(negative, n if len(negatives) == len(prompts) else len(prompts) * n)
 
 
 def _decoder(params: Params) -> vae.Config:

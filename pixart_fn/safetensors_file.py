@@ -5,35 +5,79 @@ The library's own reader copies each tensor and can't give bfloat16 to NumPy; it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import mmap
+import os
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
 _STORAGE: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+PIECE = 2**24
+"""Bytes read at a time."""
+_POPULATE_READ = 22 if sys.platform == "linux" else None  # MADV_POPULATE_READ, which Python doesn't name
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-class Stored(NamedTuple):
-    """A tensor in a mapped file, of which nothing is read until `read`."""
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A tensor in a mapped file, of which nothing is read until `read`; a leaf as `stream` wants it."""
 
     file: np.memmap
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    handle: BinaryIO
 
     def read(self) -> np.ndarray:
         """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
+        return _float32(self._mapped(), self.dtype)
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of a matrix in float32, of which nothing else is read."""
+        return _float32(self._mapped()[ids], self.dtype)
+
+    def prefetch(self) -> None:
+        """Have the bytes read from the disk and mapped, in large pieces, before they are touched one by one."""
+        piece = memoryview(bytearray(min(PIECE, self._size())))
+        for start in range(0, self._size(), PIECE):
+            size = os.preadv(self.handle.fileno(), [piece[: self._size() - start]], self.offset + start)
+            self._advise(_POPULATE_READ, self.offset + start, size)
+
+    def release(self) -> None:
+        """Give the memory of the tensor's bytes back; touched again, they are read again."""
+        self._advise(getattr(mmap, "MADV_DONTNEED", None), self.offset, self._size())
+
+    def _advise(self, advice: int | None, offset: int, size: int) -> None:
+        """Tell the kernel about the whole pages among some bytes; where it doesn't know the advice, nothing is lost."""
+        first, last = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if advice is not None and last > first:
+            mapped: mmap.mmap = self.file._mmap  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError):
+                mapped.madvise(advice, first, last - first)
+
+    def _size(self) -> int:
+        return math.prod(self.shape) * _STORAGE[self.dtype].itemsize
+
+    def _mapped(self) -> np.ndarray:
         if self.dtype not in _STORAGE:
             name = self.file.filename
             raise ValueError(f"{name} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16")
-        array: np.ndarray = np.ndarray(self.shape, _STORAGE[self.dtype], self.file, self.offset)
-        if self.dtype == "BF16":
-            return np.asarray(array.astype(np.uint32) << 16, np.uint32).view(np.float32)
-        return np.require(array, np.float32, "A")
+        return np.ndarray(self.shape, _STORAGE[self.dtype], self.file, self.offset)
+
+
+def _float32(array: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype == "BF16":  # the upper half of a float32
+        wide = np.zeros(array.shape, np.uint32)
+        wide.view(np.uint16)[..., 1::2] = array
+        return wide.view(np.float32)
+    return np.require(array, np.float32, "A")
 
 
 def open_file(path: Path) -> dict[str, Stored]:
@@ -72,15 +116,16 @@ def open_file(path: Path) -> dict[str, Stored]:
         if begin < 0 or end < begin or (width and end - begin != width * math.prod(shapes[name])):
             raise ValueError(f"{path}: the place of {name} in the file doesn't fit its shape; download it again")
     # Copy-on-write: an operation in place on a tensor changes neither the file nor, by a fault, ends the process.
-    mapped = np.memmap(path, np.uint8, "c")
-    return {name: Stored(mapped, dtypes[name], shapes[name], start + spans[name][0]) for name in entries}
+    handle = open(path, "rb", buffering=0)  # noqa: SIM115 - open for as long as a tensor may be read
+    mapped = np.memmap(handle, np.uint8, "c")
+    return {name: Stored(mapped, dtypes[name], shapes[name], start + spans[name][0], handle) for name in entries}
 
 
 def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str]) -> None:
     """Write tensors one at a time, so that a model that just fits in memory can be saved.
 
     Args:
-        leaves: NumPy arrays or MindSpore Tensors by name. dtypes: for each name "F32", "F16" or "BF16".
+        leaves: NumPy arrays, MindSpore Tensors or leaves to be read, by name. dtypes: for each "F32", "F16" or "BF16".
     Raises:
         ValueError: a finite value is beyond float16.
     """
@@ -101,7 +146,8 @@ def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str])
 
 def _encode(name: str, leaf: Any, dtype: str) -> np.ndarray:
     """A NumPy array or MindSpore Tensor as the array whose bytes are stored."""
-    array = np.ascontiguousarray(leaf.asnumpy() if hasattr(leaf, "asnumpy") else leaf, np.float32)
+    read = next((getattr(leaf, name) for name in ("read", "asnumpy") if hasattr(leaf, name)), lambda: leaf)
+    array = np.ascontiguousarray(read(), np.float32)
     if dtype == "F32":
         return array
     if dtype == "F16":

@@ -29,16 +29,16 @@ def leaves(tree: Tree) -> list:
 
 def unflatten(like: Tree, leaves) -> Tree:
     """Rebuild a tree of `like`'s structure from an iterable of leaves in the order of `items`."""
-    iterator = iter(leaves)
+    return _build(like, iter(leaves))
 
-    def build(node):
-        if isinstance(node, dict):
-            return {name: build(child) for name, child in node.items()}
-        if isinstance(node, (list, tuple)):
-            return type(node)(build(child) for child in node)
-        return next(iterator)
 
-    return build(like)
+def _build(node: Tree, leaves: Iterator) -> Tree:
+    # Not a function inside unflatten: one that calls itself is a cycle, which keeps the leaves until it is collected.
+    if isinstance(node, dict):
+        return {name: _build(child, leaves) for name, child in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(_build(child, leaves) for child in node)
+    return next(leaves)
 
 
 def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:

@@ -7,13 +7,14 @@ Pictures are in [-1, 1]; latents are unscaled here: `scaling_factor` is applied 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from mindspore import Tensor, ops
 
 from . import config as config_
-from . import jit, nn, rng, strips, tree
+from . import jit, nn, rng, strips, tiles, tree
 from .types import Key, Moments, Tree
 
 LARGE = 256 * 256
@@ -183,6 +184,35 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
         if "upsamplers" in level:
             picture = strips.up(level["upsamplers"][0]["conv"], picture, config)
     return strips.channels_first(strips.norm_conv(decoder["conv_norm_out"], decoder["conv_out"], picture, config))
+
+
+def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
+    """`encode` in overlapping squares of `tile` pixels, blended: memory is that of one tile."""
+    _check_tile(config, tile)
+    if max(x.shape[2:]) <= tile:
+        return encode(p, config, x)
+    both = tiles.apply(lambda x: ops.cat(encode(p, config, x), 1), x, tile, Fraction(1, factor(config)))
+    return Moments(*ops.split(both, config.latent_channels, axis=1))
+
+
+def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
+    """`decode` in overlapping squares of `tile` pixels, blended: memory is that of one tile.
+
+    Group norms see a tile instead of the picture, so colours may differ a little between tiles; those of the size that
+    the VAE was trained at (512) show it least.
+    """
+    _check_tile(config, tile)
+    if max(z.shape[2:]) * factor(config) <= tile:
+        return decode(p, config, z)
+    small = tile // factor(config)
+    return tiles.apply(lambda z: decode(p, config, z), z, small, Fraction(factor(config)))
+
+
+def _check_tile(config: Config, tile: int) -> None:
+    step = 4 * factor(config)  # so that a quarter of a tile is whole latents
+    if tile < step or tile % step:
+        near = max(step, round(tile / step) * step)
+        raise ValueError(f"tile must be a positive multiple of {step} pixels, got {tile}; nearest: {near}")
 
 
 def sample(key: Key, moments: Moments) -> Tensor:

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pixart_fn"
 
 # a module imports from the lines above its own, and from its own line where that makes no circle
 LAYERS = (
-    "types tree rng config safetensors_file hub",
-    "schedule jit nn",
+    "types tree rng config safetensors_file hub arithmetic",
+    "schedule jit nn stream tiles",
     "convolution",
     "strips",
     "solvers guidance t5 transformer vae",

@@ -147,7 +147,8 @@ def test_injected_latents_leave_the_solvers_noise_to_the_key(params):
 def test_both_branches_are_one_evaluation_and_guidance_1_skips_the_negative(params, monkeypatch):
     models, texts = counted(monkeypatch, transformer, "evaluate"), counted(monkeypatch, t5, "encode")
     latents(params)
-    assert [args[2].shape[0] for args, _ in models] == [2] * STEPS and len(texts) == 2
+    assert [args[2].shape[0] for args, _ in models] == [2] * STEPS
+    assert [args[2].shape[0] for args, _ in texts] == [2]  # the encoder, which may be streamed, is gone through once
     models.clear(), texts.clear()
     latents(params, guidance_scale=1, negative_prompt="unused")
     assert [args[2].shape[0] for args, _ in models] == [1] * STEPS and len(texts) == 1

@@ -56,6 +56,23 @@ def test_perturbed_attention(make):
     assert compare.rel(ours, theirs.numpy()) < compare.MODULE
 
 
+def test_tiles(make):
+    import torch
+    from reference.make_models import config_of, normal, vae, weights_of
+
+    model = vae(SEED, sample_size=16)
+    model.enable_tiling()
+    z, x = normal(1, 1, 4, 13, 18), normal(2, 1, 3, 26, 36)
+    with torch.no_grad():
+        decoded, posterior = model.decode(z).sample, model.encode(x).latent_dist
+    config, p = compare.vae.read_config(config_of(model)), compare.tensors(weights_of(model))
+    ours = compare.vae.decode_tiled(p, config, compare.ms.Tensor(z.numpy()), 16)
+    assert compare.rel(ours, decoded.numpy()) < compare.MODULE
+    moments = compare.vae.encode_tiled(p, config, compare.ms.Tensor(x.numpy()), 16)
+    assert compare.rel(moments.mean, posterior.mean.numpy()) < compare.MODULE
+    assert compare.rel(moments.logvar, posterior.logvar.numpy()) < compare.MODULE
+
+
 def without_versions(config):
     """A configuration without the note of which release of the library wrote it."""
     return {name: value for name, value in config.items() if not name.endswith("_version")}

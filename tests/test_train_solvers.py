@@ -19,13 +19,13 @@ def test_traits(name, traits):
 
 
 def test_evaluations_are_those_of_the_model(monkeypatch):
-    calls, apply = [], transformer.apply
+    calls, evaluate = [], transformer.evaluate
 
     def counting(*args, **kwargs):
         calls.append(len(args[2]))
-        return apply(*args, **kwargs)
+        return evaluate(*args, **kwargs)
 
-    monkeypatch.setattr(transformer, "apply", counting)
+    monkeypatch.setattr(transformer, "evaluate", counting)
     prompts = ["a cute cat", "the big dog"]
     n, z = measured.measure(tiny.params(), solvers.heun(), 3, prompts, output="latents")
     assert n == len(calls) == 5 and calls[0] == 4  # both branches of two prompts; one evaluation to σ = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import compare
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import tiny
 from reference.case import load
 from tolerances import assert_close
 
-from pixart_fn import convolution, rng, strips, vae
+from pixart_fn import convolution, rng, strips, tiles, vae
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -69,3 +71,44 @@ def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):
     assert rows and set(rows) == {1}
     for ours, theirs in zip((*apart[0], apart[1]), (*together[0], together[1]), strict=True):
         assert_close(ours.asnumpy(), theirs.asnumpy(), 1e-5)
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (13, 21), (9, 4)])
+@pytest.mark.parametrize("ratio", [Fraction(2), Fraction(1), Fraction(1, 2)])
+def test_tiles_of_a_pointwise_function_are_the_function(shape, ratio):
+    """Both tiles say the same where they overlap, so nothing is left of the seams."""
+    H, W = (2 * n for n in shape) if ratio < 1 else shape
+    x = rng.normal(rng.key(0), (1, 2, H, W))
+
+    def resized(x):
+        x = x.asnumpy()
+        x = x.repeat(2, 2).repeat(2, 3) if ratio > 1 else x[:, :, ::2, ::2] if ratio < 1 else x
+        return ms.Tensor(2 * np.ascontiguousarray(x))
+
+    assert_close(tiles.apply(resized, ms.Tensor(x), 8, ratio).asnumpy(), resized(ms.Tensor(x)).asnumpy())
+
+
+def test_a_picture_within_a_tile_is_decoded_in_one_piece():
+    params = tiny.params()
+    z = ms.Tensor(rng.normal(rng.key(1), (1, 4, 8, 8)))
+    whole = vae.decode(params.vae, tiny.VAE, z).asnumpy()
+    np.testing.assert_array_equal(vae.decode_tiled(params.vae, tiny.VAE, z, 16).asnumpy(), whole)
+    assert np.abs(vae.decode_tiled(params.vae, tiny.VAE, z, 8).asnumpy() - whole).max() > 1e-3
+
+
+def test_a_tile_that_is_no_multiple_is_refused():
+    with pytest.raises(ValueError, match="tile must be a positive multiple of 8 pixels, got 13; nearest: 16"):
+        vae.decode_tiled({}, tiny.VAE, ms.ops.zeros((1, 4, 8, 8)), 13)
+
+
+def test_generate_takes_a_tile():
+    import pixart_fn as px
+
+    params = tiny.params()
+    draw = lambda **options: px.generate(params, "a cat", px.key(0), steps=1, output="numpy", **options)  # noqa: E731
+    tiled, latents = draw(tile=8), px.generate(params, "a cat", px.key(0), steps=1, output="latents")
+    np.testing.assert_array_equal(tiled, px.decode_latents(params, latents, tile=8).asnumpy())
+    assert np.abs(tiled - draw()).max() > 1e-3

@@ -1,0 +1,62 @@
+"""A function of pictures applied to overlapping squares and blended: bounded memory for pictures of any size.
+
+The result isn't that of one piece, whose group norms see the whole picture; it is that of diffusers' tiled VAE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+from mindspore import Tensor, ops
+
+OVERLAP = Fraction(1, 4)
+"""Of a tile with the next."""
+
+
+def apply(f: Callable[[Tensor], Tensor], x: Tensor, tile: int, ratio: Fraction) -> Tensor:
+    """f over tiles of x, the overlaps going linearly from one tile to the next.
+
+    Args:
+        f: (B, C, h, w) → (B, D, ratio · h, ratio · w). x: (B, C, H, W).
+        tile: side of a tile in x. ratio: of the sides of f's output to those of its input.
+    """
+    step, blend = int(tile * (1 - OVERLAP)), int(tile * ratio * OVERLAP)
+    keep = int(tile * ratio) - blend
+    H, W = x.shape[2:]
+    above: list[Tensor] = []
+    lines = []
+    for top in range(0, H, step):
+        row: list[Tensor] = []
+        for i, left in enumerate(range(0, W, step)):
+            y = f(x[:, :, top : top + tile, left : left + tile])
+            if above:
+                y = _blend(above[i], y, blend, 2)
+            if row:
+                y = _blend(row[-1], y, blend, 3)
+            row.append(y)
+        lines.append(ops.cat([y[:, :, :keep, :keep] for y in row], 3))
+        above = row
+    return ops.cat(lines, 2)
+
+
+def _blend(before: Tensor, after: Tensor, extent: int, axis: int) -> Tensor:
+    """`after`, whose first `extent` rows or columns grow out of the last ones of `before`."""
+    extent = min(before.shape[axis], after.shape[axis], extent)
+    weight = (np.arange(extent, dtype=np.float32) / np.float32(extent)).reshape((-1, 1) if axis == 2 else (1, -1))
+    share = Tensor.from_numpy(np.ascontiguousarray(weight))
+    first, rest = _halves(after, extent, axis)
+    last = _halves(before, before.shape[axis] - extent, axis)[1]
+    mixed = last * (1 - share) + first * share
+    return mixed if rest is None else ops.cat((mixed, rest), axis)
+
+
+def _halves(x: Tensor, n: int, axis: int) -> tuple[Tensor, Tensor | None]:
+    """The first n along an axis, and the rest, None where there is none."""
+    if n == x.shape[axis]:
+        return x, None
+    if n == 0:
+        return x, x
+    first, rest = ops.split(x, [n, x.shape[axis] - n], axis)
+    return first, rest
