@@ -21,9 +21,10 @@ if not Path("/dev/davinci_manager").exists():  # no Ascend: a thread that waits 
 
 if TYPE_CHECKING:
     from . import plots, t5, transformer, tree, vae
-    from .checkpoint import Params, load, load_text, save, save_text
+    from .checkpoint import Params, load, save
     from .jit import grad, value_and_grad
     from .pipeline import decode_latents, encode_prompt, generate, sample_latents, text_denoiser
+    from .text_file import load_text, save_text
 
 __all__ = [
     "Params",
@@ -56,9 +57,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "checkpoint": ("Params", "load", "load_text", "save", "save_text"),
+    "checkpoint": ("Params", "load", "save"),
     "jit": ("grad", "value_and_grad"),
     "pipeline": ("decode_latents", "encode_prompt", "generate", "sample_latents", "text_denoiser"),
+    "text_file": ("load_text", "save_text"),
 }
 
 

@@ -13,15 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from . import hub, t5, transformer, tree, vae
 from . import tokenizer as tokenizer_
 from .safetensors_file import DTYPES, Stored, open_file, write_file
 from .t5 import Config as T5Config
 from .tokenizer import Tokenizer
 from .transformer import Config as TransformerConfig
-from .types import Text, Tree
+from .types import Tree
 from .vae import Config as VAEConfig
 
 
@@ -390,43 +388,6 @@ def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -
         _publish(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def save_text(text: Text, file: str | os.PathLike) -> None:
-    """Write encoded prompts to a .safetensors file: encode once, draw often, without the text encoder.
-
-    Raises: ValueError: the name doesn't end in .safetensors.
-    """
-    path = _text_file(file)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        write_file(temporary, text._asdict(), dict.fromkeys(Text._fields, "F32"))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_text(file: str | os.PathLike) -> Text:
-    """What `save_text` wrote.
-
-    Raises: FileNotFoundError; ValueError: the file isn't one of `save_text`.
-    """
-    from mindspore import Tensor
-
-    stored = open_tensors(_text_file(file))
-    if set(stored) != set(Text._fields) or stored["states"].shape[:2] != stored["mask"].shape:
-        raise ValueError(
-            f"{file} doesn't hold encoded prompts, states (B, L, C) and mask (B, L); save_text writes them"
-        )
-    states, mask = (stored[name].read().copy() for name in Text._fields)
-    return Text(Tensor.from_numpy(states), Tensor.from_numpy(mask.astype(np.int32)))
-
-
-def _text_file(file: str | os.PathLike) -> Path:
-    path = Path(file).expanduser()
-    if path.suffix != ".safetensors":
-        raise ValueError(f"encoded prompts are stored in a .safetensors file, got {str(file)!r}")
-    return path
 
 
 def _check_savable(params: Params, parts: Mapping[str, _Component], folder: Path) -> None:

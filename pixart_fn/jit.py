@@ -84,7 +84,9 @@ class _Block(_Function):
         ctx.save_for_backward(*tensors)
         p, inputs = _split(like, tensors)
         with _no_grad():  # or MindSpore builds a gradient graph of its own
-            return run(p, *inputs, *tables)
+            outputs = run(p, *inputs, *tables)
+        _pin_threads()
+        return outputs
 
     @staticmethod
     def backward(ctx, *cotangents):

@@ -199,17 +199,13 @@ def _affine(p, means, variances, config):
 
 @jit.block
 def _norm_conv(p, above, x, below, top, bottom, scale, shift, config, forward, backward):
-    rows = ops.cat(
-        (top * _active(above, scale, shift), _active(x, scale, shift), bottom * _active(below, scale, shift)), 1
-    )
+    rows = _active_rows(above, x, below, top, bottom, scale, shift)
     return _biased(convolution.same(rows, p["matrices"], forward, backward), p["bias"])
 
 
 @jit.block
 def _norm_conv_added(p, above, x, below, top, bottom, residual, scale, shift, config, forward, backward):
-    rows = ops.cat(
-        (top * _active(above, scale, shift), _active(x, scale, shift), bottom * _active(below, scale, shift)), 1
-    )
+    rows = _active_rows(above, x, below, top, bottom, scale, shift)
     y = _biased(convolution.same(rows, p["matrices"], forward, backward), p["bias"])
     return _shortcut(p, residual) + y
 
@@ -254,6 +250,12 @@ def _normed_conv(norm, p, x, config, forward, backward):
     row = ops.zeros((h.shape[0], 1, h.shape[2], h.shape[3]), h.dtype)
     matrices = convolution.same_matrices(p["weight"], x.shape[1])
     return _biased(convolution.same(ops.cat((row, h, row), 1), matrices, forward, backward), p["bias"])
+
+
+def _active_rows(above, x, below, top, bottom, scale, shift):
+    """Normalised and activated rows; outside the picture they are zero, which SiLU of a shift isn't."""
+    above, x, below = _active(above, scale, shift), _active(x, scale, shift), _active(below, scale, shift)
+    return ops.cat((top * above, x, bottom * below), 1)
 
 
 def _active(x, scale, shift):

@@ -24,30 +24,32 @@ XL = transformer.Config(sample_size=64, interpolation_scale=1)
 
 def random_tree(shapes: dict[str, tuple[int, ...]]) -> dict:
     """Numbers of fan-in scale; tensors of one shape share them, so that 19 GB of a model take one GB of memory."""
-    drawn: dict[tuple[int, ...], np.ndarray] = {}
+    drawn: dict[tuple, np.ndarray] = {}
 
     def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if "norm" in name and name.endswith("weight"):
             return np.ones(shape, np.float32)
-        if shape not in drawn:
-            scale = 0.3 if len(shape) == 1 or name.endswith("table") else math.prod(shape[1:]) ** -0.5
-            drawn[shape] = rng.normal(rng.fold_in(rng.key(0), len(drawn)), shape) * np.float32(scale)
-        # T5 doesn't scale its scores, so its queries are small
-        return drawn[shape] / 8 if name.endswith("SelfAttention.q.weight") else drawn[shape]
+        scale = 0.3 if len(shape) == 1 or name.endswith("table") else math.prod(shape[1:]) ** -0.5
+        if name.endswith("SelfAttention.q.weight"):
+            scale /= 8  # T5 doesn't scale its scores
+        if (shape, scale) not in drawn:
+            drawn[shape, scale] = rng.normal(rng.fold_in(rng.key(0), len(drawn)), shape) * np.float32(scale)
+        return drawn[shape, scale]
 
     return tree.nest({name: draw(name, shape) for name, shape in shapes.items()})
 
 
-def folder(where: Path, layers: int = 0) -> Path:
-    """PixArt-XL-2-512x512 and SD's VAE, with a T5-XXL of so many layers; made unless it is there."""
+def folder(where: Path, layers: int) -> Path:
+    """PixArt-XL-2-512x512, SD's VAE and a T5-XXL of so many layers, 0 for none; made unless it is there."""
     home = where / f"pixart-xl-t5-{layers}"
     if not (home / "model_index.json").is_file():
         text = t5.Config(num_layers=layers) if layers else None
-        configs = Configs(text_encoder=text, transformer=XL, vae=vae.Config(), scheduler=SCHEDULER)
         trees = {
             "text_encoder": text and random_tree(t5.shapes(text)),
             "transformer": random_tree(transformer.shapes(XL)),
             "vae": random_tree(vae.shapes(vae.Config())),
         }
-        checkpoint.save(Params(**trees, config=configs, tokenizer=checkpoint.load().tokenizer), home)
+        configs = Configs(text_encoder=text, transformer=XL, vae=vae.Config(), scheduler=SCHEDULER)
+        tokenizer = checkpoint.load().tokenizer if layers else None
+        checkpoint.save(Params(**trees, config=configs, tokenizer=tokenizer), home)
     return home

@@ -1,0 +1,48 @@
+"""Encoded prompts in a file: encode once, draw often, without the text encoder."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+
+from .safetensors_file import open_file, write_file
+from .types import Text
+
+
+def save_text(text: Text, file: str | os.PathLike) -> None:
+    """Write encoded prompts to a .safetensors file.
+
+    Raises: ValueError: the name doesn't end in .safetensors.
+    """
+    path = _checked(file)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write_file(temporary, text._asdict(), dict.fromkeys(Text._fields, "F32"))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_text(file: str | os.PathLike) -> Text:
+    """What `save_text` wrote.
+
+    Raises: FileNotFoundError; ValueError: the file isn't one of `save_text`.
+    """
+    stored = open_file(_checked(file))
+    if set(stored) != set(Text._fields) or stored["states"].shape[:2] != stored["mask"].shape:
+        raise ValueError(
+            f"{file} doesn't hold encoded prompts, states (B, L, C) and mask (B, L); save_text writes them"
+        )
+    states, mask = (stored[name].read().copy() for name in Text._fields)
+    return Text(Tensor.from_numpy(states), Tensor.from_numpy(mask.astype(np.int32)))
+
+
+def _checked(file: str | os.PathLike) -> Path:
+    path = Path(file).expanduser()
+    if path.suffix != ".safetensors":
+        raise ValueError(f"encoded prompts are stored in a .safetensors file, got {str(file)!r}")
+    return path

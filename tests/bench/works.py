@@ -1,0 +1,184 @@
+"""What is measured: for each work, by us and by diffusers, a function that sets it up and returns one run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Run = Callable[[], Any]
+TOKENS = 120  # diffusers pads prompts to the model's length
+REAL = 20  # tokens of the prompt; the negative one has one
+PROMPT = "a photo of a small red house by a lake, with mountains behind it, in the evening sun"
+
+
+class Work(NamedTuple):
+    """Alternating runs of `ours(home)` and, where there is one, `theirs(home)`; `flops` of one run.
+
+    `rounds` come after a first one, which alone is measured, compilation included, where they are 0. `home` holds
+    PixArt-XL-2-512x512 with `layers` of T5-XXL. The library of a side is imported within it: with MindSpore in the
+    process, PyTorch would compute on one thread.
+    """
+
+    ours: Callable[[Path], Run]
+    theirs: Callable[[Path], Run] | None
+    rounds: int
+    flops: float | None = None
+    layers: int = 0
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def mask(tokens: int, branches: int) -> np.ndarray:
+    real = np.array([REAL, 1] * branches)[: 2 * branches, None]
+    return (np.arange(tokens) < real).astype(np.int32)
+
+
+# --- one guided evaluation of PixArt-XL/2 -----------------------------------------------------------------------------
+
+
+def dit(side: int, rounds: int, branches: int = 1) -> Work:
+    """Both branches of `branches` pictures in one batch. Ours has the captions' keys and values, as when sampling."""
+
+    def ours(home: Path) -> Run:
+        import mindspore as ms
+
+        import pixart_fn as px
+
+        params = px.load(home, text_encoder=None, vae=None)
+        p, config = params.transformer, params.config.transformer
+        B, L = 2 * branches, 32  # REAL tokens in the bucket that encode_prompt chooses
+        text, seen = ms.Tensor(normal(B, L, 4096)), ms.Tensor(mask(L, branches))
+        x, t = ms.Tensor(normal(B, 4, side // 8, side // 8)), ms.Tensor(np.full(B, 500, np.float32))
+        captions = px.transformer.captions(p, config, text, seen)
+        return lambda: px.transformer.evaluate(p, config, x, t, captions).asnumpy()
+
+    def theirs(home: Path) -> Run:
+        import torch
+        from diffusers import PixArtTransformer2DModel
+
+        model = PixArtTransformer2DModel.from_pretrained(home / "transformer").eval()
+        B = 2 * branches
+        x, text = torch.tensor(normal(B, 4, side // 8, side // 8)), torch.tensor(normal(B, TOKENS, 4096))
+        inputs = {
+            "encoder_hidden_states": text,
+            "encoder_attention_mask": torch.tensor(mask(TOKENS, branches)).float(),
+            "timestep": torch.full((B,), 500),
+            "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        }
+        return lambda: model(x, **inputs)
+
+    N, D = (side // 16) ** 2, 1152
+    return Work(ours, theirs, rounds, 2 * branches * 28 * (28 * N * D * D + 4 * N * N * D + 4 * N * 32 * D))
+
+
+# --- the VAE ----------------------------------------------------------------------------------------------------------
+
+
+def vae(direction: str, side: int, rounds: int, tile: int | None = None) -> Work:
+    def ours(home: Path) -> Run:
+        import mindspore as ms
+
+        import pixart_fn as px
+
+        params = px.load(home, text_encoder=None)
+        p, config = params.vae, params.config.vae
+        if direction == "encode":
+            x = ms.Tensor(np.tanh(normal(1, 3, side, side)))
+            return lambda: px.vae.encode(p, config, x).mean.asnumpy()
+        z = ms.Tensor(normal(1, 4, side // 8, side // 8))
+        if tile:
+            return lambda: px.vae.decode_tiled(p, config, z, tile).asnumpy()
+        return lambda: px.vae.decode(p, config, z).asnumpy()
+
+    def theirs(home: Path) -> Run:
+        import torch
+        from diffusers import AutoencoderKL
+
+        model = AutoencoderKL.from_pretrained(home / "vae").eval()
+        if direction == "encode":
+            x = torch.tensor(np.tanh(normal(1, 3, side, side)))
+            return lambda: model.encode(x)
+        if tile:
+            model.enable_tiling()
+        z = torch.tensor(normal(1, 4, side // 8, side // 8))
+        return lambda: model.decode(z)
+
+    return Work(ours, theirs, rounds)
+
+
+# --- T5-XXL and whole pipelines ---------------------------------------------------------------------------------------
+
+
+def t5(layers: int, rounds: int, peer: bool) -> Work:
+    """Two prompts, real and empty; ours streams the weights from the file, whose pages the system may have cached."""
+
+    def ours(home: Path) -> Run:
+        import pixart_fn as px
+
+        params = px.load(home, vae=None, stream=True)
+        return lambda: px.encode_prompt(params, [PROMPT, ""]).states.asnumpy()
+
+    def theirs(home: Path) -> Run:
+        import torch
+        from transformers import T5EncoderModel
+
+        model = T5EncoderModel.from_pretrained(home / "text_encoder").eval()
+        ids = torch.ones(2, TOKENS, dtype=torch.int64)
+        seen = torch.tensor(mask(TOKENS, 1))
+        return lambda: model(ids, attention_mask=seen)
+
+    return Work(ours, theirs if peer else None, rounds, 2 * 64 * layers * (4 * 4096**2 + 3 * 4096 * 10240), layers)
+
+
+def pipeline(side: int, steps: int) -> Work:
+    """Text to picture at full size, the T5-XXL of 19 GB streamed."""
+
+    def ours(home: Path) -> Run:
+        import pixart_fn as px
+
+        params = px.load(home)
+        return lambda: px.generate(params, PROMPT, px.key(0), steps=steps, height=side, width=side, progress=False)
+
+    return Work(ours, None, 0, layers=24)
+
+
+def embedded(rounds: int) -> Work:
+    """The embedded checkpoint, 20 guided steps; diffusers runs the same files."""
+
+    def ours(home: Path) -> Run:
+        import pixart_fn as px
+
+        params = px.load()
+        return lambda: px.generate(params, "a cute cat", px.key(0), progress=False)
+
+    def theirs(home: Path) -> Run:
+        import torch
+        from diffusers import PixArtAlphaPipeline
+        from transformers import T5Tokenizer
+
+        own = Path(__file__).parents[2] / "weights" / "emoji"
+        tokenizer = T5Tokenizer.from_pretrained(own / "tokenizer")
+        pipe = PixArtAlphaPipeline.from_pretrained(own, tokenizer=tokenizer, torch_dtype=torch.float32)
+        pipe.set_progress_bar_config(disable=True)
+        options = {"height": 64, "width": 64, "use_resolution_binning": False, "clean_caption": False}
+        return lambda: pipe("a cute cat", num_inference_steps=20, guidance_scale=4.5, **options)
+
+    return Work(ours, theirs, rounds)
+
+
+WORKS: dict[str, Work] = {
+    "embedded": embedded(5),
+    **{f"dit-{side}": dit(side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
+    **{f"decode-{side}": vae("decode", side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
+    **{f"encode-{side}": vae("encode", side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
+    "decode-2048-tiled": vae("decode", 2048, 0, tile=512)._replace(theirs=None),
+    "t5-2": t5(2, 5, peer=True),
+    "t5-24": t5(24, 2, peer=False),
+    "pipeline-512": pipeline(512, 20),
+    **{f"dit-256-batch-{n}": dit(256, 1, n)._replace(theirs=None) for n in (2, 4, 8)},
+}
