@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import guidance, rng, schedule, sizes, solvers  # noqa: F401 - px.sizes
+from . import guidance, rng, schedule, solvers
 from .arithmetic import precision
 from .rng import fold_in, key, split
 from .sample import iterate, sample
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .checkpoint import Params, load, save
     from .jit import grad, value_and_grad
     from .pipeline import decode_latents, encode_prompt, generate, sample_latents, text_denoiser
-    from .text_file import load_text, save_text
 
 __all__ = [
     "Params",
@@ -37,14 +36,12 @@ __all__ = [
     "iterate",
     "key",
     "load",
-    "load_text",
     "plots",
     "precision",
     "rng",
     "sample",
     "sample_latents",
     "save",
-    "save_text",
     "schedule",
     "solvers",
     "split",
@@ -60,7 +57,6 @@ _HOMES = {
     "checkpoint": ("Params", "load", "save"),
     "jit": ("grad", "value_and_grad"),
     "pipeline": ("decode_latents", "encode_prompt", "generate", "sample_latents", "text_denoiser"),
-    "text_file": ("load_text", "save_text"),
 }
 
 

@@ -15,7 +15,6 @@ import mindspore.nn as cells
 import numpy as np
 from mindspore import Tensor, ops
 
-KINDS = ("same", "down", "up", "row")
 WIDE = 128
 """Input channels from which two rows at a time (Winograd) save more in the product than they cost around it."""
 

@@ -6,6 +6,7 @@ The library's own reader copies each tensor and can't give bfloat16 to NumPy; it
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import mmap
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -29,11 +30,11 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 class Stored:
     """A tensor in a mapped file, of which nothing is read until `read`; a leaf as `stream` wants it."""
 
-    file: np.memmap
+    mapped: mmap.mmap
     dtype: str
     shape: tuple[int, ...]
     offset: int
-    handle: BinaryIO
+    file: io.FileIO
 
     def read(self) -> np.ndarray:
         """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
@@ -47,7 +48,7 @@ class Stored:
         """Have the bytes read from the disk and mapped, in large pieces, before they are touched one by one."""
         piece = memoryview(bytearray(min(PIECE, self._size())))
         for start in range(0, self._size(), PIECE):
-            size = os.preadv(self.handle.fileno(), [piece[: self._size() - start]], self.offset + start)
+            size = os.preadv(self.file.fileno(), [piece[: self._size() - start]], self.offset + start)
             self._advise(_POPULATE_READ, self.offset + start, size)
 
     def release(self) -> None:
@@ -58,18 +59,18 @@ class Stored:
         """Tell the kernel about the whole pages among some bytes; where it doesn't know the advice, nothing is lost."""
         first, last = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
         if advice is not None and last > first:
-            mapped: mmap.mmap = self.file._mmap  # type: ignore[attr-defined]
             with contextlib.suppress(OSError):
-                mapped.madvise(advice, first, last - first)
+                self.mapped.madvise(advice, first, last - first)
 
     def _size(self) -> int:
         return math.prod(self.shape) * _STORAGE[self.dtype].itemsize
 
     def _mapped(self) -> np.ndarray:
         if self.dtype not in _STORAGE:
-            name = self.file.filename
-            raise ValueError(f"{name} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16")
-        return np.ndarray(self.shape, _STORAGE[self.dtype], self.file, self.offset)
+            raise ValueError(
+                f"{self.file.name} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16"
+            )
+        return np.ndarray(self.shape, _STORAGE[self.dtype], self.mapped, self.offset)
 
 
 def _float32(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -89,13 +90,13 @@ def open_file(path: Path) -> dict[str, Stored]:
         ValueError: the file is truncated or not safetensors.
     """
     size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+    with open(path, "rb") as head:
+        length = int.from_bytes(head.read(8), "little")
         if size < 8 or length > 100_000_000:  # the format's own limit
-            file.seek(0)
-            pointer = " but a Git LFS pointer: run `git lfs pull`" if file.read(12) == b"version http" else ""
+            head.seek(0)
+            pointer = " but a Git LFS pointer: run `git lfs pull`" if head.read(12) == b"version http" else ""
             raise ValueError(f"{path} isn't a safetensors file{pointer}")
-        header = file.read(length)
+        header = head.read(length)
     start = 8 + length
     if start > size:
         raise ValueError(f"{path} is truncated: its header ends at byte {start}, the file at {size}; download it again")
@@ -116,9 +117,9 @@ def open_file(path: Path) -> dict[str, Stored]:
         if begin < 0 or end < begin or (width and end - begin != width * math.prod(shapes[name])):
             raise ValueError(f"{path}: the place of {name} in the file doesn't fit its shape; download it again")
     # Copy-on-write: an operation in place on a tensor changes neither the file nor, by a fault, ends the process.
-    handle = open(path, "rb", buffering=0)  # noqa: SIM115 - open for as long as a tensor may be read
-    mapped = np.memmap(handle, np.uint8, "c")
-    return {name: Stored(mapped, dtypes[name], shapes[name], start + spans[name][0], handle) for name in entries}
+    file = io.FileIO(path)  # stays open for as long as a tensor may be read
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return {name: Stored(mapped, dtypes[name], shapes[name], start + spans[name][0], file) for name in entries}
 
 
 def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str]) -> None:
@@ -144,18 +145,23 @@ def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str])
             file.write(_encode(name, leaves[name], dtypes[name]).tobytes())
 
 
+def array(leaf: Any) -> np.ndarray:
+    """A NumPy array, a MindSpore Tensor or a leaf to be read, as a contiguous float32 array."""
+    read = next((getattr(leaf, name) for name in ("read", "asnumpy") if hasattr(leaf, name)), lambda: leaf)
+    return np.ascontiguousarray(read(), np.float32)
+
+
 def _encode(name: str, leaf: Any, dtype: str) -> np.ndarray:
     """A NumPy array or MindSpore Tensor as the array whose bytes are stored."""
-    read = next((getattr(leaf, name) for name in ("read", "asnumpy") if hasattr(leaf, name)), lambda: leaf)
-    array = np.ascontiguousarray(read(), np.float32)
+    values = array(leaf)
     if dtype == "F32":
-        return array
+        return values
     if dtype == "F16":
         with np.errstate(over="ignore"):
-            half = array.astype(np.float16)
-        if np.isinf(half).sum() > np.isinf(array).sum():
+            half = values.astype(np.float16)
+        if np.isinf(half).sum() > np.isinf(values).sum():
             raise ValueError(f"{name} has values beyond float16's 65504; save with dtype='bfloat16' or 'float32'")
         return half
-    bits = array.view(np.uint32)
+    bits = values.view(np.uint32)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest, ties to even
-    return np.where(np.isnan(array), 0x7FC0, rounded).astype(np.uint16)
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)

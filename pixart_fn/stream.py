@@ -15,6 +15,7 @@ import numpy as np
 from mindspore import Tensor
 
 from . import tree
+from .safetensors_file import array
 from .types import Tree
 
 
@@ -44,9 +45,9 @@ class Quantized:
 
 def quantize(matrix: Any) -> Quantized:
     """A matrix (O, I) rounded to int8, each row by its own scale: at most half a step of scale away."""
-    array = _array(matrix)
-    scale = np.maximum(np.abs(array).max(1) / np.float32(127), np.finfo(np.float32).tiny)
-    return Quantized(np.rint(array / scale[:, None]).astype(np.int8), scale.astype(np.float32))
+    full = array(matrix)
+    scale = np.maximum(np.abs(full).max(1) / np.float32(127), np.finfo(np.float32).tiny)
+    return Quantized(np.rint(full / scale[:, None]).astype(np.int8), scale.astype(np.float32))
 
 
 def is_stored(leaf: Any) -> bool:
@@ -92,7 +93,3 @@ def _read(layer: Tree) -> Tree:
         return leaf.read()
 
     return tree.map(read, layer)
-
-
-def _array(leaf: Any) -> np.ndarray:
-    return leaf.read() if is_stored(leaf) else leaf.asnumpy() if isinstance(leaf, Tensor) else leaf

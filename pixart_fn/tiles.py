@@ -46,17 +46,11 @@ def _blend(before: Tensor, after: Tensor, extent: int, axis: int) -> Tensor:
     extent = min(before.shape[axis], after.shape[axis], extent)
     weight = (np.arange(extent, dtype=np.float32) / np.float32(extent)).reshape((-1, 1) if axis == 2 else (1, -1))
     share = Tensor.from_numpy(np.ascontiguousarray(weight))
-    first, rest = _halves(after, extent, axis)
-    last = _halves(before, before.shape[axis] - extent, axis)[1]
-    mixed = last * (1 - share) + first * share
-    return mixed if rest is None else ops.cat((mixed, rest), axis)
+    n = before.shape[axis]
+    mixed = _part(before, axis, n - extent, n) * (1 - share) + _part(after, axis, 0, extent) * share
+    n = after.shape[axis]
+    return mixed if extent == n else ops.cat((mixed, _part(after, axis, extent, n)), axis)
 
 
-def _halves(x: Tensor, n: int, axis: int) -> tuple[Tensor, Tensor | None]:
-    """The first n along an axis, and the rest, None where there is none."""
-    if n == x.shape[axis]:
-        return x, None
-    if n == 0:
-        return x, x
-    first, rest = ops.split(x, [n, x.shape[axis] - n], axis)
-    return first, rest
+def _part(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    return x[(slice(None),) * axis + (slice(start, stop),)]

@@ -341,7 +341,7 @@ def _block(p, x, modulation, keys, values, bias, config, perturbed):
         return _block_whole(p, x, modulation, keys, values, bias, config=config)
     own = {"scale_shift_table": p["scale_shift_table"], "attn1": p["attn1"]}
     h = _attend_in_parts(*_queries(own, x, modulation, config=config))
-    rows = zip(_parts(x, 1, ROWS // B), _parts(h, 2, ROWS // B), strict=True)
+    rows = zip(*(_parts(each, axis, max(1, ROWS // B)) for each, axis in ((x, 1), (h, 2))), strict=True)
     return ops.cat([_rest(p, *row, modulation, keys, values, bias, config=config) for row in rows], 1)
 
 

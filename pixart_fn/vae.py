@@ -150,7 +150,10 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
     Args:
         p: the VAE's tree. x: (B, 3, H, W) float32 in [-1, 1], H and W multiples of factor(config).
     Returns: Moments(mean, logvar), each (B, C, h, w); logvar is clamped to [-30, 20].
+    Raises: ValueError: H or W is no such multiple.
     """
+    if any(side % factor(config) for side in x.shape[2:]):
+        raise ValueError(f"height and width must be multiples of {factor(config)}, got {x.shape[2]} × {x.shape[3]}")
     if _alone(x, 1):
         each = [encode(p, config, part) for part in ops.split(x, 1)]
         return Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))

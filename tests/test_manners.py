@@ -90,7 +90,7 @@ def test_the_package_says_that_it_is_typed():
 
 
 def test_the_public_names_are_few_and_documented():
-    assert len(px.__all__) == len(set(px.__all__)) <= 27
+    assert len(px.__all__) == len(set(px.__all__)) <= 25
     assert px.__all__ == sorted(px.__all__)
     undocumented = [name for name in px.__all__ if not inspect.getdoc(getattr(px, name))]
     assert not undocumented

@@ -10,7 +10,7 @@ import tiny
 from tolerances import assert_close, relative_error
 
 import pixart_fn as px
-from pixart_fn import safetensors_file, stream, t5, tree
+from pixart_fn import safetensors_file, stream, t5, text_file, tree
 
 PROMPTS = ["a cute cat", "the big dog runs over a green field"]
 
@@ -131,8 +131,8 @@ def test_quantized_states_are_near(stored):
 def test_encoded_prompts_are_saved_and_draw_the_same(tmp_path):
     params = tiny.params()
     text = px.encode_prompt(params, PROMPTS)
-    px.save_text(text, tmp_path / "text.safetensors")
-    back = px.load_text(tmp_path / "text.safetensors")
+    text_file.save_text(text, tmp_path / "text.safetensors")
+    back = text_file.load_text(tmp_path / "text.safetensors")
     for ours, theirs in zip(back, text, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours.asnumpy(), theirs.asnumpy())
@@ -145,8 +145,8 @@ def test_encoded_prompts_are_saved_and_draw_the_same(tmp_path):
 
 def test_a_file_without_encoded_prompts_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"stored in a \.safetensors file, got 'text\.npz'"):
-        px.save_text(px.encode_prompt(tiny.params(), "a cat"), "text.npz")
+        text_file.save_text(px.encode_prompt(tiny.params(), "a cat"), "text.npz")
     file = tmp_path / "other.safetensors"
     safetensors_file.write_file(file, {"states": np.zeros((1, 2, 3), np.float32)}, {"states": "F32"})
     with pytest.raises(ValueError, match="doesn't hold encoded prompts"):
-        px.load_text(file)
+        text_file.load_text(file)

@@ -108,7 +108,15 @@ def test_generate_takes_a_tile():
     import pixart_fn as px
 
     params = tiny.params()
-    draw = lambda **options: px.generate(params, "a cat", px.key(0), steps=1, output="numpy", **options)  # noqa: E731
+
+    def draw(**options):
+        return px.generate(params, "a cat", px.key(0), steps=1, output="numpy", **options)
+
     tiled, latents = draw(tile=8), px.generate(params, "a cat", px.key(0), steps=1, output="latents")
     np.testing.assert_array_equal(tiled, px.decode_latents(params, latents, tile=8).asnumpy())
     assert np.abs(tiled - draw()).max() > 1e-3
+
+
+def test_a_picture_that_does_not_halve_is_refused():
+    with pytest.raises(ValueError, match="height and width must be multiples of 2, got 16 × 13"):
+        vae.encode({}, tiny.VAE, ms.ops.zeros((1, 3, 16, 13)))
