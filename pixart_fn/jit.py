@@ -10,6 +10,7 @@ back, which eager autodiff calls. Only the block's inputs are kept in between, a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -125,11 +126,12 @@ def _pin_threads() -> None:
     if not hasattr(os, "sched_setaffinity"):
         return
     cpus, tasks = sorted(os.sched_getaffinity(0)), Path("/proc/self/task")
-    names = {int(task.name): (task / "comm").read_text() for task in tasks.iterdir()}
-    workers = sorted(task for task, name in names.items() if name.startswith(("ActorThread", "KernelThread")))
-    if len(workers) == len(cpus):
-        for task, cpu in zip(workers, cpus, strict=True):
-            os.sched_setaffinity(task, {cpu})
+    with contextlib.suppress(OSError):  # a thread of the user's that ends meanwhile
+        names = {int(task.name): (task / "comm").read_text() for task in tasks.iterdir()}
+        workers = sorted(task for task, name in names.items() if name.startswith(("ActorThread", "KernelThread")))
+        if len(workers) == len(cpus):
+            for task, cpu in zip(workers, cpus, strict=True):
+                os.sched_setaffinity(task, {cpu})
 
 
 def compilations() -> int:

@@ -76,8 +76,12 @@ def generate(
     jit.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
     if output not in OUTPUTS:
         raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
+    if output == "latents" and tile is not None:
+        raise ValueError(f"tile={tile} is about decoding pictures, and output='latents' asks for none; leave it out")
     if output != "latents":
-        _decoder(params)
+        decoder = _decoder(params)
+        if tile is not None:
+            vae.check_tile(decoder, tile)  # now, since sampling takes a while
     prompts = _prompts("prompt", prompt)
     n = _count("images_per_prompt", images_per_prompt)
     negatives = _prompts("negative_prompt", negative_prompt)

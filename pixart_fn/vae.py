@@ -191,7 +191,7 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
 
 def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
     """`encode` in overlapping squares of `tile` pixels, blended: memory is that of one tile."""
-    _check_tile(config, tile)
+    check_tile(config, tile)
     if max(x.shape[2:]) <= tile:
         return encode(p, config, x)
     both = tiles.apply(lambda x: ops.cat(encode(p, config, x), 1), x, tile, Fraction(1, factor(config)))
@@ -204,14 +204,15 @@ def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
     Group norms see a tile instead of the picture, so colours may differ a little between tiles; those of the size that
     the VAE was trained at (512) show it least.
     """
-    _check_tile(config, tile)
+    check_tile(config, tile)
     if max(z.shape[2:]) * factor(config) <= tile:
         return decode(p, config, z)
     small = tile // factor(config)
     return tiles.apply(lambda z: decode(p, config, z), z, small, Fraction(factor(config)))
 
 
-def _check_tile(config: Config, tile: int) -> None:
+def check_tile(config: Config, tile: int) -> None:
+    """Raise ValueError for a tile that isn't whole latents."""
     step = 4 * factor(config)  # so that a quarter of a tile is whole latents
     if tile < step or tile % step:
         near = max(step, round(tile / step) * step)

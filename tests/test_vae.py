@@ -117,6 +117,16 @@ def test_generate_takes_a_tile():
     assert np.abs(tiled - draw()).max() > 1e-3
 
 
+def test_generate_refuses_a_tile_before_it_samples(monkeypatch):
+    import pixart_fn as px
+
+    monkeypatch.setattr(px.pipeline, "sample_latents", None)
+    with pytest.raises(ValueError, match="tile must be a positive multiple of 8 pixels, got 12"):
+        px.generate(tiny.params(), "a cat", px.key(0), tile=12)
+    with pytest.raises(ValueError, match="tile=8 is about decoding pictures"):
+        px.generate(tiny.params(), "a cat", px.key(0), tile=8, output="latents")
+
+
 def test_a_picture_that_does_not_halve_is_refused():
     with pytest.raises(ValueError, match="height and width must be multiples of 2, got 16 × 13"):
         vae.encode({}, tiny.VAE, ms.ops.zeros((1, 3, 16, 13)))
