@@ -13,7 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import hub, t5, transformer, tree, vae
+import numpy as np
+
+from . import hub, nn, t5, transformer, tree, vae
 from . import tokenizer as tokenizer_
 from .safetensors_file import DTYPES, Stored, open_file, write_file
 from .t5 import Config as T5Config
@@ -71,7 +73,7 @@ class _Component(NamedTuple):
     stem: str  # of the weights' file name
     renamed: dict[str, str]  # part of an old name → part of today's
     ignored: Collection[str]  # stored by some releases, used by nothing
-    wide: str  # names that end so stay float32 in a float16 file
+    wide: str  # names that end so stay float32 where the others are halves
 
 
 _COMPONENTS = {
@@ -200,8 +202,9 @@ def load(
     text_encoder: str | os.PathLike | bool | None = True,
     vae: str | os.PathLike | bool | None = True,
     stream: bool | None = None,
+    dtype: str = "float32",
 ) -> Params:
-    """Load a pipeline; float32 weights stay in the mapped file until they are used, others become float32.
+    """Load a pipeline; float32 weights stay in the mapped file until they are used, others are converted.
 
     Args:
         source: None for the embedded checkpoint, a folder in diffusers layout, or a hub id "owner/name".
@@ -212,13 +215,18 @@ def load(
         stream: whether the text encoder's leaves are places in the file, of which `t5.encode` holds a layer at a time
             (`quantize` makes them int8), instead of Tensors that can be differentiated and trained. None streams an
             encoder of more than 2 GiB in float32: T5-XXL has 18.
+        dtype: of weights and the products with them: "float32", "float16" or, on Ascend, "bfloat16". Norms, softmax,
+            T5's states and its feed-forward outputs and all that leaves a model stay float32, and so does, in float16,
+            a VAE whose config.json says `force_upcast`. On CPUs halves are slower.
     Returns:
         Params, with trees in the order of each model's `shapes`.
     Raises:
         FileNotFoundError: a folder or a file of it is missing.
         OSError: the hub can't give what was asked for.
-        ValueError: a file is damaged, or the weights' names and shapes aren't those of the configuration.
+        ValueError: a file is damaged, the weights' names and shapes aren't those of the configuration, or the dtype
+            isn't there on this device, can't hold a weight or is to be streamed.
     """
+    _check_dtype(dtype, stream)
     wanted = {"text_encoder": text_encoder, "transformer": True, "vae": vae}
     for name, where in wanted.items():
         if not (where is None or where is True or isinstance(where, (str, os.PathLike))):
@@ -236,13 +244,25 @@ def load(
     config = Configs(**configs, scheduler=scheduler, pipeline=pipeline)
     _check_widths(config)
     trees = {
-        name: None if where is None else _tree(folders[name], name, config, stream if name == "text_encoder" else False)
+        name: None if where is None else _tree(folders[name], name, config, stream, dtype)
         for name, where in wanted.items()
     }
     found = None
     if text_encoder is not None:
         found = _tokenizer(home, folders["text_encoder"], configs["text_encoder"].vocab_size)
     return Params(**trees, config=config, tokenizer=found)
+
+
+def _check_dtype(dtype: str, stream: bool | None) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if dtype == "bfloat16" and not nn.ASCEND:
+        raise ValueError(
+            "MindSpore has no products in bfloat16 on a CPU; 'float32' is the fastest there, and where the CPU has AMX "
+            "precision('bf16-math') rounds its factors to bfloat16"
+        )
+    if stream and dtype != "float32":
+        raise ValueError(f"a streamed text encoder computes in float32; leave stream out, or dtype={dtype!r}")
 
 
 def _pipeline(home: Path) -> str:
@@ -297,18 +317,30 @@ def _check_widths(config: Configs) -> None:
         )
 
 
-def _tree(folder: Path, name: str, config: Configs, stream: bool | None) -> Tree:
+def _tree(folder: Path, name: str, config: Configs, stream: bool | None, dtype: str) -> Tree:
     """A model's weights as Tensors or as places in the file, in the order of its `shapes`."""
-    from mindspore import Tensor
-
     part = _COMPONENTS[name]
     path = _weights_file(folder, name)
     stored = _current_names(open_tensors(path), part)
     shapes = part.module.shapes(getattr(config, name))
     _check_names({key: value.shape for key, value in stored.items()}, shapes, str(path))
     if stream is None:
-        stream = 4 * sum(math.prod(shape) for shape in shapes.values()) > STREAMED
-    return tree.nest({key: stored[key] if stream else Tensor.from_numpy(stored[key].read()) for key in shapes})
+        stream = dtype == "float32" and 4 * sum(math.prod(shape) for shape in shapes.values()) > STREAMED
+    if stream and name == "text_encoder":
+        return tree.nest({key: stored[key] for key in shapes})
+    if dtype == "float16" and name == "vae" and _read_json(folder / "config.json").get("force_upcast"):
+        dtype = "float32"
+    wide = part.wide or "nothing"
+    return tree.nest({key: _tensor(key, stored[key], "float32" if key.endswith(wide) else dtype) for key in shapes})
+
+
+def _tensor(name: str, stored: Stored, dtype: str) -> Any:
+    import mindspore as ms
+
+    values = stored.read()
+    if dtype == "float16" and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+        raise ValueError(f"{name} has values beyond float16's 65504; load with dtype='bfloat16' or 'float32'")
+    return ms.Tensor.from_numpy(values).astype(getattr(ms, dtype))
 
 
 def _current_names(stored: dict[str, Stored], part: _Component) -> dict[str, Stored]:

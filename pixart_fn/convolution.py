@@ -5,6 +5,8 @@ kernel on AVX-512, 100× slower; a gather of whole pixels runs at the memory's s
 
 Every function takes the strip between the row above and the row below it, (B, R + 2, W, C); at the picture's edge
 those are zeros. Which pixels a patch holds is said by `taps`, whose two tables are inputs of the compiled graph.
+
+Ascend's own convolution is fast: there a "matrix" is the checkpoint's weight as it is, and the tables say nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import functools
 import mindspore.nn as cells
 import numpy as np
 from mindspore import Tensor, ops
+
+from . import nn
 
 WIDE = 128
 """Input channels from which two rows at a time (Winograd) save more in the product than they cost around it."""
@@ -29,6 +33,8 @@ def taps(kind: str, B: int, R: int, W: int) -> tuple[Tensor, ...]:
     Returns: int32 (pixels out, taps) and (pixels in, taps); for "up" four such pairs, one an output pixel. An index one
         past the last pixel stands for zero.
     """
+    if nn.ASCEND:
+        return (Tensor.from_numpy(np.zeros((1, 1), np.int32)),) * (8 if kind == "up" else 2)
     rows_in = R if kind == "row" else R + 2
     step = 2 if kind == "down" else 1
     b, y, x = np.meshgrid(np.arange(B), np.arange(0, R, step), np.arange(0, W, step), indexing="ij")
@@ -53,6 +59,8 @@ def taps(kind: str, B: int, R: int, W: int) -> tuple[Tensor, ...]:
 
 def rows(weight: Tensor) -> Tensor:
     """A checkpoint's (O, C, k, k) as the matrix that patches meet: (k·k·C, O)."""
+    if nn.ASCEND:
+        return weight
     return ops.transpose(weight, (2, 3, 1, 0)).reshape(-1, weight.shape[0])
 
 
@@ -68,6 +76,8 @@ def up_rows(weight: Tensor) -> tuple[Tensor, ...]:
 
     Of the 3×3 pixels that an output pixel sees, several are the same small pixel: their weights add up.
     """
+    if nn.ASCEND:
+        return (weight,) * 4
     top, middle, bottom = ops.split(ops.transpose(weight, (2, 3, 1, 0)), 1)
     phases = []
     for pair in ((top, middle + bottom), (top + middle, bottom)):
@@ -91,13 +101,15 @@ def same(x: Tensor, matrices: tuple[Tensor, ...], forward: Tensor, backward: Ten
     """3×3: (B, R + 2, W, C) → (B, R, W, O)."""
     if len(matrices) == 4:
         return _winograd(x, matrices, forward, backward)
+    if nn.ASCEND:
+        return _native(x, matrices[0], 1)
     B, R, W, _ = x.shape
-    return _gathered(_pixels(x), matrices[0], forward, backward).reshape(B, R - 2, W, -1)
+    return _gathered(_pixels(x, matrices[0]), matrices[0], forward, backward).reshape(B, R - 2, W, -1)
 
 
 def pairs(R: int, C: int) -> bool:
     """Whether `same` makes two rows at a time."""
-    return C >= WIDE and R % 2 == 0
+    return C >= WIDE and R % 2 == 0 and not nn.ASCEND
 
 
 def _winograd(x: Tensor, four: tuple[Tensor, ...], forward: Tensor, backward: Tensor) -> Tensor:
@@ -107,10 +119,10 @@ def _winograd(x: Tensor, four: tuple[Tensor, ...], forward: Tensor, backward: Te
     d0, d1 = ops.slice(pairs, (0, 0, 0, 0), half), ops.slice(pairs, (0, 0, 1, 0), half)
     d2, d3 = ops.slice(pairs, (0, 1, 0, 0), half), ops.slice(pairs, (0, 1, 1, 0), half)
     flat = (B, R // 2 - 1, W, C)
-    m0 = _gathered(_pixels((d0 - d2).reshape(flat)), four[0], forward, backward)
-    m1 = _gathered(_pixels((d1 + d2).reshape(flat)), four[1], forward, backward)
-    m2 = _gathered(_pixels((d2 - d1).reshape(flat)), four[2], forward, backward)
-    m3 = _gathered(_pixels((d1 - d3).reshape(flat)), four[3], forward, backward)
+    m0 = _gathered(_pixels((d0 - d2).reshape(flat), four[0]), four[0], forward, backward)
+    m1 = _gathered(_pixels((d1 + d2).reshape(flat), four[1]), four[1], forward, backward)
+    m2 = _gathered(_pixels((d2 - d1).reshape(flat), four[2]), four[2], forward, backward)
+    m3 = _gathered(_pixels((d1 - d3).reshape(flat), four[3]), four[3], forward, backward)
     line = (B * (R // 2 - 1), 1, W * four[0].shape[1])
     both = ops.cat(((m0 + m1 + m2).reshape(line), (m1 - m2 - m3).reshape(line)), 1)
     return both.reshape(B, R - 2, W, -1)
@@ -118,14 +130,19 @@ def _winograd(x: Tensor, four: tuple[Tensor, ...], forward: Tensor, backward: Te
 
 def down(x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
     """3×3 with stride 2: (B, R + 2, W, C) → (B, R/2, W/2, O)."""
-    B, R, W, _ = x.shape
-    return _gathered(_pixels(x), matrix, forward, backward).reshape(B, (R - 2) // 2, W // 2, -1)
+    B, R, W, C = x.shape
+    if nn.ASCEND:
+        return _native(ops.slice(x, (0, 1, 0, 0), (B, R - 1, W, C)), matrix, 2)
+    return _gathered(_pixels(x, matrix), matrix, forward, backward).reshape(B, (R - 2) // 2, W // 2, -1)
 
 
 def up(x: Tensor, four: tuple[Tensor, ...], *tables: Tensor) -> Tensor:
     """Nearest neighbour ×2, then 3×3: (B, R + 2, W, C) → (B, 2R, 2W, O) without the upsampled picture."""
-    B, R, W, _ = x.shape
-    pixels = _pixels(x)
+    B, R, W, C = x.shape
+    if nn.ASCEND:
+        doubled = ops.broadcast_to(x.reshape(B, R, 1, W, 1, C), (B, R, 2, W, 2, C)).reshape(B, 2 * R, 2 * W, C)
+        return _native(ops.slice(doubled, (0, 1, 0, 0), (B, 2 * R - 2, 2 * W, C)), four[0], 1)
+    pixels = _pixels(x, four[0])
     lines = []
     for p in range(2):
         pair = []
@@ -136,10 +153,18 @@ def up(x: Tensor, four: tuple[Tensor, ...], *tables: Tensor) -> Tensor:
     return ops.cat(lines, 1).reshape(B, 2 * (R - 2), 2 * W, -1)
 
 
-def _pixels(x: Tensor) -> Tensor:
-    """All pixels below one another and a zero after the last: (pixels + 1, C)."""
+def _pixels(x: Tensor, matrix: Tensor) -> Tensor:
+    """All pixels below one another and a zero after the last, in the matrix's dtype: (pixels + 1, C)."""
     C = x.shape[-1]
-    return ops.cat((x.reshape(-1, C), ops.zeros((1, C), x.dtype)), 0)
+    return ops.cat((ops.cast(x, matrix.dtype).reshape(-1, C), ops.zeros((1, C), matrix.dtype)), 0)
+
+
+def _native(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Ascend's convolution: (B, R + 2, W, C) → (B, R, W, O), or with stride 2 (B, R + 1, W, C) → (B, R/2, W/2, O)."""
+    pad = (0, 0, 2 - stride, 1)
+    conv = ops.Conv2D(weight.shape[0], 3, pad_mode="pad", pad=pad, stride=stride)
+    y = conv(ops.transpose(ops.cast(x, weight.dtype), (0, 3, 1, 2)), weight)
+    return ops.transpose(y, (0, 2, 3, 1))
 
 
 class _Gathered(cells.Cell):

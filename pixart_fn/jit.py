@@ -69,10 +69,20 @@ def _compiled(f: Callable, config, n: int, mode: str) -> tuple[Callable, Callabl
 
     def pull(p, cotangents, *tensors):
         bars = gradient(p, cotangents, *tensors)
-        return bars if n else (bars,)  # MindSpore gives the gradient of a single argument without a tuple around it
+        return _flat(bars)
 
     pull.__name__ = f"gradient of {run.__name__}"
     return ms.jit(run), ms.jit(pull)
+
+
+def _flat(node):
+    """`tree.leaves` as MindSpore compiles it: a dict that leaves a graph would be made by calls of Python."""
+    if isinstance(node, Tensor):
+        return (node,)
+    leaves = ()
+    for child in node.values() if isinstance(node, dict) else node:
+        leaves = leaves + _flat(child)
+    return leaves
 
 
 class _Block(_Function):
@@ -95,8 +105,7 @@ class _Block(_Function):
         _, pull, like, tables = ctx.compiled
         p, inputs = _split(like, ctx.saved_tensors)
         with _no_grad():
-            p_bar, *inputs_bar = pull(p, ms.mutable(cotangents), *inputs, *tables)
-        return None, *tree_.leaves(p_bar), *inputs_bar
+            return None, *pull(p, ms.mutable(cotangents), *inputs, *tables)
 
 
 def _split(like: Tree, tensors: tuple) -> tuple[Tree, tuple]:

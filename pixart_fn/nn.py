@@ -2,22 +2,29 @@
 
 B batch, L tokens, D width, A heads, K head width, C channels, G groups, N pixels. All run inside `jit.block`. MindSpore
 has no layer norm or einsum on the CPU: what stands here in their stead is noted at each. `convolution` is apart.
+
+Products of matrices are in their weights' dtype, and so is what they give; norms and softmax are float32 in any case.
 """
 
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Tensor, ops
 
 from .types import Tree
 
+ASCEND = ms.get_context("device_target") == "Ascend"
+"""Whether ops run on an Ascend NPU; asked once, since the device can't change after the first op."""
+FLASH_WIDTH = 16
+"""Flash attention takes heads whose width is a multiple of this."""
 FEW = 64
 """Rows up to which W xᵀ is faster than x Wᵀ, for which oneDNN first packs W."""
 
 
 def linear(p: Tree, x: Tensor) -> Tensor:
-    """x Wᵀ + b: (…, I) → (…, O) with weight (O, I) and, where p has it, bias (O,)."""
-    weight = p["weight"]
-    flat = x.reshape(-1, x.shape[-1])
+    """x Wᵀ + b in the weight's dtype: (…, I) → (…, O) with weight (O, I) or (O, C, k, k) and maybe bias (O,)."""
+    weight = p["weight"].reshape(p["weight"].shape[0], -1)
+    flat = ops.cast(x.reshape(-1, x.shape[-1]), weight.dtype)
     if flat.shape[0] <= FEW:
         y = ops.transpose(ops.MatMul(transpose_b=True)(weight, flat), (1, 0))
     else:
@@ -33,19 +40,21 @@ def mean_last(x: Tensor) -> Tensor:
 
 
 def layer_norm(x: Tensor, eps: float) -> Tensor:
-    """(x − mean) / √(var + eps) over the last axis, without an affine part."""
-    centred = x - mean_last(x)
-    return centred * ops.rsqrt(mean_last(centred * centred) + eps)
+    """(x − mean) / √(var + eps) over the last axis, without an affine part; of x's dtype."""
+    wide = ops.cast(x, ms.float32)
+    centred = wide - mean_last(wide)
+    return ops.cast(centred * ops.rsqrt(mean_last(centred * centred) + eps), x.dtype)
 
 
 def rms_norm(p: Tree, x: Tensor, eps: float) -> Tensor:
-    """x / √(mean x² + eps) · weight over the last axis: T5's norm, no mean and no bias."""
-    return x * ops.rsqrt(mean_last(x * x) + eps) * p["weight"]
+    """x / √(mean x² + eps) · weight over the last axis of float32 x: T5's norm, no mean and no bias."""
+    return x * ops.rsqrt(mean_last(x * x) + eps) * ops.cast(p["weight"], ms.float32)
 
 
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """The mean and variance of each group of channels over all pixels: (B, N, C) → two of (B, G)."""
+    """The mean and variance of each group of channels over all pixels: (B, N, C) → two of (B, G), float32."""
     B, N, C = x.shape
+    x = ops.cast(x, ms.float32)
     row = ops.ones((B, 1, N), x.dtype)  # a product: the CPU's reduction over a middle axis is 5× slower
     mean = ops.BatchMatMul()(row, x) / N
     centred = ops.BiasAdd()(x.reshape(N, C), -mean.reshape(C)).reshape(1, N, C) if B == 1 else x - mean
@@ -59,22 +68,23 @@ def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 def group_affine(p: Tree, mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Group norm with these moments, (B, G) each, as x · scale + shift with two of (B, C)."""
     B, groups = mean.shape
-    weight = p["weight"].reshape(1, groups, -1)
+    weight = ops.cast(p["weight"], ms.float32).reshape(1, groups, -1)
     scale = weight * ops.rsqrt(variance + eps).reshape(B, groups, 1)
-    shift = p["bias"].reshape(1, groups, -1) - scale * mean.reshape(B, groups, 1)
+    shift = ops.cast(p["bias"], ms.float32).reshape(1, groups, -1) - scale * mean.reshape(B, groups, 1)
     return scale.reshape(B, -1), shift.reshape(B, -1)
 
 
 def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """x · scale + shift: (B, N, C) with (B, C) each."""
+    """x · scale + shift in float32: (B, N, C) with (B, C) each."""
     B, _, C = x.shape
+    x = ops.cast(x, ms.float32)
     if B == 1:
         return ops.BiasAdd()((x * scale).reshape(-1, C), shift.reshape(C)).reshape(x.shape)
     return x * scale.reshape(B, 1, C) + shift.reshape(B, 1, C)
 
 
 def group_norm(p: Tree, x: Tensor, groups: int, eps: float) -> Tensor:
-    """Normalise (B, N, C) over each group of channels and all pixels, then scale and shift each channel."""
+    """Normalise (B, N, C) over each group of channels and all pixels, then scale and shift each channel; float32."""
     mean, variance = group_moments(x, groups)
     scale, shift = group_affine(p, mean, variance, eps)
     return scale_shift(x, scale, shift)
@@ -102,15 +112,31 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int, 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(q kᵀ + bias) v: (B, A, L, K) with two of (B, A, M, K) → (B, L, A·K)."""
+    if flash(q.dtype) and (bias is None or bias.shape[1:3] == (1, 1)):
+        return join_heads(mix_flash(q, k, v, bias))
     return join_heads(mix(q, k, v, bias))
 
 
 def mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(q kᵀ + bias) v: (…, L, K) with two of (…, M, K) → (…, L, K)."""
-    scores = ops.BatchMatMul(transpose_b=True)(q, k)  # (…, L, M)
+    scores = ops.cast(ops.BatchMatMul(transpose_b=True)(q, k), ms.float32)  # (…, L, M)
     if bias is not None:
         scores = scores + bias
-    return ops.BatchMatMul()(ops.Softmax(-1)(scores), v)
+    return ops.BatchMatMul()(ops.cast(ops.Softmax(-1)(scores), v.dtype), v)
+
+
+def flash(dtype: ms.Type) -> bool:
+    """Whether attention in this dtype never holds its scores: on Ascend, whose kernel takes no float32."""
+    return ASCEND and dtype != ms.float32
+
+
+def mix_flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """`mix` of (B, A, L, K) by Ascend's flash attention. Where a bias (B, 1, 1, M) is below 0, it hides."""
+    B, heads, L, K = q.shape
+    padding = (0, -K % FLASH_WIDTH)  # zeros change neither scores nor the K channels that are kept
+    hidden = None if bias is None else ops.broadcast_to(bias < 0, (B, 1, L, k.shape[2]))
+    wide = [ops.pad(x, padding) if K % FLASH_WIDTH else x for x in (q, k, v)]
+    return ops.flash_attention_score(*wide, heads, attn_mask=hidden, input_layout="BNSD")[:, :, :, :K]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

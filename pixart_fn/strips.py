@@ -14,10 +14,10 @@ from mindspore import Tensor, ops
 from . import convolution, jit, nn
 from .types import Tree
 
-STRIP = 2**20
-"""Numbers in a strip: 4 MiB."""
-SCORES = 2**22
-"""Numbers in the scores of the queries that attend at a time: 16 MiB."""
+STRIP = 2**28 if nn.ASCEND else 2**20
+"""Numbers in a strip: 4 MiB on a CPU, for its cache; on Ascend, up to 1024 px, the whole picture."""
+SCORES = 2**28 if nn.ASCEND else 2**22
+"""Numbers in the scores of the queries that attend at a time: 16 MiB on a CPU."""
 
 EPS = 1e-6
 
@@ -30,8 +30,8 @@ def channels_last(x: Tensor) -> Picture:
 
 
 def channels_first(picture: Picture) -> Tensor:
-    """A picture → (B, C, H, W)."""
-    return ops.cat([ops.transpose(strip, (0, 3, 1, 2)) for strip in picture], 2)
+    """A picture → (B, C, H, W) float32."""
+    return ops.cat([ops.transpose(strip, (0, 3, 1, 2)).float() for strip in picture], 2)
 
 
 def conv(p: Tree, picture: Picture, config: Any) -> Picture:
@@ -114,7 +114,7 @@ def _cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture
 def _between(picture: Picture) -> Iterator[tuple[Tensor, ...]]:
     """Each strip between the rows above and below it, and (1,) each what these count: 0 at the picture's edges."""
     B, R, W, C = picture[0].shape
-    nothing, zero, one = ops.zeros((B, 1, W, C)), ops.zeros((1,)), ops.ones((1,))
+    nothing, zero, one = ops.zeros((B, 1, W, C), picture[0].dtype), ops.zeros((1,)), ops.ones((1,))
     last = len(picture) - 1
     for i, strip in enumerate(picture):
         above = ops.slice(picture[i - 1], (0, R - 1, 0, 0), (B, 1, W, C)) if i > 0 else nothing
@@ -264,9 +264,7 @@ def _active(x, scale, shift):
 
 def _shortcut(p, x):
     if "conv_shortcut" in p:
-        weight = p["conv_shortcut"]["weight"]
-        flat = {"weight": weight.reshape(weight.shape[0], -1), "bias": p["conv_shortcut"]["bias"]}
-        return nn.linear(flat, x)
+        return nn.linear(p["conv_shortcut"], x)
     return x
 
 

@@ -10,6 +10,7 @@ import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
@@ -115,7 +116,7 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
     L = ids.shape[1]
     embeddings, blocks = p["shared"]["weight"], p["encoder"]["block"]
     stored = stream.is_stored(embeddings)
-    x = stream.rows(embeddings, ids.asnumpy()) if stored else ops.gather(embeddings, ids, 0)
+    x = stream.rows(embeddings, ids.asnumpy()) if stored else ops.gather(embeddings, ids, 0).float()
     table = stream.tensors(blocks[0]["layer"][0]["SelfAttention"]["relative_attention_bias"])
     position = _position_bias(table, one_hot_buckets(config, L))
     bias = position + ((1.0 - mask.float()) * MASKED).reshape(-1, 1, 1, L)  # (B, A, L, L)
@@ -178,7 +179,8 @@ def _weights(block: Tree) -> Tree:
 @jit.block
 def _position_bias(p, one_hot, config):
     L = int(one_hot.shape[0] ** 0.5 + 0.5)
-    return ops.transpose(ops.matmul(one_hot, p["weight"]).reshape(1, L, L, -1), (0, 3, 1, 2))  # (1, A, L, L)
+    table = ops.cast(p["weight"], one_hot.dtype)
+    return ops.transpose(ops.matmul(one_hot, table).reshape(1, L, L, -1), (0, 3, 1, 2))  # (1, A, L, L)
 
 
 @jit.block
@@ -186,10 +188,15 @@ def _block(p, x, bias, config):
     h = nn.rms_norm(p["norm_a"], x, config.layer_norm_epsilon)
     a = p["attention"]
     h = nn.attention(nn.linear(a["q"], h), nn.linear(a["k"], h), nn.linear(a["v"], h), bias, config.num_heads, 1.0)
-    x = x + nn.linear(a["o"], h)
+    x = x + _wide(nn.linear(a["o"], h))
     h = nn.rms_norm(p["norm_m"], x, config.layer_norm_epsilon)
-    h = nn.gelu_tanh(nn.linear(p["mlp"]["wi_0"], h)) * nn.linear(p["mlp"]["wi_1"], h)
-    return x + nn.linear(p["mlp"]["wo"], h)
+    h = nn.gelu_tanh(_wide(nn.linear(p["mlp"]["wi_0"], h))) * _wide(nn.linear(p["mlp"]["wi_1"], h))
+    return x + _wide(nn.linear(p["mlp"]["wo"], h))
+
+
+def _wide(x):
+    # T5's states go far beyond float16, and so may the product of its gate
+    return ops.cast(x, ms.float32)
 
 
 @jit.block

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
@@ -316,8 +317,8 @@ def _embed(p, x, position, config):
     B, C, h, w = x.shape
     n = config.patch_size
     x = ops.transpose(x.reshape(B, C, h // n, n, w // n, n), (0, 2, 4, 1, 3, 5))  # (B, rows, columns, C, p, q)
-    flat = {"weight": p["weight"].reshape(config.width, -1), "bias": p["bias"]}
-    return nn.linear(flat, x.reshape(B, -1, C * n * n)) + position
+    x = nn.linear(p, x.reshape(B, -1, C * n * n))
+    return ops.cast(x + position, x.dtype)
 
 
 @jit.block
@@ -337,7 +338,7 @@ def _block(p, x, modulation, keys, values, bias, config, perturbed):
     B, N, _ = x.shape
     if perturbed:
         return _block_perturbed(p, x, modulation, keys, values, bias, config=config)
-    if B * config.num_attention_heads * N * N <= SCORES:
+    if nn.flash(x.dtype) or B * config.num_attention_heads * N * N <= SCORES:
         return _block_whole(p, x, modulation, keys, values, bias, config=config)
     own = {"scale_shift_table": p["scale_shift_table"], "attn1": p["attn1"]}
     h = _attend_in_parts(*_queries(own, x, modulation, config=config))
@@ -425,4 +426,4 @@ def _cross_and_mlp(p, x, shift, scale, gate, keys, values, bias, config):
 def _head(p, x, condition, config):
     table = p["scale_shift_table"] + condition.reshape(x.shape[0], 1, -1)
     shift, scale = ops.split(table, 1, axis=1)
-    return nn.linear(p["proj_out"], nn.modulate(nn.layer_norm(x, config.norm_eps), scale, shift))
+    return ops.cast(nn.linear(p["proj_out"], nn.modulate(nn.layer_norm(x, config.norm_eps), scale, shift)), ms.float32)

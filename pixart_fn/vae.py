@@ -238,4 +238,4 @@ def _middle(p: Tree, picture: strips.Picture, config: Config) -> strips.Picture:
 
 @jit.block
 def _pointwise(p, x, config):
-    return nn.linear({"weight": p["weight"].reshape(p["weight"].shape[0], -1), "bias": p["bias"]}, x)
+    return nn.linear(p, x)

@@ -52,6 +52,15 @@ def tensors(weights: Values) -> Any:
     return tree.nest({name: ms.Tensor(value) for name, value in weights.items()})
 
 
+def halves(weights: Values) -> Any:
+    """`tensors` in float16, as `load(dtype="float16")` gives them."""
+    wide = ".wo.weight"
+    flat = {
+        name: ms.Tensor(value, ms.float32 if name.endswith(wide) else ms.float16) for name, value in weights.items()
+    }
+    return tree.nest(flat)
+
+
 def module_of(name: str) -> ModuleType:
     """The module that a case "vae_deep" or "gradients_vae" is about."""
     return MODULES[name.removeprefix("gradients_").split("_")[0]]
