@@ -1,9 +1,10 @@
-"""Ours against diffusers, side by side: `python -m tests.bench [WORK …] [--folder DIR] [--table]`.
+"""Ours against diffusers, side by side: `python -m tests.bench [WORK …] [--folder DIR] [--mindone PYTHON] [--table]`.
 
 Each side of a work has a process of its own; after a first run of each they take turns, so that what the machine does
 besides hits both. Medians, ratios, peak memory and the number of compilations go to results.json beside this file, from
 which `--table` prints the README's tables. Models of released size are made in --folder once: 5 GB, and 22 GB more for
-t5-24 and pipeline-512.
+t5-24 and pipeline-512. mindone wants another transformers than diffusers, so it has an environment of its own, whose
+Python --mindone names; without, that side is left out.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ ROOT = Path(__file__).parents[2]
 class Side:
     """A worker process."""
 
-    def __init__(self, side: str, name: str, home: Path):
+    def __init__(self, side: str, name: str, home: Path, python: str):
         self.started = time.perf_counter()
-        command = [sys.executable, "-m", "tests.bench.worker", side, name, str(home)]
+        command = [python, "-m", "tests.bench.worker", side, name, str(home)]
+        # or its idle thread would spin beside the other sides; ours sets it itself
+        env = {**os.environ, "MS_DEV_HOST_BLOCKING_RUN": "1"} if side == "mindone" else None
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+        self.process = subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes)
         self.answer()
         once = self.run()
         self.first = time.perf_counter() - self.started
@@ -57,17 +60,19 @@ class Side:
         return {"seconds": statistics.median(self.seconds), "all": self.seconds, "first": self.first, **last}
 
 
-def measure(name: str, where: Path) -> dict[str, Any]:
+def measure(name: str, where: Path, mindone: str | None) -> dict[str, Any]:
     """Medians of a work's rounds by each side."""
     work = WORKS[name]
     home = weights.folder(where, work.layers)
-    sides = {side: Side(side, name, home) for side in ("ours", "theirs") if getattr(work, side)}
+    pythons = {"ours": sys.executable, "theirs": sys.executable, "mindone": mindone}
+    sides = {side: Side(side, name, home, python) for side, python in pythons.items() if python and getattr(work, side)}
     for i in range(work.rounds):
         for side in list(sides.values())[:: 1 if i % 2 == 0 else -1]:
             side.seconds.append(side.run())
     result: dict[str, Any] = {side: process.end() for side, process in sides.items()}
-    if len(sides) == 2:
-        result["ratio"] = result["ours"]["seconds"] / result["theirs"]["seconds"]
+    for side, ratio in (("theirs", "ratio"), ("mindone", "ratio_mindone")):
+        if side in sides:
+            result[ratio] = result["ours"]["seconds"] / result[side]["seconds"]
     if work.flops:
         result["gflops"] = work.flops / result["ours"]["seconds"] / 1e9
     return result
@@ -144,25 +149,39 @@ def scaling(results: dict[str, Any]) -> str:
     )
 
 
+def against_mindone(results: dict[str, Any]) -> str:
+    """The README's third table."""
+    lines = ["| work | ours | mindone | ratio | memory: ours, theirs |", "|---|---|---|---|---|"]
+    for name, row in results.items():
+        if "mindone" in row:
+            ours, theirs = row["ours"], row["mindone"]
+            cells = [name, f"{ours['seconds']:.2f} s", f"{theirs['seconds']:.2f} s", f"**{row['ratio_mindone']:.3f}**"]
+            cells.append(f"{ours['peak_gib']:.1f}, {theirs['peak_gib']:.1f} GiB")
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n")[0])
     extra = {"machine": lambda where: machine(), "import": lambda where: imports(), "disk": disk}
     parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join([*extra, *WORKS])}; all by default")
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "pixart_fn" / "bench")
+    parser.add_argument("--mindone", metavar="PYTHON", help="of an environment with mindone, to measure it too")
     parser.add_argument(
         "--table", action="store_true", help="print the tables of what was measured, and measure nothing"
     )
     arguments = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     if arguments.table:
-        print(table(results), scaling(results), sep="\n\n")
+        print(table(results), scaling(results), against_mindone(results), sep="\n\n")
         return
     for name in arguments.works or [*extra, *WORKS]:
         if name not in WORKS and name not in extra:
             parser.error(f"unknown work {name!r}; known: {', '.join([*extra, *WORKS])}")
         arguments.folder.mkdir(parents=True, exist_ok=True)
         print(f"{name} …", file=sys.stderr, flush=True)
-        measured = extra[name](arguments.folder) if name in extra else measure(name, arguments.folder)
+        where = arguments.folder
+        measured = extra[name](where) if name in extra else measure(name, where, arguments.mindone)
         results[name] = measured
         order = [each for each in (*extra, *WORKS) if each in results]
         results = {each: results[each] for each in order}

@@ -1,4 +1,4 @@
-"""One side of one work in a process of its own: `python -m tests.bench.worker ours|theirs WORK HOME`.
+"""One side of one work in a process of its own: `python -m tests.bench.worker ours|theirs|mindone WORK HOME`.
 
 Sets up, then runs once for each line of its input and answers with the seconds; at the end tells its peak of memory.
 """

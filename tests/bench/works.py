@@ -15,7 +15,7 @@ PROMPT = "a photo of a small red house by a lake, with mountains behind it, in t
 
 
 class Work(NamedTuple):
-    """Alternating runs of `ours(home)` and, where there is one, `theirs(home)`; `flops` of one run.
+    """Alternating runs of `ours(home)` and, where there is one, `theirs(home)` and `mindone(home)`; `flops` of one run.
 
     `rounds` come after a first one, which alone is measured, compilation included, where they are 0. `home` holds
     PixArt-XL-2-512x512 with `layers` of T5-XXL. The library of a side is imported within it: with MindSpore in the
@@ -27,6 +27,7 @@ class Work(NamedTuple):
     rounds: int
     flops: float | None = None
     layers: int = 0
+    mindone: Callable[[Path], Run] | None = None
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -62,18 +63,26 @@ def dit(side: int, rounds: int, branches: int = 1) -> Work:
         from diffusers import PixArtTransformer2DModel
 
         model = PixArtTransformer2DModel.from_pretrained(home / "transformer").eval()
+        tensors = {name: torch.tensor(value) for name, value in inputs().items()}
+        return lambda: model(**tensors, added_cond_kwargs={"resolution": None, "aspect_ratio": None})
+
+    def inputs() -> dict[str, np.ndarray]:
         B = 2 * branches
-        x, text = torch.tensor(normal(B, 4, side // 8, side // 8)), torch.tensor(normal(B, TOKENS, 4096))
-        inputs = {
-            "encoder_hidden_states": text,
-            "encoder_attention_mask": torch.tensor(mask(TOKENS, branches)).float(),
-            "timestep": torch.full((B,), 500),
-            "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        return {
+            "hidden_states": normal(B, 4, side // 8, side // 8),
+            "encoder_hidden_states": normal(B, TOKENS, 4096),
+            "encoder_attention_mask": mask(TOKENS, branches).astype(np.float32),
+            "timestep": np.full(B, 500),
         }
-        return lambda: model(x, **inputs)
+
+    def mindone(home: Path) -> Run:
+        from . import mindone
+
+        return mindone.transformer(home, inputs())
 
     N, D = (side // 16) ** 2, 1152
-    return Work(ours, theirs, rounds, 2 * branches * 28 * (28 * N * D * D + 4 * N * N * D + 4 * N * 32 * D))
+    flops = 2 * branches * 28 * (28 * N * D * D + 4 * N * N * D + 4 * N * 32 * D)
+    return Work(ours, theirs, rounds, flops, mindone=mindone if side == 256 and branches == 1 else None)
 
 
 # --- the VAE ----------------------------------------------------------------------------------------------------------
@@ -108,7 +117,12 @@ def vae(direction: str, side: int, rounds: int, tile: int | None = None) -> Work
         z = torch.tensor(normal(1, 4, side // 8, side // 8))
         return lambda: model.decode(z)
 
-    return Work(ours, theirs, rounds)
+    def mindone(home: Path) -> Run:
+        from . import mindone
+
+        return mindone.decoder(home, normal(1, 4, side // 8, side // 8))
+
+    return Work(ours, theirs, rounds, mindone=mindone if (direction, side) == ("decode", 128) else None)
 
 
 # --- T5-XXL and whole pipelines ---------------------------------------------------------------------------------------
@@ -174,7 +188,7 @@ def embedded(rounds: int) -> Work:
 WORKS: dict[str, Work] = {
     "embedded": embedded(5),
     **{f"dit-{side}": dit(side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
-    **{f"decode-{side}": vae("decode", side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
+    **{f"decode-{side}": vae("decode", side, rounds) for side, rounds in ((128, 2), (256, 5), (512, 3), (1024, 1))},
     **{f"encode-{side}": vae("encode", side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
     "decode-2048-tiled": vae("decode", 2048, 0, tile=512)._replace(theirs=None),
     "t5-2": t5(2, 5, peer=True),
