@@ -20,6 +20,15 @@ def numbers(*shape, seed=0):
     return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(np.float32)
 
 
+@jit.block
+def difference(p, x, config):
+    return x * (p["a"] - p["b"])
+
+
+def half(x):
+    return x.astype(ms.float16)
+
+
 @pytest.fixture
 def point():
     flat = {"p.inner.weight": numbers(3, 4), "p.inner.bias": numbers(3), "x": numbers(2, 4), "y": numbers(2, 3)}
@@ -37,6 +46,26 @@ def test_a_block_computes_what_it_says(point):
     h = point["x"].asnumpy() @ inner["weight"].asnumpy().T + inner["bias"].asnumpy()
     np.testing.assert_allclose(product.asnumpy(), h * point["y"].asnumpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(activated.asnumpy(), h / (1 + np.exp(-h)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a, b, x: ({"b": b, "a": a}, x),
+        lambda a, b, x: ({"a": a, "b": b, "c": x}, x),
+        lambda a, b, x: ({"a": a[:1], "b": b}, x),
+        lambda a, b, x: ({"a": half(a), "b": half(b)}, half(x)),
+        lambda a, b, x: ({"a": ms.Parameter(a), "b": ms.Parameter(b)}, x),
+        lambda a, b, x: ({"a": x, "b": a}, b),
+    ],
+    ids=["order", "another leaf", "shape", "dtype", "parameters", "values"],
+)
+def test_what_differs_in_anything_finds_a_graph_of_its_own(change):
+    a, b, x = (ms.Tensor(numbers(2, 3, seed=seed)) for seed in range(3))
+    for _ in range(2):
+        for p, y in (({"a": a, "b": b}, x), change(a, b, x)):
+            expected = y.asnumpy() * (p["a"].asnumpy() - p["b"].asnumpy())
+            np.testing.assert_array_equal(difference(p, y).asnumpy(), expected)
 
 
 def test_every_leaf_and_input_has_its_gradient(point):
