@@ -15,8 +15,8 @@ def precision(mode: str | None = None) -> str:
     """Choose how products of matrices are computed from here on; the one setting that isn't an argument.
 
     "float32" multiplies in float32. "bf16-math" rounds both factors to bfloat16 (8 bits of mantissa) and sums in
-    float32; tensors stay float32. AMX does that several times faster; nothing else here changes: norms, softmax,
-    coefficients and the sampler stay float32. Each mode compiles its own graphs.
+    float32; tensors stay float32. AMX does that several times faster; nothing else here changes: softmax, coefficients,
+    the sampler and norms stay float32, but that group norm's means are products too. Each mode compiles its own graphs.
 
     Args:
         mode: "float32", "bf16-math", or None to only ask.

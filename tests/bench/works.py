@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Run = Callable[[], Any]
+AMX = "amx_bf16" in Path("/proc/cpuinfo").read_text().split()  # without, bf16-math is refused
 TOKENS = 120  # diffusers pads prompts to the model's length
 REAL = 20  # tokens of the prompt; the negative one has one
 PROMPT = "a photo of a small red house by a lake, with mountains behind it, in the evening sun"
@@ -42,14 +43,18 @@ def mask(tokens: int, branches: int) -> np.ndarray:
 # --- one guided evaluation of PixArt-XL/2 -----------------------------------------------------------------------------
 
 
-def dit(side: int, rounds: int, branches: int = 1) -> Work:
-    """Both branches of `branches` pictures in one batch. Ours has the captions' keys and values, as when sampling."""
+def dit(side: int, rounds: int, branches: int = 1, bf16: bool = False) -> Work:
+    """Both branches of `branches` pictures in one batch. Ours has the captions' keys and values, as when sampling.
+
+    bf16: ours computes in bf16-math, theirs in bfloat16.
+    """
 
     def ours(home: Path) -> Run:
         import mindspore as ms
 
         import pixart_fn as px
 
+        px.precision("bf16-math" if bf16 else "float32")
         params = px.load(home, text_encoder=None, vae=None)
         p, config = params.transformer, params.config.transformer
         B, L = 2 * branches, 32  # REAL tokens in the bucket that encode_prompt chooses
@@ -64,6 +69,9 @@ def dit(side: int, rounds: int, branches: int = 1) -> Work:
 
         model = PixArtTransformer2DModel.from_pretrained(home / "transformer").eval()
         tensors = {name: torch.tensor(value) for name, value in inputs().items()}
+        if bf16:
+            model = model.bfloat16()
+            tensors = {name: x.bfloat16() if x.is_floating_point() else x for name, x in tensors.items()}
         return lambda: model(**tensors, added_cond_kwargs={"resolution": None, "aspect_ratio": None})
 
     def inputs() -> dict[str, np.ndarray]:
@@ -82,18 +90,19 @@ def dit(side: int, rounds: int, branches: int = 1) -> Work:
 
     N, D = (side // 16) ** 2, 1152
     flops = 2 * branches * 28 * (28 * N * D * D + 4 * N * N * D + 4 * N * 32 * D)
-    return Work(ours, theirs, rounds, flops, mindone=mindone if side == 256 and branches == 1 else None)
+    return Work(ours, theirs, rounds, flops, mindone=mindone if (side, branches, bf16) == (256, 1, False) else None)
 
 
 # --- the VAE ----------------------------------------------------------------------------------------------------------
 
 
-def vae(direction: str, side: int, rounds: int, tile: int | None = None) -> Work:
+def vae(direction: str, side: int, rounds: int, tile: int | None = None, bf16: bool = False) -> Work:
     def ours(home: Path) -> Run:
         import mindspore as ms
 
         import pixart_fn as px
 
+        px.precision("bf16-math" if bf16 else "float32")
         params = px.load(home, text_encoder=None)
         p, config = params.vae, params.config.vae
         if direction == "encode":
@@ -108,13 +117,13 @@ def vae(direction: str, side: int, rounds: int, tile: int | None = None) -> Work
         import torch
         from diffusers import AutoencoderKL
 
-        model = AutoencoderKL.from_pretrained(home / "vae").eval()
+        model = AutoencoderKL.from_pretrained(home / "vae", torch_dtype=torch.bfloat16 if bf16 else None).eval()
         if direction == "encode":
-            x = torch.tensor(np.tanh(normal(1, 3, side, side)))
+            x = torch.tensor(np.tanh(normal(1, 3, side, side)), dtype=model.dtype)
             return lambda: model.encode(x)
         if tile:
             model.enable_tiling()
-        z = torch.tensor(normal(1, 4, side // 8, side // 8))
+        z = torch.tensor(normal(1, 4, side // 8, side // 8), dtype=model.dtype)
         return lambda: model.decode(z)
 
     def mindone(home: Path) -> Run:
@@ -195,4 +204,5 @@ WORKS: dict[str, Work] = {
     "t5-24": t5(24, 2, peer=False),
     "pipeline-512": pipeline(512, 20),
     **{f"dit-256-batch-{n}": dit(256, 1, n)._replace(theirs=None) for n in (2, 4, 8)},
+    **({"dit-256-bf16": dit(256, 5, bf16=True), "decode-512-bf16": vae("decode", 512, 3, bf16=True)} if AMX else {}),
 }
