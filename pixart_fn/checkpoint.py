@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from . import hub, nn, t5, transformer, tree, vae
+from . import hub, nn, tree
 from . import tokenizer as tokenizer_
-from .safetensors_file import DTYPES, Stored, open_file, write_file
+from .layout import (
+    COMPONENTS,
+    Component,
+    check_names,
+    current_names,
+    open_tensors,
+    read_json,
+    some,
+    weights_file,
+    write_json,
+)
+from .safetensors_file import DTYPES, Stored, write_file
 from .t5 import Config as T5Config
 from .tokenizer import Tokenizer
 from .transformer import Config as TransformerConfig
@@ -54,7 +63,7 @@ class Params:
         return dataclasses.replace(self, **changes)
 
     def __repr__(self) -> str:
-        trees = {name: getattr(self, name) for name in _COMPONENTS}
+        trees = {name: getattr(self, name) for name in COMPONENTS}
         sizes = [f"{name}={'None' if t is None else f'{tree.size(t) / 1e6:.1f}M'}" for name, t in trees.items()]
         return f"Params({self.config.pipeline}: {', '.join(sizes)})"
 
@@ -64,71 +73,7 @@ STREAMED = 2**31
 PIPELINES = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
 
 
-class _Component(NamedTuple):
-    """What a model's folder is called inside and which of its tensors need care."""
-
-    module: ModuleType
-    package: str
-    classes: tuple[str, ...]  # the first is the one that `save` names
-    stem: str  # of the weights' file name
-    renamed: dict[str, str]  # part of an old name → part of today's
-    ignored: Collection[str]  # stored by some releases, used by nothing
-    wide: str  # names that end so stay float32 where the others are halves
-
-
-_COMPONENTS = {
-    "text_encoder": _Component(
-        t5,
-        "transformers",
-        ("T5EncoderModel",),
-        "model",
-        # One tensor under two names: files keep either or both.
-        {"encoder.embed_tokens.": "shared."},
-        ("encoder.embed_tokens.weight",),
-        # T5's feed-forward output overflows float16; transformers keeps these in float32 too.
-        ".wo.weight",
-    ),
-    "transformer": _Component(
-        transformer,
-        "diffusers",
-        ("PixArtTransformer2DModel", "Transformer2DModel"),  # all the released ones carry the second, older name
-        "diffusion_pytorch_model",
-        {},
-        # The null caption learned in training (diffusers guides with T5's "" instead), and the table of positions
-        # that is recomputed for each size.
-        ("caption_projection.y_embedding", "pos_embed.pos_embed"),
-        "",
-    ),
-    "vae": _Component(
-        vae,
-        "diffusers",
-        ("AutoencoderKL",),
-        "diffusion_pytorch_model",
-        # The names of diffusers' first releases; Stable Diffusion's VAE was published with them.
-        {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."},
-        (),
-        "",
-    ),
-}
-
-
 # --- where the files are --------------------------------------------------------------------------------------------
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
-    except ValueError as error:
-        raise ValueError(f"{path} isn't valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a JSON object, not a {type(content).__name__}")
-    return content
-
-
-def _some(names: Collection[str], limit: int = 8) -> str:
-    return ", ".join(list(names)[:limit]) + (", …" if len(names) > limit else "")
 
 
 def _embedded() -> Path:
@@ -146,50 +91,13 @@ def _find(source: str | os.PathLike, revision: str | None, names: Iterable[str],
     """
     patterns = ["model_index.json", "scheduler/scheduler_config.json"]
     patterns += ["tokenizer/tokenizer_config.json", "tokenizer/spiece.model"]
-    patterns += [f"{name}/config.json" for name in _COMPONENTS]
+    patterns += [f"{name}/config.json" for name in COMPONENTS]
     for name in names:
-        stem = _COMPONENTS[name].stem
+        stem = COMPONENTS[name].stem
         weights = [f"{stem}.safetensors", f"{stem}.safetensors.index.json", f"{stem}-*-of-*.safetensors"]
         patterns += [f"{name}/{file}" for file in weights]
         patterns += [*weights, "config.json", "tokenizer_config.json", "spiece.model"] if part_alone else []
     return hub.folder(source, revision, patterns)
-
-
-def open_tensors(path: str | os.PathLike) -> dict[str, Stored]:
-    """Map a .safetensors file, or all the shards that an index.json names, without reading a tensor.
-
-    Returns:
-        The tensors by name; `.shape` and `.dtype` are known, `.read()` gives float32.
-    Raises:
-        FileNotFoundError, ValueError: a file or shard is missing, truncated or not safetensors.
-    """
-    path = Path(path)
-    if path.suffix != ".json":
-        return open_file(path)
-    weight_map = _read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise ValueError(f"{path} has no weight_map from tensor names to files; download it again")
-    files = sorted(set(weight_map.values()))
-    missing = [file for file in files if not (path.parent / file).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{path} names shards that aren't beside it: {_some(missing)}; download them again")
-    return {name: stored for file in files for name, stored in open_file(path.parent / file).items()}
-
-
-def _weights_file(folder: Path, name: str) -> Path:
-    """A model's weights: what the released layouts call them; float16 variants only where nothing else is there."""
-    part = _COMPONENTS[name]
-    for variant in ("", ".fp16"):
-        for file in (f"{part.stem}.safetensors.index{variant}.json", f"{part.stem}{variant}.safetensors"):
-            if (folder / file).is_file():
-                return folder / file
-    convert = f"{part.package}.{part.classes[0]}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
-    if any(folder.glob("*.bin")):
-        raise ValueError(
-            f"{folder} has only .bin weights, which aren't read since unpickling them can run any code; convert them"
-            f" once where {part.package} is installed: {convert}"
-        )
-    raise FileNotFoundError(f"{folder} has no weights; {part.stem}.safetensors or its index.json should be there")
 
 
 # --- load ------------------------------------------------------------------------------------------------------------
@@ -240,7 +148,7 @@ def load(
     pipeline = _pipeline(home)
     folders: dict[str, Any] = {name: _folder(home, name, where) for name, where in wanted.items()}
     configs: dict[str, Any] = {name: folder and _config(folder, name) for name, folder in folders.items()}
-    scheduler = _read_json(home / "scheduler" / "scheduler_config.json")
+    scheduler = read_json(home / "scheduler" / "scheduler_config.json")
     config = Configs(**configs, scheduler=scheduler, pipeline=pipeline)
     _check_widths(config)
     trees = {
@@ -273,7 +181,7 @@ def _pipeline(home: Path) -> str:
             f"{home} has no model_index.json; give a pipeline's folder in diffusers layout, the one that holds"
             f" model_index.json, transformer/, vae/ and text_encoder/{hint}"
         )
-    name = _read_json(home / "model_index.json").get("_class_name")
+    name = read_json(home / "model_index.json").get("_class_name")
     if name not in PIPELINES:
         raise ValueError(f"{home} holds a {name}, which isn't supported (supported: {', '.join(PIPELINES)})")
     return name
@@ -294,9 +202,9 @@ def _folder(home: Path, name: str, where: Any) -> Path | None:
 
 
 def _config(folder: Path, name: str) -> Any:
-    content = _read_json(folder / "config.json")
+    content = read_json(folder / "config.json")
     found = content.get("_class_name", next(iter(content.get("architectures") or []), None))
-    part = _COMPONENTS[name]
+    part = COMPONENTS[name]
     if found not in part.classes:
         raise ValueError(f"{folder} holds a {found}, which isn't a {name} (supported: {', '.join(part.classes)})")
     return part.module.read_config(content)
@@ -319,19 +227,18 @@ def _check_widths(config: Configs) -> None:
 
 def _tree(folder: Path, name: str, config: Configs, stream: bool | None, dtype: str) -> Tree:
     """A model's weights as Tensors or as places in the file, in the order of its `shapes`."""
-    part = _COMPONENTS[name]
-    path = _weights_file(folder, name)
-    stored = _current_names(open_tensors(path), part)
+    part = COMPONENTS[name]
+    path = weights_file(folder, name)
+    stored = current_names(open_tensors(path), part)
     shapes = part.module.shapes(getattr(config, name))
-    _check_names({key: value.shape for key, value in stored.items()}, shapes, str(path))
+    check_names({key: value.shape for key, value in stored.items()}, shapes, str(path))
     if stream is None:
         stream = dtype == "float32" and 4 * sum(math.prod(shape) for shape in shapes.values()) > STREAMED
     if stream and name == "text_encoder":
         return tree.nest({key: stored[key] for key in shapes})
-    if dtype == "float16" and name == "vae" and _read_json(folder / "config.json").get("force_upcast"):
+    if dtype == "float16" and name == "vae" and read_json(folder / "config.json").get("force_upcast"):
         dtype = "float32"
-    wide = part.wide or "nothing"
-    return tree.nest({key: _tensor(key, stored[key], "float32" if key.endswith(wide) else dtype) for key in shapes})
+    return tree.nest({key: _tensor(key, stored[key], part.dtype_of(key, dtype)) for key in shapes})
 
 
 def _tensor(name: str, stored: Stored, dtype: str) -> Any:
@@ -341,30 +248,6 @@ def _tensor(name: str, stored: Stored, dtype: str) -> Any:
     if dtype == "float16" and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
         raise ValueError(f"{name} has values beyond float16's 65504; load with dtype='bfloat16' or 'float32'")
     return ms.Tensor.from_numpy(values).astype(getattr(ms, dtype))
-
-
-def _current_names(stored: dict[str, Stored], part: _Component) -> dict[str, Stored]:
-    current = {}
-    for name, value in stored.items():
-        new = name
-        for old_part, new_part in part.renamed.items():
-            new = new.replace(old_part, new_part)
-        current[name if new in stored else new] = value
-    return {name: value for name, value in current.items() if name not in part.ignored}
-
-
-def _check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple], where: str) -> None:
-    wrong = [
-        f"{key} {found[key]} instead of {shape}" for key, shape in expected.items() if found.get(key, shape) != shape
-    ]
-    kinds = {
-        "missing": [key for key in expected if key not in found],
-        "unexpected": [key for key in found if key not in expected],
-        "of another shape": wrong,
-    }
-    problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
-    if problems:
-        raise ValueError(f"{where} doesn't hold the tensors of its configuration; {'; '.join(problems)}")
 
 
 def _tokenizer(home: Path, encoder: Path, rows: int) -> Tokenizer:
@@ -406,7 +289,7 @@ def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     folder = Path(folder).expanduser()
-    parts = {name: part for name, part in _COMPONENTS.items() if getattr(params, name) is not None}
+    parts = {name: part for name, part in COMPONENTS.items() if getattr(params, name) is not None}
     _check_savable(params, parts, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
@@ -415,14 +298,14 @@ def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -
             _save_component(getattr(params, name), getattr(params.config, name), part, staging / name, dtype)
         if params.tokenizer is not None:
             tokenizer_.save(params.tokenizer, staging / "tokenizer")
-        _write_json(params.config.scheduler, staging / "scheduler" / "scheduler_config.json")
-        _write_json(_index(params, parts), staging / "model_index.json")
+        write_json(params.config.scheduler, staging / "scheduler" / "scheduler_config.json")
+        write_json(_index(params, parts), staging / "model_index.json")
         _publish(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check_savable(params: Params, parts: Mapping[str, _Component], folder: Path) -> None:
+def _check_savable(params: Params, parts: Mapping[str, Component], folder: Path) -> None:
     if "transformer" not in parts:
         raise ValueError("there is no transformer to save; a pipeline needs one")
     if "_class_name" not in params.config.scheduler:
@@ -434,36 +317,30 @@ def _check_savable(params: Params, parts: Mapping[str, _Component], folder: Path
     for name in parts:
         if getattr(params.config, name) is None:
             raise ValueError(f"params.{name} has weights but params.config.{name} is None; replace both together")
-    for name, part in _COMPONENTS.items():
+    for name, part in COMPONENTS.items():
         own = f"{part.stem}.safetensors" if name in parts else None
         others = [path.name for path in folder.glob(f"{name}/*") if ".safetensors" in path.name and path.name != own]
         if others:
-            raise FileExistsError(f"{folder / name} holds other weights ({_some(others)}); save to a new folder")
+            raise FileExistsError(f"{folder / name} holds other weights ({some(others)}); save to a new folder")
 
 
-def _save_component(weights: Tree, config: Any, part: _Component, folder: Path, dtype: str) -> None:
+def _save_component(weights: Tree, config: Any, part: Component, folder: Path, dtype: str) -> None:
     leaves = dict(tree.items(weights))
-    _check_names({name: tuple(leaf.shape) for name, leaf in leaves.items()}, part.module.shapes(config), folder.name)
-    _write_json(part.module.to_json(config), folder / "config.json")
-    wide = part.wide if dtype == "float16" else ""
-    dtypes = {name: "F32" if wide and name.endswith(wide) else DTYPES[dtype] for name in leaves}
+    check_names({name: tuple(leaf.shape) for name, leaf in leaves.items()}, part.module.shapes(config), folder.name)
+    write_json(part.module.to_json(config), folder / "config.json")
+    dtypes = {name: DTYPES[part.dtype_of(name, dtype) if dtype == "float16" else dtype] for name in leaves}
     write_file(folder / f"{part.stem}.safetensors", leaves, dtypes)
 
 
-def _index(params: Params, parts: Mapping[str, _Component]) -> dict[str, Any]:
+def _index(params: Params, parts: Mapping[str, Component]) -> dict[str, Any]:
     """model_index.json: for each part the package and class that diffusers makes it with."""
     config = params.config
     index = {
-        name: [part.package, part.classes[0]] if name in parts else [None, None] for name, part in _COMPONENTS.items()
+        name: [part.package, part.classes[0]] if name in parts else [None, None] for name, part in COMPONENTS.items()
     }
     index["tokenizer"] = [None, None] if params.tokenizer is None else ["transformers", "T5Tokenizer"]
     index["scheduler"] = ["diffusers", config.scheduler["_class_name"]]
     return {"_class_name": config.pipeline, **index}
-
-
-def _write_json(content: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _publish(staging: Path, folder: Path) -> None:

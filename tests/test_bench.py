@@ -10,7 +10,7 @@ import pytest
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", ["table", "scaling"])
+@pytest.mark.parametrize("kind", ["table", "scaling", "against_mindone"])
 def test_the_tables_of_the_readme_are_the_results(kind):
     from bench import __main__ as bench
 
