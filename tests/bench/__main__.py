@@ -49,6 +49,7 @@ class Side:
         raise RuntimeError(f"{self.process.args} ended with status {self.process.wait()}")
 
     def run(self) -> float:
+        time.sleep(0.5)  # the other side's threads may spin for a while after their work
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
         return self.answer()["seconds"]
