@@ -13,6 +13,7 @@ from reference.case import SCHEDULER, Case
 from tolerances import relative_error
 
 from pixart_fn import guidance, jit, rng, solvers, t5, transformer, tree, vae
+from pixart_fn.layout import COMPONENTS
 from pixart_fn.sample import iterate, sample
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
@@ -54,10 +55,8 @@ def tensors(weights: Values) -> Any:
 
 def halves(weights: Values) -> Any:
     """`tensors` in float16, as `load(dtype="float16")` gives them."""
-    wide = ".wo.weight"
-    flat = {
-        name: ms.Tensor(value, ms.float32 if name.endswith(wide) else ms.float16) for name, value in weights.items()
-    }
+    dtype_of = COMPONENTS["text_encoder"].dtype_of  # the only model whose tensors aren't all of one dtype
+    flat = {name: ms.Tensor(value, getattr(ms, dtype_of(name, "float16"))) for name, value in weights.items()}
     return tree.nest(flat)
 
 

@@ -21,8 +21,8 @@ from pixart_fn import t5, tree
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
-GRADIENT = 3e-2
-"""The reference's float32 gradients; a leaf's is a sum with cancellation of terms that are rounded to float16."""
+GRADIENT = {"gradients_t5": 3e-2, "gradients_transformer": 5e-3, "gradients_vae": 1e-2}
+"""Of a leaf, from the reference's in float32: a sum with cancellation of terms that are rounded to float16."""
 
 
 @pytest.fixture
@@ -42,12 +42,12 @@ def test_guided_steps_follow_the_reference(half):
     assert not compare.too_far(errors, RELATIVE["float16"])
 
 
-@pytest.mark.parametrize("name", ["gradients_t5", "gradients_transformer", "gradients_vae"])
+@pytest.mark.parametrize("name", GRADIENT)
 def test_gradients_agree_with_torch(name, half):
     case = load(name)
     for scenario in case.values:
         if scenario != "three_steps":
-            assert not compare.too_far(compare.gradient_errors(name, case, scenario), GRADIENT), scenario
+            assert not compare.too_far(compare.gradient_errors(name, case, scenario), GRADIENT[name]), scenario
 
 
 @pytest.fixture

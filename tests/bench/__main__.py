@@ -132,13 +132,17 @@ def table(results: dict[str, Any]) -> str:
     for name, row in results.items():
         if "ours" not in row or "batch" in name:
             continue
-        theirs = row.get("theirs", {})
-        cells = [name, f"{row['ours']['seconds']:.2f} s", f"{theirs['seconds']:.2f} s" if theirs else ""]
-        cells.append(f"**{row['ratio']:.2f}**" if "ratio" in row else "")
-        peaks = [f"{side['peak_gib']:.1f}" for side in (row["ours"], theirs) if "peak_gib" in side]
-        cells.append(", ".join(peaks) + " GiB" if peaks else "")
-        lines.append("| " + " | ".join(cells) + " |")
+        ratio = f"**{row['ratio']:.2f}**" if "ratio" in row else ""
+        lines.append(_line(name, row["ours"], row.get("theirs", {}), ratio))
     return "\n".join(lines)
+
+
+def _line(name: str, ours: dict[str, Any], theirs: dict[str, Any], ratio: str) -> str:
+    """A row of seconds, their ratio and memory."""
+    peaks = [f"{side['peak_gib']:.1f}" for side in (ours, theirs) if "peak_gib" in side]
+    seconds = f"{theirs['seconds']:.2f} s" if theirs else ""
+    cells = [name, f"{ours['seconds']:.2f} s", seconds, ratio, ", ".join(peaks) + " GiB" if peaks else ""]
+    return "| " + " | ".join(cells) + " |"
 
 
 def scaling(results: dict[str, Any]) -> str:
@@ -155,10 +159,7 @@ def against_mindone(results: dict[str, Any]) -> str:
     lines = ["| work | ours | mindone | ratio | memory: ours, theirs |", "|---|---|---|---|---|"]
     for name, row in results.items():
         if "mindone" in row:
-            ours, theirs = row["ours"], row["mindone"]
-            cells = [name, f"{ours['seconds']:.2f} s", f"{theirs['seconds']:.2f} s", f"**{row['ratio_mindone']:.3f}**"]
-            cells.append(f"{ours['peak_gib']:.1f}, {theirs['peak_gib']:.1f} GiB")
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(_line(name, row["ours"], row["mindone"], f"**{row['ratio_mindone']:.3f}**"))
     return "\n".join(lines)
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pixart_fn.arithmetic import has_amx
+
 Run = Callable[[], Any]
-AMX = "amx_bf16" in Path("/proc/cpuinfo").read_text().split()  # without, bf16-math is refused
 TOKENS = 120  # diffusers pads prompts to the model's length
 REAL = 20  # tokens of the prompt; the negative one has one
 PROMPT = "a photo of a small red house by a lake, with mountains behind it, in the evening sun"
@@ -204,5 +205,9 @@ WORKS: dict[str, Work] = {
     "t5-24": t5(24, 2, peer=False),
     "pipeline-512": pipeline(512, 20),
     **{f"dit-256-batch-{n}": dit(256, 1, n)._replace(theirs=None) for n in (2, 4, 8)},
-    **({"dit-256-bf16": dit(256, 5, bf16=True), "decode-512-bf16": vae("decode", 512, 3, bf16=True)} if AMX else {}),
+    **(
+        {"dit-256-bf16": dit(256, 5, bf16=True), "decode-512-bf16": vae("decode", 512, 3, bf16=True)}
+        if has_amx()
+        else {}
+    ),
 }
