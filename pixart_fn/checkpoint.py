@@ -27,6 +27,7 @@ from .layout import (
     write_json,
 )
 from .safetensors_file import DTYPES, Stored, write_file
+from .schedule import check_option
 from .t5 import Config as T5Config
 from .tokenizer import Tokenizer
 from .transformer import Config as TransformerConfig
@@ -162,8 +163,7 @@ def load(
 
 
 def _check_dtype(dtype: str, stream: bool | None) -> None:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    check_option("dtype", dtype, list(DTYPES))
     if dtype == "bfloat16" and not nn.ASCEND:
         raise ValueError(
             "MindSpore has no products in bfloat16 on a CPU; 'float32' is the fastest there, and where the CPU has AMX "
@@ -286,8 +286,7 @@ def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -
             shapes aren't those of its configuration.
         FileExistsError: the folder holds other weights, which a reader could take for these.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    check_option("dtype", dtype, list(DTYPES))
     folder = Path(folder).expanduser()
     parts = {name: part for name, part in COMPONENTS.items() if getattr(params, name) is not None}
     _check_savable(params, parts, folder)

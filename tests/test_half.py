@@ -98,7 +98,7 @@ def test_a_vae_that_asks_for_it_stays_float32(saved):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "half"}, r"dtype must be one of float32, float16, bfloat16; got 'half'"),
+        ({"dtype": "half"}, r"dtype must be one of 'float32', 'float16', 'bfloat16', got 'half'"),
         ({"dtype": "bfloat16"}, r"no products in bfloat16 on a CPU; 'float32' is the fastest"),
         ({"dtype": "float16", "stream": True}, r"a streamed text encoder computes in float32"),
     ],

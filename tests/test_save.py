@@ -136,7 +136,7 @@ def test_a_failed_save_leaves_everything_as_it_was(pipeline, tmp_path, existing)
 
 def test_save_refuses(pipeline, tmp_path):
     params = checkpoint.load(pipeline)
-    with pytest.raises(ValueError, match="dtype must be one of float32, float16, bfloat16; got 'int8'"):
+    with pytest.raises(ValueError, match="dtype must be one of 'float32', 'float16', 'bfloat16', got 'int8'"):
         checkpoint.save(params, tmp_path / "new", dtype="int8")
     for change, message in [
         ({"transformer": None}, "no transformer to save"),
