@@ -39,12 +39,23 @@ class Grid(NamedTuple):
     sigma: np.ndarray
     schedule: Any = None
 
+    def __repr__(self) -> str:
+        """How many steps, and the first and the last node."""
+        with np.errstate(divide="ignore"):
+            t, rho = (np.asarray(nodes, float)[[0, -1]] for nodes in (self.t, np.divide(self.sigma, self.alpha)))
+        steps = len(self.t) - 1
+        return f"Grid({steps} step{'s' * (steps != 1)}, t {t[0]:g} → {t[1]:g}, σ/α {rho[0]:.4g} → {rho[1]:.4g})"
+
 
 class SolverState(NamedTuple):
     """What a solver carries from node i to i + 1: the sample and whatever its method remembers."""
 
     x: Array
     history: tuple = ()
+
+    def __repr__(self) -> str:
+        """Arrays as dtype and shape."""
+        return _fields(self)
 
 
 class StepInfo(NamedTuple):
@@ -61,16 +72,39 @@ class StepInfo(NamedTuple):
     evaluations: int
     state: SolverState | None = None
 
+    def __repr__(self) -> str:
+        """Arrays as dtype and shape."""
+        return _fields(self)
+
 
 class Solver(NamedTuple):
     """How to go from one node of a grid to the next, as two pure functions.
 
-    `learned_variance`: whether `step` reads a variance after x0, in a denoiser's channels C … 2C - 1.
+    `learned_variance`: whether `step` reads a variance after x0, in a denoiser's channels C … 2C - 1. `name`: the call
+    that made it, which is how it shows itself.
     """
 
     init: Callable[[Array], SolverState]
     step: Callable[[Key, Denoiser, Grid, int, SolverState], tuple[SolverState, StepInfo]]
     learned_variance: bool = False
+    name: str = ""
+
+    def __repr__(self) -> str:
+        """The call that made it."""
+        return self.name or f"Solver(init={self.init!r}, step={self.step!r})"
+
+
+def _fields(values: NamedTuple) -> str:
+    named = values._asdict().items()
+    return f"{type(values).__name__}({', '.join(f'{name}={_brief(value)}' for name, value in named)})"
+
+
+def _brief(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} {tuple(value.shape)}".lower()
+    if type(value) is tuple:
+        return f"({', '.join(map(_brief, value))})"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 class Text(NamedTuple):

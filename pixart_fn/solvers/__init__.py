@@ -5,6 +5,7 @@ The imports are the table: every function here that makes a Solver is in SOLVERS
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 
 from ..types import Solver
@@ -19,8 +20,67 @@ from .sa import sa_solver
 from .scheduler import from_config
 from .unipc import unipc
 
+__all__ = [
+    "SOLVERS",
+    "ddim",
+    "ddpm",
+    "deis",
+    "dpm_2m",
+    "dpm_adaptive",
+    "dpm_multistep",
+    "dpm_singlestep",
+    "dpmpp_2m",
+    "dpmpp_2s",
+    "dpmpp_2s_ancestral",
+    "dpmpp_3m",
+    "dpmpp_sde",
+    "euler",
+    "euler_ancestral",
+    "from_config",
+    "heun",
+    "kdpm2",
+    "kdpm2_ancestral",
+    "lcm",
+    "lms",
+    "named",
+    "pndm",
+    "sa_solver",
+    "sde_dpmpp_2m",
+    "unipc",
+]
+
 SOLVERS: dict[str, Callable[..., Solver]] = {
-    name: make
-    for name, make in sorted(globals().items())
-    if getattr(make, "__annotations__", {}).get("return") == "Solver"
+    name: globals()[name] for name in __all__ if name not in ("SOLVERS", "from_config", "named")
 }
+
+
+def named(solver: Solver | str) -> Solver:
+    """Return the solver of a name, with its default options; a Solver is returned as it is.
+
+    Args:
+        solver: a Solver, or the name of one: a key of SOLVERS.
+    Raises:
+        ValueError: no solver has that name.
+        TypeError: it is neither, for example a function that makes a solver and was not called.
+    """
+    if isinstance(solver, Solver):
+        return solver
+    if isinstance(solver, str):
+        if solver not in SOLVERS:
+            nearest = difflib.get_close_matches(solver, SOLVERS, 1, cutoff=0.0)[0]
+            raise ValueError(
+                f"solver must be one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}, the nearest is {nearest!r}"
+            )
+        return SOLVERS[solver]()
+    for name, make in SOLVERS.items():
+        if solver is make:
+            call = f"px.solvers.{name}"
+            raise TypeError(f"solver={call} is the function that makes the solver; call it: {call}()")
+    raise TypeError(
+        f"solver must be a Solver, as px.solvers.dpmpp_2m() makes, or its name, got a value of type "
+        f"{type(solver).__name__}"
+    )
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ..types import Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .exponential import weights
-from .linear import Row, multistep, noise, report, span
+from .linear import Row, maker, multistep, noise, report, span
 
 BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 """Weights of the newest value and those before it, by order, where steps are equal."""
 
 
+@maker
 def lms(order: int = 4) -> Solver:
     """Linear multistep: the polynomial through the last noises, integrated over ρ (k-diffusion's LMS).
 
@@ -33,6 +34,7 @@ def lms(order: int = 4) -> Solver:
     return multistep(order, row, "noise")
 
 
+@maker
 def pndm(runge_kutta: bool = False) -> Solver:
     """PNDM (arXiv:2202.09778): DDIM's step along the noise that an Adams-Bashforth formula extrapolates.
 

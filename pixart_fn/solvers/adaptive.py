@@ -8,9 +8,10 @@ import numpy as np
 
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .euler import Point, ask, between, move, node
-from .linear import report
+from .linear import maker, report
 
 
+@maker
 def dpm_adaptive(order: int = 3, rtol: float = 0.05, atol: float = 0.0078, first: float = 0.05) -> Solver:
     """DPM-Solver-23 (or -12): each stretch of the grid in as few steps as the tolerances allow.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from ..types import Grid, Solver
-from .linear import Row, forward_only, multistep, span
+from .linear import Row, forward_only, maker, multistep, span
 
 
+@maker
 def ddim(eta: float = 0.0) -> Solver:
     """DDIM (arXiv:2010.02502, eq. 12 and 16): the direction to x_t kept, up to η times DDPM's noise put in its place.
 

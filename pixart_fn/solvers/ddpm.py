@@ -9,11 +9,12 @@ import numpy as np
 from .. import rng
 from ..schedule import check_option
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
-from .linear import Row, combine, forward_only, multistep, report, span
+from .linear import Row, combine, forward_only, maker, multistep, report, span
 
 VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 
 
+@maker
 def ddpm(variance: str = "fixed_small") -> Solver:
     """DDPM's ancestral step, over any nodes (arXiv:2006.11239, eq. 7).
 

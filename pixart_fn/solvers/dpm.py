@@ -12,7 +12,7 @@ import numpy as np
 from ..schedule import check_option
 from ..types import Grid, Solver
 from .exponential import first_order, line, moments, polynomial
-from .linear import Row, lam, multistep, singlestep
+from .linear import Row, lam, maker, multistep, singlestep
 
 ALGORITHMS = {
     "dpmsolver": ("noise", 0.0),
@@ -24,6 +24,7 @@ ALGORITHMS = {
 SOLVER_TYPES = ("midpoint", "heun", "exact")
 
 
+@maker
 def dpm_multistep(
     order: int = 2,
     solver_type: str = "midpoint",
@@ -59,6 +60,7 @@ def dpm_multistep(
     return multistep(order, row, of)
 
 
+@maker
 def dpm_singlestep(
     order: int = 2,
     solver_type: str = "midpoint",
@@ -100,6 +102,7 @@ def dpm_singlestep(
     return singlestep(order_at, row, of)
 
 
+@maker
 def dpmpp_2m() -> Solver:
     """DPM-Solver++ 2M, the sampler of PixArt's checkpoints (arXiv:2211.01095, algorithm 2).
 
@@ -109,26 +112,31 @@ def dpmpp_2m() -> Solver:
     return dpm_multistep()
 
 
+@maker
 def dpmpp_3m() -> Solver:
     """DPM-Solver++ 3M with the exact integral of the parabola through three x0; see `dpm_multistep`."""
     return dpm_multistep(3, "exact")
 
 
+@maker
 def sde_dpmpp_2m() -> Solver:
     """SDE-DPM-Solver++ 2M (arXiv:2211.01095, sec. 5): 2M on the reverse SDE."""
     return dpm_multistep(algorithm="sde-dpmsolver++")
 
 
+@maker
 def dpmpp_2s() -> Solver:
     """DPM-Solver++ 2S (arXiv:2211.01095, algorithm 1), over pairs of nodes."""
     return dpm_singlestep()
 
 
+@maker
 def dpm_2m() -> Solver:
     """DPM-Solver 2M: multistep in the predicted noise."""
     return dpm_multistep(algorithm="dpmsolver")
 
 
+@maker
 def deis(order: int = 3, lower_order_final: bool = True) -> Solver:
     """DEIS in log ρ (arXiv:2204.13902, sec. 3.3), which is DPM-Solver in the predicted noise with exact integrals.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .. import rng
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .ddim import ddim
-from .linear import forward_only, noise, report
+from .linear import forward_only, maker, noise, report
 
 
 class Point(NamedTuple):
@@ -70,11 +70,13 @@ def fresh(key: Key, i: int, x: Array, scale: float) -> Array:
     return x + float(scale) * rng.normal_like(rng.fold_in(key, i), x) if scale else x
 
 
+@maker
 def euler() -> Solver:
     """Euler's method for dx̃/dρ = ε, which is DDIM (EDM, arXiv:2206.00364, sec. 4)."""
     return ddim()
 
 
+@maker
 def euler_ancestral(eta: float = 1.0) -> Solver:
     """Euler to ρ_down and noise up to the next ρ (k-diffusion's `euler_ancestral`): DDIM with η, in other words.
 
@@ -84,6 +86,7 @@ def euler_ancestral(eta: float = 1.0) -> Solver:
     return ddim(eta)
 
 
+@maker
 def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_noise: float = 1.0) -> Solver:
     """EDM's stochastic sampler (arXiv:2206.00364, algorithm 2): Heun's method, after a step back into more noise.
 
@@ -120,6 +123,7 @@ def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_
     return Solver(SolverState, step)
 
 
+@maker
 def kdpm2(eta: float = 0.0) -> Solver:
     """DPM-Solver-2 as in k-diffusion: the noise at the middle λ carries the whole step. Two evaluations, one to σ = 0.
 
@@ -135,11 +139,13 @@ def kdpm2(eta: float = 0.0) -> Solver:
     return _midpoint(eta, carry)
 
 
+@maker
 def kdpm2_ancestral() -> Solver:
     """`kdpm2` to ρ_down, and noise up to the next ρ."""
     return kdpm2(eta=1.0)
 
 
+@maker
 def dpmpp_2s_ancestral(eta: float = 1.0) -> Solver:
     """DPM-Solver++ 2S to ρ_down, and noise up to the next ρ (k-diffusion): the x0 at the middle λ carries the step.
 
@@ -173,6 +179,7 @@ def _midpoint(eta: float, carry: Callable[[Array, Array, Array, Point, Point, Po
     return Solver(SolverState, step)
 
 
+@maker
 def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
     """DPM-Solver++ (SDE) of k-diffusion: a midpoint method in x0 on the reverse SDE, two evaluations, one to σ = 0.
 

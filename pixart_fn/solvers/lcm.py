@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..types import Grid, Solver
-from .linear import Row, forward_only, multistep
+from .linear import Row, forward_only, maker, multistep
 
 
+@maker
 def lcm(timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> Solver:
     """The consistency function's value, noised again for the next node: PixArt-LCM takes 4 such steps without guidance.
 

@@ -8,13 +8,27 @@ known) to the row (a, b, s).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec
 
 import numpy as np
 
 from .. import rng
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
+
+Options = ParamSpec("Options")
+
+
+def maker(make: Callable[Options, Solver]) -> Callable[Options, Solver]:
+    """Let the solvers that a function makes be named by the call, for example `heun(churn=40)`."""
+
+    @functools.wraps(make)
+    def call(*args: Options.args, **options: Options.kwargs) -> Solver:
+        said = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())])
+        return make(*args, **options)._replace(name=f"{make.__name__}({said})")
+
+    return call
 
 
 class Row(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from ..schedule import check_option
 from ..types import Grid, Solver
 from .exponential import first_order, line, polynomial
-from .linear import Row, lam, predictor_corrector
+from .linear import Row, lam, maker, predictor_corrector
 
 
 def middle_noise(t: float) -> float:
@@ -17,6 +17,7 @@ def middle_noise(t: float) -> float:
     return 1.0 if 200 <= t <= 800 else 0.0
 
 
+@maker
 def sa_solver(
     predictor_order: int = 2,
     corrector_order: int = 2,

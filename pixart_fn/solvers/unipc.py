@@ -9,11 +9,12 @@ import numpy as np
 from ..schedule import check_option
 from ..types import Grid, Solver
 from .exponential import first_order, line, polynomial
-from .linear import Row, lam, predictor_corrector
+from .linear import Row, lam, maker, predictor_corrector
 
 VARIANTS = ("bh1", "bh2")
 
 
+@maker
 def unipc(
     order: int = 2,
     variant: str = "bh2",
