@@ -108,7 +108,7 @@ def _describe(node: Tree, signature: list) -> bool:
         return True
     if not isinstance(node, (dict, list, tuple)):
         return False
-    signature += (type(node), len(node))
+    signature += ("dict" if isinstance(node, dict) else "tuple" if isinstance(node, tuple) else "list", len(node))
     if isinstance(node, dict):
         signature += node
         node = node.values()

@@ -1,81 +1,221 @@
-"""Pytrees: nested dicts, lists and tuples with arrays as leaves. Nothing else knows what a pytree is."""
+"""Pytrees: nested dicts, lists, tuples and NamedTuples with arrays as leaves. Nothing else knows what a pytree is.
+
+A dict is a node whose children have names, whatever their order; so is a NamedTuple, and so is an object whose class
+lists subtrees in `TREES` and has a `replace`, as `px.Params` does. None is a tree without leaves.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .types import Tree
 
 
+class Weights(dict[str, Any]):
+    """A dict with a short repr: what `nest` makes, so that a model's weights can be looked at in a notebook."""
+
+    def __repr__(self) -> str:
+        shown = [f"{name}: {_summary(child)}" for name, child in self.items()]
+        return f"Weights({size(self):,} numbers; {_some(shown)})"
+
+
+class Layers(list[Any]):
+    """A list with a short repr, likewise."""
+
+    def __repr__(self) -> str:
+        return f"Layers({size(self):,} numbers; {_some([_summary(child) for child in self], 2)})"
+
+
 def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield ("a.b.0.c", leaf) in the tree's own order: the names that a checkpoint gives its tensors."""
-    children: Iterable[tuple[Any, Any]]
-    if isinstance(tree, dict):
-        children = tree.items()
-    elif isinstance(tree, (list, tuple)):
-        children = enumerate(tree)
-    else:
+    children = _children(tree, prefix)
+    if children is None:
         yield prefix, tree
         return
-    for name, child in children:
-        yield from items(child, f"{prefix}.{name}" if prefix else str(name))
+    for name, child in children.items():
+        yield from items(child, _joined(prefix, name))
 
 
-def leaves(tree: Tree) -> list:
+def leaves(tree: Tree) -> list[Any]:
     """The leaves in the order of `items`."""
     return [leaf for _, leaf in items(tree)]
 
 
-def unflatten(like: Tree, leaves) -> Tree:
-    """Rebuild a tree of `like`'s structure from an iterable of leaves in the order of `items`."""
-    return _build(like, iter(leaves))
+def paths(tree: Tree) -> list[str]:
+    """The names of the leaves in the order of `items`."""
+    return [name for name, _ in items(tree)]
 
 
-def _build(node: Tree, leaves: Iterator) -> Tree:
+def unflatten(like: Tree, leaves: Iterable[Any]) -> Tree:
+    """Rebuild a tree of `like`'s structure from an iterable of leaves in the order of `items`.
+
+    Raises:
+        ValueError: there are fewer or more leaves than `like` has.
+    """
+    given = list(leaves)
+    count = len(paths(like))
+    if len(given) != count:
+        raise ValueError(f"the tree has {count} leaves, got {len(given)}")
+    return _build(like, iter(given))
+
+
+def _build(node: Tree, leaves: Iterator[Any]) -> Tree:
     # Not a function inside unflatten: one that calls itself is a cycle, which keeps the leaves until it is collected.
-    if isinstance(node, dict):
-        return {name: _build(child, leaves) for name, child in node.items()}
-    if isinstance(node, (list, tuple)):
-        return type(node)(_build(child, leaves) for child in node)
-    return next(leaves)
+    children = _children(node)
+    if children is None:
+        return next(leaves)
+    return _rebuilt(node, [_build(child, leaves) for child in children.values()])
 
 
-def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
-    """Apply f to each leaf, with the leaves of `rest` at the same place as further arguments."""
-    columns = [leaves(tree), *(leaves(other) for other in rest)]
-    return unflatten(tree, [f(*row) for row in zip(*columns, strict=True)])
+def rows(tree: Tree, *rest: Tree) -> Iterator[tuple[Any, ...]]:
+    """Yield (name, leaf, *leaves of the same name in `rest`) in the order of `items`.
+
+    Dicts are matched by their keys, in whatever order these are.
+
+    Raises:
+        ValueError: the structures differ; the sentence names the first place where they do.
+    """
+    yield from _rows("", tree, rest)
+
+
+def _rows(path: str, node: Tree, rest: tuple[Tree, ...]) -> Iterator[tuple[Any, ...]]:
+    children = _children(node, path)
+    others = [_matched(path, node, children, other) for other in rest]
+    if children is None:
+        yield (path, node, *rest)
+        return
+    for name, child in children.items():
+        yield from _rows(_joined(path, name), child, tuple(other[name] for other in others))
+
+
+def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """Apply f to each leaf, with the leaves of the same name in `rest` as further arguments.
+
+    Args:
+        f: (leaf, *leaves of rest) → leaf.
+        tree: gives the structure and the order of the result.
+        rest: trees of the same structure, as in `rows`.
+    Raises:
+        ValueError: the structures differ; the sentence names the first place where they do.
+    """
+    return map_with_path(lambda _, *row: f(*row), tree, *rest)
+
+
+def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """`map` with the leaf's name, such as "transformer_blocks.0.attn1.to_q.weight", as f's first argument."""
+    return unflatten(tree, [f(*row) for row in rows(tree, *rest)])
+
+
+def reduce(f: Callable[[Any, Any], Any], tree: Tree, initial: Any) -> Any:
+    """Fold the leaves in the order of `items`: f(… f(f(initial, first), second) …, last)."""
+    for leaf in leaves(tree):
+        initial = f(initial, leaf)
+    return initial
 
 
 def nest(flat: dict[str, Any]) -> Tree:
-    """Turn {"a.0.b": leaf} into {"a": [{"b": leaf}]}: the inverse of `dict(items(tree))`.
+    """Turn {"a.0.b": leaf} into {"a": [{"b": leaf}]}: the inverse of `dict(items(tree))` for dicts and lists.
 
     A dict whose keys are 0 … n-1 becomes a list.
+
+    Raises:
+        ValueError: one name is both a leaf and the beginning of another.
     """
-    root: dict = {}
+    root = Weights()
     for name, leaf in flat.items():
         *path, last = name.split(".")
         node = root
         for part in path:
-            node = node.setdefault(part, {})
+            node = node.setdefault(part, Weights())
+            if not isinstance(node, Weights):
+                raise ValueError(f"{name!r} begins with the name of a leaf")
+        if last in node:
+            raise ValueError(f"{name!r} is the beginning of another name")
         node[last] = leaf
-
-    def lists(node):
-        if not isinstance(node, dict):
-            return node
-        if node and set(node) == {str(i) for i in range(len(node))}:
-            return [lists(node[str(i)]) for i in range(len(node))]
-        return {name: lists(child) for name, child in node.items()}
-
-    return lists(root)
+    return _listed(root)
 
 
 def size(tree: Tree) -> int:
     """The number of numbers in the tree."""
-    total = 0
-    for leaf in leaves(tree):
-        count = 1
-        for n in leaf.shape:
-            count *= n
-        total += count
-    return total
+    return sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves(tree))
+
+
+def _listed(node: Any) -> Any:
+    if not isinstance(node, Weights):
+        return node
+    if node and set(node) == {str(i) for i in range(len(node))}:
+        return Layers(_listed(node[str(i)]) for i in range(len(node)))
+    return Weights((name, _listed(child)) for name, child in node.items())
+
+
+def _children(node: Tree, path: str = "") -> dict[str, Any] | None:
+    """The children by name, or None for a leaf."""
+    if isinstance(node, dict):
+        children = {str(name): child for name, child in node.items()}
+        if len(children) != len(node) or any("." in name for name in children):
+            keys = _some([repr(name) for name in node])
+            raise ValueError(f"the keys at {path or 'the root'} must be different names without a dot, got {keys}")
+        return children
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return dict(zip(node._fields, node, strict=True))
+    if isinstance(node, (list, tuple)):
+        return {str(i): child for i, child in enumerate(node)}
+    if node is None:
+        return {}
+    names = getattr(type(node), "TREES", None)
+    return None if names is None else {name: getattr(node, name) for name in names}
+
+
+def _rebuilt(node: Tree, children: list[Any]) -> Tree:
+    """A node of the same kind with other children."""
+    if isinstance(node, dict):
+        return type(node)(zip(node, children, strict=True))
+    if isinstance(node, tuple) and hasattr(node, "_make"):
+        return node._make(children)
+    if isinstance(node, (list, tuple)):
+        return type(node)(children)
+    return None if node is None else node.replace(**dict(zip(type(node).TREES, children, strict=True)))
+
+
+def _matched(path: str, node: Tree, children: dict[str, Any] | None, other: Tree) -> dict[str, Any]:
+    """The children of `other`, which has the structure of `node` there."""
+    theirs = _children(other, path)
+    if _kind(node) != _kind(other):
+        raise ValueError(f"the trees differ at {path or 'the root'}: {_kind(node)} and {_kind(other)}")
+    if children is None or theirs is None:
+        return {}
+    if alone := children.keys() ^ theirs.keys():
+        first = next(name for name in (*children, *theirs) if name in alone)
+        where = "first" if first in children else "other"
+        raise ValueError(f"the trees differ: {_joined(path, first)!r} is in the {where} tree alone")
+    return theirs
+
+
+def _kind(node: Tree) -> str:
+    if isinstance(node, dict):
+        return "a dict"
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return f"a {type(node).__name__}"
+    if isinstance(node, (list, tuple)):
+        return "a list"
+    if node is None:
+        return "None"
+    return f"a {type(node).__name__}" if hasattr(type(node), "TREES") else "a leaf"
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _summary(node: Any) -> str:
+    if isinstance(node, list):
+        return f"{len(node)} layers"
+    if isinstance(node, dict):
+        return f"{{{_some(list(node), 6)}}}"
+    return f"{str(getattr(node, 'dtype', type(node).__name__)).lower()} {tuple(getattr(node, 'shape', ()))}"
+
+
+def _some(texts: list[str], limit: int = 8) -> str:
+    return ", ".join(texts[:limit]) + (", …" if len(texts) > limit else "")

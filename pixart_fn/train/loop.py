@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from .. import jit, tree
+from ..layout import check_names
 from ..types import Tree
 from . import optim
 
@@ -54,7 +55,7 @@ def run(
     folder: str | Path,
     *,
     steps: int,
-    lr: Callable[[int], float],
+    lr: float | Callable[[int], float],
     minutes: float = float("inf"),
     hyper: optim.AdamW = optim.AdamW(),  # noqa: B008 - a NamedTuple, immutable
     decay: float = 0.999,
@@ -66,10 +67,12 @@ def run(
         loss: (params, batch) → scalar Tensor.
         params: the start, where the folder holds no state yet.
         batch: step → batch, a function of the step alone, so that a resumed run sees the same data.
+        lr: the learning rate, a number or a function of the step such as `warmup_stable_decay` makes.
         folder: keeps state.safetensors and log.csv (step, loss, gradient norm, seconds).
         decay: of the weights' moving average; shorter at the start, as (1 + step) / (10 + step).
     Returns: the parameters and the optimiser's state (its `ema` is what to use).
     """
+    _check_rate(lr)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "state.safetensors"
@@ -84,8 +87,9 @@ def run(
             while state.step < steps and time.monotonic() - start < 60 * minutes:
                 step, began = state.step, time.monotonic()
                 value, gradients = value_and_grad(params, batch(step))
+                rate = lr(step) if callable(lr) else lr
                 params, state, norm = optim.update(
-                    hyper, params, gradients, state, lr(step), min(decay, (1 + step) / (10 + step))
+                    hyper, params, gradients, state, rate, min(decay, (1 + step) / (10 + step))
                 )
                 log.write(f"{step},{float(value.asnumpy()):.6f},{norm:.4f},{time.monotonic() - began:.2f}\n")
                 log.flush()
@@ -108,12 +112,29 @@ def save(file: Path, params: Tree, state: optim.State) -> None:
 
 
 def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
-    """Read what `save` wrote; `like` gives the structure."""
+    """Read what `save` wrote; `like` gives the structure.
+
+    Raises:
+        ValueError: the file holds other tensors than the parameters' names and shapes ask for.
+    """
     with safe_open(file, "np") as tensors:
+        expected = {f"{part}/{name}": tuple(leaf.shape) for part in PARTS for name, leaf in tree.items(like)}
+        names: list[str] = tensors.keys()
+        found = {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
+        check_names(found, expected, str(file))
         step = int(tensors.metadata()["step"])
 
         def part(name: str) -> Tree:
-            return tree.unflatten(like, [tensors.get_tensor(f"{name}/{key}") for key, _ in tree.items(like)])
+            return tree.map_with_path(lambda key, _: tensors.get_tensor(f"{name}/{key}"), like)
 
         params, m, v, ema = (part(name) for name in PARTS)
     return tree.map(Tensor.from_numpy, params), optim.State(step, m, v, ema)
+
+
+def _check_rate(lr: float | Callable[[int], float]) -> None:
+    if callable(lr):
+        return
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)):
+        raise TypeError(f"lr must be a number or a function of the step, got {lr!r}")
+    if not 0 <= lr < float("inf"):
+        raise ValueError(f"lr must be finite and at least 0, got {lr}")

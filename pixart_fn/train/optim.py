@@ -7,7 +7,7 @@ MindSpore's CPU ops, and releases Python's lock.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from mindspore import Tensor
@@ -51,18 +51,22 @@ def update(
     """One step of AdamW with bias correction; weights of fewer than two axes aren't decayed.
 
     Args:
+        params, gradients: trees of float32 Tensors of the same structure; the leaves of one name belong together.
         lr: learning rate. decay: of the moving average, ema ← decay · ema + (1 − decay) · params.
     Returns: the new parameters, the new state, the gradient's global norm before clipping.
+    Raises:
+        ValueError: the trees of parameters, gradients and state differ.
     """
-    gradients = [g.asnumpy() for g in tree.leaves(gradients)]
-    norm = float(np.sqrt(sum(float(np.vdot(g, g)) for g in gradients)))
+    columns = [tree.map(lambda leaf: leaf.asnumpy(), each) for each in (params, gradients)]
+    rows = list(tree.rows(*columns, state.m, state.v, state.ema))
+    norm = float(np.sqrt(sum(float(np.vdot(g, g)) for _, _, g, *_ in rows)))
     step = state.step + 1
     scale = min(1.0, hyper.clip / (norm + 1e-12))
     correction = np.sqrt(1 - hyper.b2**step) / (1 - hyper.b1**step)
     eps = hyper.eps * np.sqrt(1 - hyper.b2**step)
 
-    def leaf(row):
-        (name, p), g, m, v, ema = row
+    def leaf(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        name, p, g, m, v, ema = row
         rate = lr * next((rate for part, rate in hyper.rates if part in name), 1.0)
         g = np.float32(scale) * g
         m = m + np.float32(1 - hyper.b1) * (g - m)
@@ -71,9 +75,7 @@ def update(
         p = shrink * p - np.float32(rate * correction) * m / (np.sqrt(v) + np.float32(eps))
         return Tensor.from_numpy(p), m, v, ema + np.float32(1 - decay) * (p - ema)
 
-    columns = [tree.leaves(t) for t in (state.m, state.v, state.ema)]
-    old = [(name, p.asnumpy()) for name, p in tree.items(params)]
     with ThreadPoolExecutor() as pool:
-        rows = list(pool.map(leaf, zip(old, gradients, *columns, strict=True)))
-    params, m, v, ema = (tree.unflatten(params, column) for column in zip(*rows, strict=True))
+        moved = list(pool.map(leaf, rows))
+    params, m, v, ema = (tree.unflatten(params, column) for column in zip(*moved, strict=True))
     return params, State(step, m, v, ema), norm
