@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from dataclasses import replace
 
 import compare
 import numpy as np
 import pytest
 import tiny
+from fresh import assert_different, assert_normal
 from reference.case import load
 from tolerances import assert_close
 
-from pixart_fn import convolution, rng, strips, tiles, vae
+from pixart_fn import convolution, pipeline, rng, strips, tree, vae
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -76,32 +77,17 @@ def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):
 # --- tiles ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (13, 21), (9, 4)])
-@pytest.mark.parametrize("ratio", [Fraction(2), Fraction(1), Fraction(1, 2)])
-def test_tiles_of_a_pointwise_function_are_the_function(shape, ratio):
-    """Both tiles say the same where they overlap, so nothing is left of the seams."""
-    H, W = (2 * n for n in shape) if ratio < 1 else shape
-    x = rng.normal(rng.key(0), (1, 2, H, W))
-
-    def resized(x):
-        x = x.asnumpy()
-        x = x.repeat(2, 2).repeat(2, 3) if ratio > 1 else x[:, :, ::2, ::2] if ratio < 1 else x
-        return ms.Tensor(2 * np.ascontiguousarray(x))
-
-    assert_close(tiles.apply(resized, ms.Tensor(x), 8, ratio).asnumpy(), resized(ms.Tensor(x)).asnumpy())
-
-
-def test_a_picture_within_a_tile_is_decoded_in_one_piece():
-    params = tiny.params()
-    z = ms.Tensor(rng.normal(rng.key(1), (1, 4, 8, 8)))
-    whole = vae.decode(params.vae, tiny.VAE, z).asnumpy()
-    np.testing.assert_array_equal(vae.decode_tiled(params.vae, tiny.VAE, z, 16).asnumpy(), whole)
-    assert np.abs(vae.decode_tiled(params.vae, tiny.VAE, z, 8).asnumpy() - whole).max() > 1e-3
-
-
-def test_a_tile_that_is_no_multiple_is_refused():
-    with pytest.raises(ValueError, match="tile must be a positive multiple of 8 pixels, got 13; nearest: 16"):
-        vae.decode_tiled({}, tiny.VAE, ms.ops.zeros((1, 4, 8, 8)), 13)
+@pytest.mark.parametrize(
+    ("levels", "tile", "nearest"), [(2, 13, 16), (2, 4, 8), (2, 0, 8), (4, 31, 32), (4, 500, 512), (4, -64, 32)]
+)
+def test_a_tile_that_is_no_multiple_is_refused(levels, tile, nearest):
+    """A quarter of a tile is whole latents: 4 · 2 pixels with two levels, 4 · 8 with four."""
+    config = vae.Config(block_out_channels=(32,) * levels)
+    message = f"tile must be a positive multiple of {4 * 2 ** (levels - 1)} pixels, got {tile}; nearest: {nearest}"
+    for call in (vae.decode_tiled, vae.encode_tiled):
+        with pytest.raises(ValueError, match=message):
+            call({}, config, ms.ops.zeros((1, 4, 8, 8)), tile)
+    vae.check_tile(config, nearest)
 
 
 def test_generate_takes_a_tile():
@@ -127,6 +113,94 @@ def test_generate_refuses_a_tile_before_it_samples(monkeypatch):
         px.generate(tiny.params(), "a cat", px.key(0), tile=8, output="latents")
 
 
-def test_a_picture_that_does_not_halve_is_refused():
-    with pytest.raises(ValueError, match="height and width must be multiples of 2, got 16 × 13"):
-        vae.encode({}, tiny.VAE, ms.ops.zeros((1, 3, 16, 13)))
+@pytest.mark.parametrize("shape", [(16, 13), (13, 16), (15, 13)])
+def test_a_picture_that_does_not_halve_is_refused(shape):
+    with pytest.raises(ValueError, match=f"height and width must be multiples of 2, got {shape[0]} × {shape[1]}"):
+        vae.encode({}, tiny.VAE, ms.ops.zeros((1, 3, *shape)))
+
+
+# --- what is around the network ---------------------------------------------------------------------------------------
+
+
+def constant(biases: dict[str, list[float]], config: vae.Config) -> dict:
+    """Weights of zero, so that each convolution gives its bias whatever it sees."""
+    flat = {name: np.zeros(shape, np.float32) for name, shape in vae.shapes(config).items()}
+    for name, values in biases.items():
+        flat[name] += np.array(values, np.float32)
+    if "quant_conv.weight" in flat:
+        flat["quant_conv.weight"] += np.eye(2 * config.latent_channels, dtype=np.float32)[:, :, None, None]
+    return tree.nest({name: ms.Tensor(value) for name, value in flat.items()})
+
+
+def test_a_latent_covers_a_pixel_and_twice_as_many_with_each_further_level():
+    assert [vae.factor(vae.Config(block_out_channels=(32,) * levels)) for levels in (1, 2, 4)] == [1, 2, 8]
+
+
+def test_a_log_variance_is_clamped_and_a_mean_is_not():
+    logvar = [-31.0, -29.5, 19.5, 21.0]
+    p = constant({"encoder.conv_out.bias": [-40.0, -31.0, 21.0, 40.0, *logvar]}, tiny.VAE)
+    moments = vae.encode(p, tiny.VAE, ms.ops.zeros((1, 3, 4, 4)))
+    for ours, channels in ((moments.mean, [-40.0, -31.0, 21.0, 40.0]), (moments.logvar, [-30.0, -29.5, 19.5, 20.0])):
+        assert ours.shape == (1, 4, 2, 2)
+        assert ours.asnumpy().reshape(4, 4).T.tolist() == [channels] * 4
+
+
+def test_a_sample_is_the_mean_and_noise_of_the_standard_deviation():
+    """ln σ² of ln 4, ln 9 and -ln 25 is σ of 2, 3 and 1/5; the noise is NumPy's own of this seed."""
+    logvar = np.log(np.array([[4.0, 9.0, 1 / 25]], np.float32)).reshape(1, 3, 1, 1).repeat(2, 2)
+    mean = np.arange(6, dtype=np.float32).reshape(1, 3, 2, 1)
+    noise = np.random.Generator(np.random.Philox(key=np.array([11, 0], np.uint64), counter=0)).standard_normal(6)
+    drawn = vae.sample(rng.key(11), vae.Moments(ms.Tensor(mean), ms.Tensor(logvar)))
+    std = np.array([2, 2, 3, 3, 0.2, 0.2])
+    assert_close(drawn.asnumpy().ravel(), np.arange(6) + std * noise)
+
+
+def test_pictures_are_decoded_latents_over_the_scaling_factor():
+    config = replace(tiny.VAE, scaling_factor=0.3)
+    params = tiny.params(decoder=config)
+    z = rng.normal(rng.key(5), (2, 4, 4, 6))
+    decoded = vae.decode(params.vae, config, ms.Tensor(z / np.float32(0.3))).asnumpy().astype(np.float64)
+    expected = np.clip(decoded * 0.5 + 0.5, 0, 1).transpose(0, 2, 3, 1)
+    assert ((expected == 0) | (expected == 1)).any() and ((expected > 0) & (expected < 1)).any()
+    ours = pipeline.decode_latents(params, ms.Tensor(z))
+    assert_close(compare.array(ours), expected)
+
+
+def test_pictures_span_zero_to_one():
+    """-1 … 1 becomes 0 … 1, and what lies beyond is cut off."""
+    params = tiny.params()
+    params = params.replace(vae=constant({"decoder.conv_out.bias": [-3.0, -0.5, 1.5]}, tiny.VAE))
+    ours = pipeline.decode_latents(params, ms.ops.zeros((1, 4, 2, 2)))
+    assert compare.array(ours).reshape(-1, 3).tolist() == [[0.0, 0.25, 1.0]] * 16
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "alone"),
+    [
+        ((2, 4, 32, 32), 8, True),
+        ((2, 4, 31, 32), 8, False),
+        ((2, 3, 256, 256), 1, True),
+        ((2, 3, 256, 255), 1, False),
+        ((1, 3, 512, 512), 1, False),
+    ],
+)
+def test_pictures_of_256_pixels_and_more_go_one_by_one(shape, scale, alone):
+    assert vae._alone(ms.ops.zeros(shape), scale) == alone
+
+
+# --- fresh weights ----------------------------------------------------------------------------------------------------
+
+
+def test_fresh_weights_are_what_the_docstring_says():
+    config = vae.Config(block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4)
+    leaves = {name: leaf.asnumpy() for name, leaf in tree.items(vae.init(rng.key(0), config))}
+    assert {name: leaf.shape for name, leaf in leaves.items()} == vae.shapes(config)
+    for name, leaf in leaves.items():
+        assert leaf.dtype == np.float32
+        if leaf.ndim == 1:
+            assert (leaf == ("norm" in name and name.endswith("weight"))).all(), name
+        elif "conv2" in name or "to_out" in name:
+            assert not leaf.any(), name
+        else:
+            assert_normal(name, leaf, leaf[0].size ** -0.5)
+    assert_different(leaves)
