@@ -166,13 +166,17 @@ def timesteps(
     whole: bool = True,
     lam_min: float = -np.inf,
 ) -> np.ndarray:
-    """Choose the training times at which to evaluate the model (arXiv:2305.08891, table 2), exactly as diffusers does.
+    """Choose the training times at which to evaluate the model (arXiv:2305.08891, table 2), as diffusers does.
+
+    One step is an exception: it is the noisiest time, whatever the spacing, so that it turns pure noise into x0.
+    diffusers starts its one step of "linspace" or "leading" at t = 0, the offset or T/2 and takes the noise that it is
+    given for a nearly clean x_t, which it returns.
 
     Args:
         schedule: with T training times.
         steps: S, at least 1.
         spacing: "linspace" holds the last training time, "leading" multiples of ⌊T/S⌋, "trailing" starts at T - 1
-            and goes down by T/S. One step of linspace or leading without skip_zero is t = 0, useless from pure noise.
+            and goes down by T/S.
         offset: added to the times of "leading".
         skip_zero: lay out S + 1 times and leave t = 0 away, as DPM-Solver does, rather than S with t = 0, as DDIM and
             DDPM do; "trailing" is the same in both.
@@ -182,22 +186,30 @@ def timesteps(
     Returns:
         int64 (S,), falling; float64 where `whole` is False.
     Raises:
-        ValueError: steps is under 1 or over the number of times that there are, or the spacing is unknown.
+        ValueError: steps is under 1 or over the number of times that there are, the spacing is unknown, or the offset
+            leads out of the training times.
     """
     check_option("timestep_spacing", spacing, SPACINGS)
     steps = operator.index(steps)
     limit = int(np.count_nonzero(-np.log(schedule.ratio) >= lam_min))
-    n = steps + skip_zero
     most = schedule.steps if spacing == "trailing" else limit - skip_zero
     if not 1 <= steps <= most:
         raise ValueError(f"steps must be within 1 … {most} for {spacing} spacing, got {steps}")
-    if spacing == "trailing":
-        falling = np.arange(limit, 0, -schedule.steps / steps).round().astype(np.int64)
+    if steps == 1:
+        times = np.array([limit - 1])
+    elif spacing == "trailing":
+        falling = np.arange(limit, 0, -schedule.steps / steps).round()
         times = falling[falling > 0] - 1
-        return times if whole else times.astype(np.float64)
-    rising = np.arange(n) * (limit // n) + offset if spacing == "leading" else np.linspace(0, limit - 1, n)
-    rising = rising.round().astype(np.int64) if whole else rising.astype(np.float64)
-    return rising[int(skip_zero) :][::-1].copy()
+    else:
+        n = steps + skip_zero
+        rising = np.arange(n) * (limit // n) + offset if spacing == "leading" else np.linspace(0, limit - 1, n)
+        times = (rising.round() if whole else rising)[int(skip_zero) :][::-1]
+    if not 0 <= times[-1] <= times[0] < schedule.steps:
+        raise ValueError(
+            f"offset (steps_offset) must keep the times within [0, {schedule.steps - 1}]; "
+            f"with {offset}, {steps} steps go from {times[0]} to {times[-1]}"
+        )
+    return times.astype(np.int64 if whole else np.float64)
 
 
 def karras(

@@ -95,14 +95,35 @@ def test_the_twenty_timesteps_of_pixart():
         ("leading", 4, 1, False, [751, 501, 251, 1]),
         ("leading", 4, 1, True, [801, 601, 401, 201]),
         ("trailing", 3, 0, False, [999, 666, 332]),
-        ("trailing", 1, 0, True, [999]),
-        ("linspace", 1, 0, True, [999]),
-        ("linspace", 1, 0, False, [0]),
+        ("leading", 3, 0, True, [750, 500, 250]),
+        ("linspace", 2, 0, False, [999, 0]),
+        ("linspace", 2, 0, True, [999, 500]),
         ("linspace", 3, 0, False, [999, 500, 0]),
     ],
 )
 def test_spacings_by_hand(spacing, steps, offset, skip_zero, expected):
     assert schedule.timesteps(LINEAR, steps, spacing, offset=offset, skip_zero=skip_zero).tolist() == expected
+
+
+@pytest.mark.parametrize("spacing", schedule.SPACINGS)
+@pytest.mark.parametrize("skip_zero", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_one_step_is_the_noisiest_time(spacing, skip_zero, whole):
+    """From pure noise no other time is right."""
+    options = {"skip_zero": skip_zero, "whole": whole}
+    t = schedule.timesteps(LINEAR, 1, spacing, offset=1, **options)
+    assert t.tolist() == [999] and t.dtype == (np.int64 if whole else np.float64)
+    cosine = schedule.from_betas(schedule.squaredcos_cap_v2())
+    (t,) = schedule.timesteps(cosine, 1, spacing, lam_min=-5.1, **options).tolist()
+    assert cosine.lam(float(t)) >= -5.1 > cosine.lam(float(t + 1))
+
+
+@pytest.mark.parametrize(("offset", "steps"), [(1, 1000), (-1, 10), (100, 10)])
+def test_an_offset_keeps_within_the_training_times(offset, steps):
+    sentence = rf"offset \(steps_offset\) must keep the times within \[0, 999\]; with {offset}, {steps} steps go from"
+    with pytest.raises(ValueError, match=sentence):
+        schedule.timesteps(LINEAR, steps, "leading", offset=offset, skip_zero=False)
+    assert len(schedule.timesteps(LINEAR, 10, "leading", offset=99, skip_zero=False)) == 10
 
 
 @given(schedules(), st.sampled_from(schedule.SPACINGS), st.booleans(), st.integers(1, 100))
@@ -221,7 +242,7 @@ def test_timesteps_are_those_of_diffusers():
                 theirs = getattr(diffusers, name)(**options)
                 _, make_grid, _ = solvers.from_config({"_class_name": name, **options})
                 # Over 900 steps of "leading" with an offset leave [0, T - 1]; diffusers fails at the first of them.
-                for steps in (*range(1, 101), *range(101, 900, 23)):
+                for steps in (*range(2, 101), *range(101, 900, 23)):  # one step is the test above's
                     theirs.set_timesteps(steps)
                     expected = theirs.timesteps.numpy()
                     if expected[-1] == -1:  # the rounding of arange adds a time before the first in "trailing"

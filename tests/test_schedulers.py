@@ -28,6 +28,17 @@ WRONG = {
 """Where diffusers is wrong: test_convergence and the closed forms below are the judge."""
 ENDS_IN_NOISE = {("DEISMultistep karras", 1), ("SASolver karras", 1)}
 """One step from σ_max to σ_max; ours goes to the schedule's own σ_min."""
+AT_ZERO = (
+    *("DDIM", "DDPM", "PNDM", "DPMSolverSDE", "EulerDiscrete", "EulerAncestralDiscrete"),
+    *("HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete", "LMSDiscrete"),
+)
+TAKES_NOISE_FOR_DATA = {
+    (name, 1)
+    for name, config in golden.CASES.items()
+    if config.get("timestep_spacing") == "leading"
+    or (name.split()[0] in AT_ZERO and config.get("timestep_spacing") != "trailing")
+}
+"""One step of pure noise, which the model is told is x_t at t = 0, the offset or T/2; ours is the noisiest time's."""
 BETWEEN = ("DPMSolverSDE", "KDPM2Discrete", "KDPM2AncestralDiscrete")
 """Evaluate between nodes, at a t that diffusers interpolates in log σ: ours is where the schedule has that σ."""
 
@@ -50,7 +61,7 @@ CANCELS = {
 SIGMAS = ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "lu_lambdas")
 
 COMPARED = [(name, steps) for name in golden.CASES for steps in golden.steps_of(name)]
-RIGHT = [case for case in COMPARED if case[0] not in WRONG and case not in ENDS_IN_NOISE]
+RIGHT = [case for case in COMPARED if case[0] not in WRONG and case not in ENDS_IN_NOISE | TAKES_NOISE_FOR_DATA]
 
 
 def ours(
@@ -127,6 +138,13 @@ def test_one_step_ends_without_noise(name, steps):
     sigma, alpha = noise.sigma(0.0), noise.alpha(0.0)
     eps = (start - make_grid(1).alpha[0] * info.x0) / make_grid(1).sigma[0]
     assert_close(info.x, alpha * info.x0 + sigma * eps)
+
+
+@pytest.mark.parametrize(("name", "steps"), sorted(TAKES_NOISE_FOR_DATA & set(COMPARED)))
+def test_one_step_starts_in_noise(name, steps):
+    assert GOLDENS[name][steps]["timesteps"][0] in (501, 1, pytest.approx(0, abs=1e-9))
+    noise, make_grid, _ = solvers.from_config(golden.CASES[name])
+    assert make_grid(steps).t.tolist() == [noise.steps - 1, 0]
 
 
 def test_ddim_goes_to_its_next_node():
@@ -242,7 +260,7 @@ def test_the_released_config():
         ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type = 'continuous'"),
         ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh3"}, "variant .* must be one of 'bh1', 'bh2'"),
         ({"_class_name": "DEISMultistepScheduler", "solver_type": "rho"}, "solver_type must be one of 'logrho'"),
-        ({"_class_name": "SASolverScheduler", "predictor_order": 4}, "predictor_order must be 1 … 3"),
+        ({"_class_name": "SASolverScheduler", "predictor_order": 4}, "predictor_order must be 1, 2 or 3, got 4"),
         ({"_class_name": "LCMScheduler", "use_karras_sigmas": True}, "LCMScheduler has no option use_karras_sigmas"),
     ],
 )
