@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from .schedule import PREDICTIONS, Schedule, check_option, convert
+from .checks import check_number, check_option, check_whole, is_number, kind
+from .schedule import PREDICTIONS, Schedule, convert
 from .types import Array, Denoiser
 
 Pair: TypeAlias = Callable[[Array, float], tuple[Array, Array]]
@@ -78,10 +80,13 @@ def classifier_free(
         channels: guide the first so many and leave the others conditional: the original PixArt-α's sampler guides
             three of the four.
     Raises:
+        TypeError: the scale is none of these, or another option is of another type.
         ValueError: the number of scales is not the batch size, or rescale is outside [0, 1].
     """
-    if not 0 <= rescale <= 1:
-        raise ValueError(f"rescale must be within [0, 1], got {rescale!r}")
+    _check_scale(scale)
+    check_number("rescale", rescale, 0, 1)
+    if channels is not None:
+        check_whole("channels", channels, 1)
 
     def denoise(x: Array, t: float) -> Array:
         conditional, unconditional = pair(x, t)
@@ -107,7 +112,9 @@ def interval(inside: Denoiser, outside: Denoiser, low: float, high: float) -> De
     Raises:
         ValueError: low is above high.
     """
-    if not low <= high:
+    check_number("low (of an interval)", low, -math.inf, math.inf)
+    check_number("high (of an interval)", high, -math.inf, math.inf)
+    if low > high:
         raise ValueError(f"an interval goes from low to high, got {low} and {high}")
     return lambda x, t: inside(x, t) if low <= t <= high else outside(x, t)
 
@@ -125,6 +132,8 @@ def compose(base: Denoiser, parts: Sequence[tuple[Denoiser, Scale]]) -> Denoiser
     """
     if not parts:
         raise ValueError("compose needs at least one denoiser with its weight")
+    for _, weight in parts:
+        _check_scale(weight)
 
     def denoise(x: Array, t: float) -> Array:
         origin = base(x, t)
@@ -143,7 +152,10 @@ def perturbed(guided: Denoiser, pair: Pair, scale: Scale) -> Denoiser:
         guided: any denoiser, guided by text or not.
         pair: (x_t, t) → the conditional x0, and that of the model whose self-attention is the identity in some blocks.
         scale: s, a number, one a sample, or a function of t.
+    Raises:
+        TypeError: the scale is none of these.
     """
+    _check_scale(scale)
 
     def denoise(x: Array, t: float) -> Array:
         conditional, worse = pair(x, t)
@@ -162,8 +174,8 @@ def threshold(denoise: Denoiser, quantile: float = 0.995, largest: float = 1.0) 
     Raises:
         ValueError: one of them is outside its range.
     """
-    if not (0 < quantile <= 1 and largest >= 1):
-        raise ValueError(f"quantile must be within (0, 1] and largest at least 1, got {quantile!r} and {largest!r}")
+    check_number("quantile", quantile, 0, 1, above=True)
+    check_number("largest", largest, 1)
 
     def shrink(x0: Array) -> Array:
         sizes = _numpy(abs(x0)).reshape(x0.shape[0], -1)
@@ -174,7 +186,8 @@ def threshold(denoise: Denoiser, quantile: float = 0.995, largest: float = 1.0) 
 
 
 def clip(denoise: Denoiser, largest: float = 1.0) -> Denoiser:
-    """Clip x0 to ±largest: for pixels, as `threshold`."""
+    """Clip x0 to ±largest, which is above 0: for pixels, as `threshold`."""
+    check_number("largest", largest, 0, above=True)
     return _on_x0(denoise, lambda x0: x0.clip(-largest, largest))
 
 
@@ -232,23 +245,37 @@ def _add(x0: Array, change: Array) -> Array:
     return x0 + change if x0.shape == change.shape else _stack(x0[:, :C] + change, x0[:, C:])
 
 
+def _check_scale(scale: Scale) -> None:
+    """Raise a TypeError where it isn't a scale, and a ValueError where one is NaN or infinite."""
+    if callable(scale) or hasattr(scale, "shape"):
+        return
+    numbers: Sequence[Any] = scale if isinstance(scale, Sequence) and not isinstance(scale, str) else [scale]
+    for number in numbers:
+        if not is_number(number):
+            raise TypeError(
+                f"guidance scale must be a number, one for each sample, or a function of t, got {kind(number)}"
+            )
+        check_number("guidance scale", number)
+
+
 def _column(scale: Scale, x: Array, t: float) -> float | Array:
     """A number, or one number a sample in a shape that multiplies x."""
+    value: Any = scale(float(t)) if callable(scale) else scale
     if callable(scale):
-        scale = scale(float(t))
-    if isinstance(scale, (int, float, np.number)):
-        return float(scale)
-    if isinstance(scale, (Sequence, np.ndarray)):
-        scale = np.asarray(scale, x.dtype if isinstance(x, np.ndarray) else np.float32)
+        _check_scale(value)
+    if is_number(value):
+        return float(value)
+    if isinstance(value, (Sequence, np.ndarray)):
+        value = np.asarray(value, x.dtype if isinstance(x, np.ndarray) else np.float32)
         if not isinstance(x, np.ndarray):
             from mindspore import Tensor  # only here, so that the mathematics of guidance needs no MindSpore
 
-            scale = Tensor.from_numpy(scale)
-    if tuple(scale.shape) == ():
-        return scale
-    if tuple(scale.shape) != (x.shape[0],):
-        raise ValueError(f"guidance scale must be a number or one for each of {x.shape[0]} samples, got {scale.shape}")
-    return scale.reshape(-1, *[1] * (x.ndim - 1))
+            value = Tensor.from_numpy(value)
+    if tuple(value.shape) == ():
+        return value
+    if tuple(value.shape) != (x.shape[0],):
+        raise ValueError(f"guidance scale must be a number or one for each of {x.shape[0]} samples, got {value.shape}")
+    return value.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _stack(first: Array, second: Array) -> Array:

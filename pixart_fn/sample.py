@@ -4,32 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .checks import check_whole, kind
+from .schedule import check_grid
+from .solvers import named
 from .types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 
 
 def iterate(
-    key: Key, denoise: Denoiser, solver: Solver, grid: Grid, x: Array | SolverState, *, start: int = 0
+    key: Key, denoise: Denoiser, solver: Solver | str, grid: Grid, x: Array | SolverState, *, start: int = 0
 ) -> Iterator[StepInfo]:
     """Sample a step at a time: progress, previews and early stopping are the caller's loop.
 
     Args:
         key: the noise of step i comes from `fold_in(key, i)`; unused by deterministic solvers.
         denoise: (x_t, t) → x0.
-        solver: how to go from node to node.
+        solver: how to go from node to node, or the name of one.
         grid: S + 1 nodes from noisy to clean.
         x: the sample at the first node, (B, …): α x0 + σ ε, which is nearly ε where the grid starts at pure noise. Or
             the `state` of a StepInfo, to go on from there.
-        start: the first step to take; after the i-th StepInfo it is i.
+        start: the first step to take, within 0 … S; after the i-th StepInfo it is i.
     Yields:
         S - start times, what the step saw and the x that it reached.
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: start is outside 0 … S, or no solver has that name.
     """
-    state = x if isinstance(x, SolverState) else solver.init(x)
+    solver = named(solver)
+    check_grid(grid)
+    if not callable(denoise):
+        raise TypeError(f"denoise must be a function (x_t, t) → x0, got {kind(denoise)}")
+    if not isinstance(x, SolverState) and not hasattr(x, "shape"):
+        raise TypeError(f"x must be an array, a Tensor or a SolverState, got {kind(x)}")
+    check_whole("start", start, 0, len(grid.t) - 1)
+    return _iterate(key, denoise, solver, grid, x if isinstance(x, SolverState) else solver.init(x), start)
+
+
+def _iterate(
+    key: Key, denoise: Denoiser, solver: Solver, grid: Grid, state: SolverState, start: int
+) -> Iterator[StepInfo]:
     for i in range(start, len(grid.t) - 1):
         state, info = solver.step(key, denoise, grid, i, state)
         yield info._replace(state=state)
 
 
-def sample(key: Key, denoise: Denoiser, solver: Solver, grid: Grid, x: Array) -> Array:
+def sample(key: Key, denoise: Denoiser, solver: Solver | str, grid: Grid, x: Array) -> Array:
     """Go through the whole grid and return x at its last node; the arguments are those of `iterate`."""
     for info in iterate(key, denoise, solver, grid, x):
         x = info.x

@@ -6,6 +6,7 @@ EDM papers. Time counts training steps, t = 0 … T - 1, and may be fractional.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from .checks import check_number, check_whole, is_number, kind
+from .checks import check_option as check_option
 from .types import Array, Grid
 
 Time = TypeVar("Time", float, np.ndarray)
@@ -57,6 +60,12 @@ class Schedule:
     ratio: np.ndarray
     prediction: str = "epsilon"
     told: Callable[[float], float] = _same
+
+    def __repr__(self) -> str:
+        """How many times, what the model predicts, and λ from noise to data."""
+        with np.errstate(divide="ignore"):
+            low, high = -np.log(self.ratio[[-1, 0]])
+        return f"Schedule({self.steps} times, {self.prediction}, λ {low:.2f} … {high:.2f})"
 
     @property
     def steps(self) -> int:
@@ -117,6 +126,7 @@ def zero_terminal_snr(schedule: Schedule, alpha_bar: float = 0.0) -> Schedule:
         schedule: to rescale. Its model must predict v or x0: from pure noise ε says nothing.
         alpha_bar: what ᾱ(T - 1) is set to afterwards; diffusers takes 2⁻²⁴ for solvers that divide by α.
     """
+    check_number("alpha_bar", alpha_bar, 0, 1)
     root = 1 / np.hypot(1, schedule.ratio)
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
     root[-1] = alpha_bar**0.5
@@ -221,6 +231,7 @@ def karras(
         schedule: gives the range. steps: S. rho: the exponent, called ρ in the paper.
         first, last: the largest and the smallest σ/α; None takes those of t = T - 1 and t = 0.
     """
+    check_number("rho", rho, 0, above=True)
     first, last = _range(schedule, steps, first, last)
     ramp = np.linspace(0, 1, steps)
     return (first ** (1 / rho) + ramp * (last ** (1 / rho) - first ** (1 / rho))) ** rho
@@ -245,6 +256,8 @@ def beta(
     """ρ_i at quantiles of a beta distribution, denser at both ends (arXiv:2407.12173): arguments as in `karras`."""
     from scipy.special import betaincinv  # MindSpore's own dependency, half a second to import
 
+    check_number("a", a, 0, above=True)
+    check_number("b", b, 0, above=True)
     first, last = _range(schedule, steps, first, last)
     return last + (first - last) * betaincinv(a, b, 1 - np.linspace(0, 1, steps))
 
@@ -252,8 +265,9 @@ def beta(
 def _range(schedule: Schedule, steps: int, first: float | None, last: float | None) -> tuple[float, float]:
     first = float(schedule.ratio[-1]) if first is None else first
     last = float(schedule.ratio[0]) if last is None else last
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_number("first (the largest σ/α)", first, 0, math.inf)
+    check_number("last (the smallest σ/α)", last, 0, math.inf)
+    check_whole("steps", steps, 1)
     if not 0 < last < first < np.inf:
         raise ValueError(f"σ/α must fall from a finite first to a positive last, got {first} … {last}")
     return first, last
@@ -302,6 +316,15 @@ def sigma_grid(schedule: Schedule, ratios: Sequence[float] | np.ndarray, *, fina
     return grid(schedule, schedule.time(-np.log(ratios)), final=final)
 
 
+def check_grid(grid: Grid) -> None:
+    """Raise a TypeError where it isn't a Grid, and a ValueError where its nodes aren't three arrays of one length."""
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid must be a Grid, as schedule.grid(schedule, timesteps) makes; got {kind(grid)}")
+    shapes = [getattr(nodes, "shape", None) for nodes in grid[:3]]
+    if shapes[0] is None or shapes != [(len(grid.t),)] * 3:
+        raise ValueError(f"t, alpha and sigma of a grid must be arrays of one length, got shapes {shapes}")
+
+
 def truncate(grid: Grid, strength: float) -> Grid:
     """Keep the last ⌊strength · S⌋ steps: where image-to-image begins, at x = alpha[0] · x0 + sigma[0] · ε.
 
@@ -311,6 +334,9 @@ def truncate(grid: Grid, strength: float) -> Grid:
     Raises:
         ValueError: strength is outside (0, 1] or leaves no step.
     """
+    check_grid(grid)
+    if not is_number(strength):
+        raise TypeError(f"strength must be a number, got {kind(strength)}")
     steps = len(grid.t) - 1
     keep = int(steps * strength + 1e-9) if 0 < strength <= 1 else 0  # 50 · 0.58 is 28.999…96 in floating point
     if keep == 0:
@@ -329,6 +355,7 @@ def reverse(grid: Grid) -> Grid:
     Raises:
         ValueError: the grid ends at σ = 0 and doesn't know its schedule, or has t = 0 twice.
     """
+    check_grid(grid)
     t, alpha, sigma = (nodes[::-1].copy() for nodes in grid[:3])
     if sigma[0] == 0:
         if grid.schedule is None:
@@ -340,12 +367,6 @@ def reverse(grid: Grid) -> Grid:
         else:
             alpha[0], sigma[0] = grid.schedule.alpha(0.0), grid.schedule.sigma(0.0)
     return grid._replace(t=t, alpha=alpha, sigma=sigma)
-
-
-def check_option(name: str, value: str, options: Sequence[str]) -> None:
-    """Raise a sentence that names the option, what it got and what there is."""
-    if value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

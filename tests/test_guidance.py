@@ -235,11 +235,48 @@ def test_dynamic_thresholding_by_its_definition(shape, ratio, largest):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
+        (lambda: guidance.classifier_free(pair, np.nan), "guidance scale must be a finite number, got nan"),
+        (lambda: guidance.classifier_free(pair, [1.0, np.inf]), "guidance scale must be a finite number, got inf"),
+        (
+            lambda: guidance.classifier_free(pair, lambda t: np.nan)(np.ones((1, 2)), 5.0),
+            "must be a finite number, got nan",
+        ),
+        (lambda: guidance.classifier_free(pair, 1.0, rescale=np.nan), r"rescale must be within \[0, 1\], got nan"),
+        (lambda: guidance.classifier_free(pair, 1.0, channels=0), "channels must be at least 1, got 0"),
+        (lambda: guidance.interval(pair, pair, np.nan, 5), r"low \(of an interval\) must be a number .*got nan"),
+        (lambda: guidance.threshold(pair, quantile=1.5), r"quantile must be within \(0, 1\], got 1.5"),
+        (lambda: guidance.threshold(pair, largest=np.inf), "largest must be a finite number of at least 1, got inf"),
+        (lambda: guidance.clip(pair, 0.0), "largest must be a finite number above 0, got 0.0"),
         (lambda: guidance.classifier_free(pair, 1.0, rescale=1.5), r"rescale must be within \[0, 1\], got 1.5"),
         (lambda: guidance.threshold(pair, quantile=0), r"quantile must be within \(0, 1\]"),
-        (lambda: guidance.threshold(pair, largest=0.5), "largest at least 1, got 0.995 and 0.5"),
+        (lambda: guidance.threshold(pair, largest=0.5), "largest must be a finite number of at least 1, got 0.5"),
     ],
 )
 def test_options_out_of_range(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("scale", ["4.5", True, None, [1.0, "2"], [[1.0], [2.0]], {"cat": 1.0}])
+def test_what_is_no_scale(scale):
+    sentence = "guidance scale must be a number, one for each sample, or a function of t, got "
+    for make in (
+        lambda: guidance.classifier_free(pair, scale),
+        lambda: guidance.compose(pair, [(pair, 1.0), (pair, scale)]),
+        lambda: guidance.perturbed(pair, pair, scale),
+        lambda: guidance.classifier_free(pair, lambda t: scale)(np.ones((2, 3)), 5.0),
+    ):
+        with pytest.raises(TypeError, match=sentence):
+            make()
+
+
+@pytest.mark.parametrize("value", ["0.7", True, None])
+def test_options_of_another_type(value):
+    for make in (
+        lambda: guidance.classifier_free(pair, 1.0, rescale=value),
+        lambda: guidance.threshold(pair, value),
+        lambda: guidance.clip(pair, value),
+        lambda: guidance.interval(pair, pair, value, 5),
+    ):
+        with pytest.raises(TypeError, match="must be a number, got"):
+            make()

@@ -17,6 +17,7 @@ from tolerances import assert_close
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
+from pixart_fn.types import Grid
 
 LINEAR = schedule.from_betas(schedule.linear())
 GRID = schedule.grid(LINEAR, schedule.timesteps(LINEAR, 10))
@@ -65,6 +66,31 @@ def test_the_tail_of_a_grid_starts_from_noised_data(name):
         tail = schedule.truncate(GRID, strength)
         x = tail.alpha[0] * x0 + tail.sigma[0] * latents(1, x0.shape)
         assert_close(sample(rng.key(0), lambda x, t: x0, EVERY[name](), tail, x), x0)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"grid": [999, 500]}, TypeError, r"grid must be a Grid, as schedule.grid\(schedule, .*\) makes; got a list"),
+        ({"grid": GRID.t}, TypeError, "makes; got an ndarray"),
+        ({"grid": lambda steps: GRID}, TypeError, "makes; got a function"),
+        ({"grid": GRID._replace(sigma=GRID.sigma[1:])}, ValueError, "must be arrays of one length, got shapes"),
+        ({"grid": Grid([1.0, 0.0], [0.9, 1.0], [0.4, 0.0])}, ValueError, "must be arrays of one length"),
+        ({"denoise": 0.5}, TypeError, r"denoise must be a function \(x_t, t\) → x0, got a float"),
+        ({"x": [1.0, 2.0]}, TypeError, "x must be an array, a Tensor or a SolverState, got a list"),
+        ({"start": -1}, ValueError, "start must be 0 … 10, got -1; the nearest is 0"),
+        ({"start": 11}, ValueError, "start must be 0 … 10, got 11; the nearest is 10"),
+        ({"start": 0.5}, TypeError, "start must be a whole number, got a float"),
+    ],
+)
+def test_what_is_no_argument_is_refused_before_the_first_step(change, error, sentence):
+    arguments = {"denoise": lambda x, t: x, "solver": solvers.ddim(), "grid": GRID, "x": np.ones((1, 1)), **change}
+    with pytest.raises(error, match=sentence):
+        iterate(rng.key(0), **arguments)
+
+
+def test_starting_at_the_end_takes_no_step():
+    assert list(iterate(rng.key(0), lambda x, t: x, solvers.ddim(), GRID, np.ones((1, 1)), start=10)) == []
 
 
 def test_the_mathematics_and_its_tests_need_no_mindspore():

@@ -378,3 +378,50 @@ def test_a_grid_without_a_schedule_cannot_be_reversed_from_zero():
     grid = schedule.grid(LINEAR, [5, 3])._replace(schedule=None)
     with pytest.raises(ValueError, match="a grid that ends at σ = 0 needs its schedule to be reversed"):
         schedule.reverse(grid)
+
+
+# --- what grids and schedules show, and what is none
+
+
+def test_a_grid_and_a_schedule_show_their_ends():
+    whole = schedule.grid(LINEAR, DPM_LINSPACE_20)
+    assert repr(whole) == "Grid(20 steps, t 999 → 0, σ/α 157.4 → 0)"
+    assert repr(schedule.reverse(whole)) == "Grid(20 steps, t 0 → 999, σ/α 0.01 → 157.4)"
+    assert repr(schedule.grid(LINEAR, [0.5], final="sigma_min")) == "Grid(1 step, t 0.5 → 0, σ/α 0.01242 → 0.01)"
+    assert repr(LINEAR) == "Schedule(1000 times, epsilon, λ -5.06 … 4.61)"
+    noise = schedule.zero_terminal_snr(schedule.from_betas(schedule.linear(), "v_prediction"))
+    assert repr(noise) == "Schedule(1000 times, v_prediction, λ -inf … 4.61)"
+    assert repr(schedule.grid(noise, [999, 5])).startswith("Grid(2 steps, t 999 → 0, σ/α inf → 0)")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: schedule.truncate([999, 0], 0.5), TypeError, "grid must be a Grid, .* makes; got a list"),
+        (lambda: schedule.reverse(np.ones(3)), TypeError, "grid must be a Grid, .* makes; got an ndarray"),
+        (
+            lambda: schedule.truncate(schedule.grid(LINEAR, [5]), "0.5"),
+            TypeError,
+            "strength must be a number, got '0.5'",
+        ),
+        (lambda: schedule.truncate(schedule.grid(LINEAR, [5]), True), TypeError, "strength must be a number, got True"),
+        (lambda: schedule.karras(LINEAR, 2.0), TypeError, "steps must be a whole number, got a float"),
+        (lambda: schedule.karras(LINEAR, 5, rho=0), ValueError, "rho must be a finite number above 0, got 0"),
+        (lambda: schedule.karras(LINEAR, 5, rho=math.nan), ValueError, "rho must be a finite number above 0, got nan"),
+        (lambda: schedule.uniform_lambda(LINEAR, 5, first="9"), TypeError, "first .* must be a number, got '9'"),
+        (lambda: schedule.uniform_lambda(LINEAR, 5, last=math.nan), ValueError, "last .* must be a number .*, got nan"),
+        (lambda: schedule.beta(LINEAR, 5, a=0.0), ValueError, "a must be a finite number above 0, got 0.0"),
+        (lambda: schedule.beta(LINEAR, 5, b=-1), ValueError, "b must be a finite number above 0, got -1"),
+        (
+            lambda: schedule.zero_terminal_snr(LINEAR, math.nan),
+            ValueError,
+            "alpha_bar must be within .*, got nan",
+        ),
+        (lambda: schedule.grid(LINEAR, [5], final=None), ValueError, "final must be one of .*, got None"),
+        (lambda: schedule.grid(LINEAR, [5], final=["zero"]), ValueError, r"final must be one of .*, got \['zero'\]"),
+        (lambda: schedule.from_betas([0.1], []), ValueError, r"prediction .* must be one of .*, got \[\]"),
+    ],
+)
+def test_arguments_of_another_kind(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()

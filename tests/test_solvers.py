@@ -28,7 +28,7 @@ from tolerances import assert_close, relative_error
 
 from pixart_fn import guidance, rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
-from pixart_fn.types import SolverState, StepInfo
+from pixart_fn.types import Solver, SolverState, StepInfo
 
 KEY = rng.key(0)
 
@@ -199,6 +199,74 @@ def test_stochastic_solvers_use_the_key(name):
     assert relative_error(first, second) > 1e-3
 
 
+# --- names
+
+
+def test_the_table_holds_every_solver():
+    assert sorted(["SOLVERS", "from_config", "named", *solvers.SOLVERS]) == solvers.__all__ == dir(solvers)
+    assert len(solvers.SOLVERS) == 23
+    for name, make in solvers.SOLVERS.items():
+        assert make is getattr(solvers, name) and make.__name__ == name and make.__doc__
+
+
+def test_a_solver_by_name_is_the_one_of_the_table():
+    grid, x = schedule.grid(schedule.from_betas(schedule.linear()), [900, 600, 300]), latents(0, (1, 3))
+    for name, make in solvers.SOLVERS.items():
+        assert solvers.named(name).name == f"{name}()"
+        one, other = (sample(KEY, shrink, solver, grid, x) for solver in (name, make()))
+        assert np.array_equal(one, other)
+    solver = solvers.heun()
+    assert solvers.named(solver) is solver
+
+
+@pytest.mark.parametrize(
+    ("solver", "error", "sentence"),
+    [
+        (
+            "heum",
+            ValueError,
+            "must be one of ddim, ddpm, .*, unipc, or a Solver; got 'heum', the nearest is 'heun'",
+        ),
+        ("", ValueError, "got '', the nearest is "),
+        (
+            solvers.heun,
+            TypeError,
+            r"solver=px.solvers.heun is the function that makes the solver; call it: px.solvers.heun\(\)",
+        ),
+        (shrink, TypeError, "solver must be a Solver, as px.solvers.dpmpp_2m.. makes, or its name, got a function"),
+        (None, TypeError, "or its name, got None"),
+        ([], TypeError, "or its name, got a list"),
+    ],
+)
+def test_what_is_no_solver(solver, error, sentence):
+    grid = schedule.grid(schedule.from_betas(schedule.linear()), [900])
+    with pytest.raises(error, match=sentence):
+        solvers.named(solver)
+    with pytest.raises(error, match=sentence):
+        iterate(KEY, shrink, solver, grid, latents(0, (1, 3)))  # before the first step is asked for
+
+
+def test_a_solver_shows_the_call_that_made_it():
+    assert repr(solvers.dpmpp_2m()) == "dpmpp_2m()"
+    assert repr(solvers.heun(40, s_noise=1.003)) == "heun(40, s_noise=1.003)"
+    assert repr(solvers.dpm_multistep(3, algorithm="dpmsolver")) == "dpm_multistep(3, algorithm='dpmsolver')"
+    mine = Solver(SolverState, lambda *arguments: arguments)
+    assert repr(mine).startswith("Solver(init=<class 'pixart_fn.types.SolverState'>, step=<function")
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_what_a_step_saw_fits_a_few_lines(name):
+    grid = schedule.grid(schedule.from_betas(schedule.linear()), [999, 600, 300])
+    info = next(iterate(KEY, shrink, EVERY[name](), grid, latents(0, (1, 4, 64, 64), np.float32)))
+    assert repr(info).startswith(
+        "StepInfo(x=float32 (1, 4, 64, 64), x0=float32 (1, 4, 64, 64), t=999, alpha=0.00635282, sigma=0.99998, "
+    )
+    assert repr(info).endswith(f"state={info.state!r})") and len(repr(info)) < 400
+    assert repr(SolverState(np.ones(2), (None, 0.5, (np.ones((1, 2)),)))) == (
+        "SolverState(x=float64 (2,), history=(None, 0.5, (float64 (1, 2))))"
+    )
+
+
 # --- misuse
 
 
@@ -215,17 +283,48 @@ def test_stochastic_solvers_use_the_key(name):
         (lambda: solvers.dpm_singlestep(algorithm="sde-dpmsolver"), "nearest is 'sde-dpmsolver"),
         (lambda: solvers.unipc(0), r"must be 1, 2 or 3, got 0; the nearest is 1"),
         (lambda: solvers.unipc(of="v"), "of .* must be one of 'x0', 'noise', got 'v'"),
-        (lambda: solvers.sa_solver(corrector_order=5), "corrector_order 1 … 4, got 2 and 5"),
+        (lambda: solvers.sa_solver(corrector_order=5), "corrector_order must be 1 … 4, got 5; the nearest is 4"),
         (lambda: solvers.lms(5), "order must be 1 … 4, got 5; the nearest is 4"),
-        (lambda: solvers.heun(churn=-1), "churn must be at least 0, got -1"),
+        (lambda: solvers.heun(churn=-1), "churn must be a finite number of at least 0, got -1"),
         (lambda: solvers.kdpm2(2), r"eta must be within \[0, 1\], got 2"),
         (lambda: solvers.dpmpp_sde(-1), r"eta must be within \[0, 1\], got -1"),
         (lambda: solvers.dpm_adaptive(4), "order must be 2 or 3, got 4; the nearest is 3"),
-        (lambda: solvers.dpm_adaptive(rtol=0, atol=0), "rtol and atol must be at least 0"),
+        (lambda: solvers.heun(churn=math.inf), "churn must be a finite number of at least 0, got inf"),
+        (lambda: solvers.heun(churn=math.nan), "churn must be a finite number of at least 0, got nan"),
+        (lambda: solvers.heun(s_noise=-1.0), "s_noise must be a finite number of at least 0, got -1.0"),
+        (lambda: solvers.heun(rho_min=math.nan), "rho_min must be a finite number of at least 0, got nan"),
+        (lambda: solvers.heun(rho_min=2.0, rho_max=1.0), "rho_max must be a number of at least 2, got 1.0"),
+        (lambda: solvers.dpmpp_sde(s_noise=math.nan), "s_noise must be a finite number of at least 0, got nan"),
+        (lambda: solvers.dpmpp_2s_ancestral(math.nan), r"eta must be within \[0, 1\], got nan"),
+        (lambda: solvers.sa_solver(tau=math.nan), "tau must be a finite number of at least 0, got nan"),
+        (lambda: solvers.lcm(sigma_data=0.0), "sigma_data must be a finite number above 0, got 0.0"),
+        (lambda: solvers.lcm(timestep_scaling=math.inf), "timestep_scaling must be a finite number of at least 0"),
+        (lambda: solvers.dpm_adaptive(rtol=math.nan), "rtol must be a finite number of at least 0, got nan"),
+        (lambda: solvers.dpm_adaptive(atol=math.inf), "atol must be a finite number of at least 0, got inf"),
+        (lambda: solvers.dpm_adaptive(first=0.0), "first must be a finite number above 0, got 0.0"),
+        (lambda: solvers.dpm_adaptive(rtol=0, atol=0), "one of rtol and atol must be above 0"),
     ],
 )
 def test_options_out_of_range(call, sentence):
     with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: solvers.ddim("0.5"), "eta must be a number, got '0.5'"),
+        (lambda: solvers.kdpm2(True), "eta must be a number, got True"),
+        (lambda: solvers.heun(churn=None), "churn must be a number, got None"),
+        (lambda: solvers.dpm_multistep(2.0), r"order \(solver_order\) must be a whole number, got a float"),
+        (lambda: solvers.unipc("2"), r"order \(solver_order\) must be a whole number, got '2'"),
+        (lambda: solvers.lms(True), "order must be a whole number, got True"),
+        (lambda: solvers.sa_solver(tau="1"), "tau must be a number, got '1'"),
+        (lambda: solvers.dpm_adaptive(2.5), "order must be a whole number, got a float"),
+    ],
+)
+def test_options_of_another_type(call, sentence):
+    with pytest.raises(TypeError, match=sentence):
         call()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
+from ..checks import kind
 from ..types import Solver
 from .adams import lms, pndm
 from .adaptive import dpm_adaptive
@@ -76,10 +77,7 @@ def named(solver: Solver | str) -> Solver:
         if solver is make:
             call = f"px.solvers.{name}"
             raise TypeError(f"solver={call} is the function that makes the solver; call it: {call}()")
-    raise TypeError(
-        f"solver must be a Solver, as px.solvers.dpmpp_2m() makes, or its name, got a value of type "
-        f"{type(solver).__name__}"
-    )
+    raise TypeError(f"solver must be a Solver, as px.solvers.dpmpp_2m() makes, or its name, got {kind(solver)}")
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checks import check_whole
 from ..types import Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .exponential import weights
 from .linear import Row, maker, multistep, noise, report, span
@@ -21,8 +22,7 @@ def lms(order: int = 4) -> Solver:
     Raises:
         ValueError: order is not one of these.
     """
-    if order not in (1, 2, 3, 4):
-        raise ValueError(f"order must be 1 … 4, got {order!r}; the nearest is {1 if order == 0 else 4}")
+    check_whole("order", order, 1, 4)
 
     def row(grid: Grid, i: int, known: int) -> Row:
         alpha_next = grid.alpha[i + 1]

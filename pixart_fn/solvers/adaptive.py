@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..checks import check_number, check_whole
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .euler import Point, ask, between, move, node
 from .linear import maker, report
@@ -26,12 +27,12 @@ def dpm_adaptive(order: int = 3, rtol: float = 0.05, atol: float = 0.0078, first
     Raises:
         ValueError: an argument is outside its range; at the first step, there are several pictures.
     """
-    if order not in (2, 3):
-        raise ValueError(f"order must be 2 or 3, got {order!r}; the nearest is {2 if order < 2 else 3}")
-    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0 and first > 0):
-        raise ValueError(
-            f"rtol and atol must be at least 0, one of them and first above, got {rtol}, {atol} and {first}"
-        )
+    check_whole("order", order, 2, 3)
+    check_number("rtol", rtol, 0)
+    check_number("atol", atol, 0)
+    check_number("first", first, 0, above=True)
+    if rtol + atol == 0:
+        raise ValueError("one of rtol and atol must be above 0, got 0 for both")
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
         if len(state.x) != 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..checks import check_number
 from ..types import Grid, Solver
 from .linear import Row, forward_only, maker, multistep, span
 
@@ -22,8 +23,7 @@ def ddim(eta: float = 0.0) -> Solver:
     Raises:
         ValueError: eta is outside [0, 1].
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be within [0, 1], got {eta!r}")
+    check_number("eta", eta, 0, 1)
 
     def row(grid: Grid, i: int, known: int) -> Row:
         alpha, sigma, alpha_next, sigma_next = span(grid, i)

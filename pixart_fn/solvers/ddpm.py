@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .. import rng
-from ..schedule import check_option
+from ..checks import check_option
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .linear import Row, combine, forward_only, maker, multistep, report, span
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..schedule import check_option
+from ..checks import check_option, check_whole
 from ..types import Grid, Solver
 from .exponential import first_order, line, moments, polynomial
 from .linear import Row, lam, maker, multistep, singlestep
@@ -160,10 +160,7 @@ def group_orders(steps: int, order: int, lower_order_final: bool, to_zero: bool)
 
 
 def _check(order: int, solver_type: str, algorithm: str) -> tuple[str, float]:
-    if order not in (1, 2, 3):
-        raise ValueError(
-            f"order (solver_order) must be 1, 2 or 3, got {order!r}; the nearest is {1 if order == 0 else 3}"
-        )
+    check_whole("order (solver_order)", order, 1, 3)
     check_option("solver_type", solver_type, SOLVER_TYPES)
     check_option("algorithm (algorithm_type)", algorithm, tuple(ALGORITHMS))
     return ALGORITHMS[algorithm]

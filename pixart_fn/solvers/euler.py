@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import rng
+from ..checks import check_number
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .ddim import ddim
 from .linear import forward_only, maker, noise, report
@@ -97,10 +98,12 @@ def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_
         rho_min, rho_max: churn only where σ/α is within this range (S_tmin, S_tmax).
         s_noise: the standard deviation of the noise that is added.
     Raises:
-        ValueError: churn is negative.
+        ValueError: an option is negative, NaN or infinite (rho_max may be), or rho_max is under rho_min.
     """
-    if not churn >= 0:
-        raise ValueError(f"churn must be at least 0, got {churn!r}")
+    check_number("churn", churn, 0)
+    check_number("s_noise", s_noise, 0)
+    check_number("rho_min", rho_min, 0)
+    check_number("rho_max", rho_max, rho_min, math.inf)
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
         here, there, x = node(grid, i), node(grid, i + 1), state.x
@@ -159,8 +162,7 @@ def dpmpp_2s_ancestral(eta: float = 1.0) -> Solver:
 
 def _midpoint(eta: float, carry: Callable[[Array, Array, Array, Point, Point, Point], Array]) -> Solver:
     """DDIM to the middle λ, and from the start to ρ_down with what is said there; then noise up to the next ρ."""
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be within [0, 1], got {eta!r}")
+    check_number("eta", eta, 0, 1)
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
         here, there, x = node(grid, i), node(grid, i + 1), state.x
@@ -188,10 +190,10 @@ def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
     Args:
         eta: within [0, 1], how much of the SDE's noise. s_noise: the standard deviation of what is added.
     Raises:
-        ValueError: eta is outside [0, 1].
+        ValueError: eta is outside [0, 1], or s_noise is negative.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be within [0, 1], got {eta!r}")
+    check_number("eta", eta, 0, 1)
+    check_number("s_noise", s_noise, 0)
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
         here, there, x = node(grid, i), node(grid, i + 1), state.x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checks import check_number
 from ..types import Grid, Solver
 from .linear import Row, forward_only, maker, multistep
 
@@ -14,9 +15,13 @@ def lcm(timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> Solver:
     but for the last step, which gives x0' itself.
 
     Args:
-        timestep_scaling: of t in the boundary condition.
-        sigma_data: σ_d, the data's standard deviation.
+        timestep_scaling: of t in the boundary condition, at least 0.
+        sigma_data: σ_d, the data's standard deviation, above 0.
+    Raises:
+        ValueError: one of them is outside its range.
     """
+    check_number("timestep_scaling", timestep_scaling, 0)
+    check_number("sigma_data", sigma_data, 0, above=True)
 
     def row(grid: Grid, i: int, known: int) -> Row:
         forward_only(grid, i)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..schedule import check_option
+from ..checks import check_number, check_option, check_whole
 from ..types import Grid, Solver
 from .exponential import first_order, line, polynomial
 from .linear import Row, lam, maker, predictor_corrector
@@ -37,10 +37,10 @@ def sa_solver(
     Raises:
         ValueError: an order or of is not one of these.
     """
-    if predictor_order not in (1, 2, 3) or corrector_order not in (1, 2, 3, 4):
-        raise ValueError(
-            f"predictor_order must be 1 … 3 and corrector_order 1 … 4, got {predictor_order!r} and {corrector_order!r}"
-        )
+    check_whole("predictor_order", predictor_order, 1, 3)
+    check_whole("corrector_order", corrector_order, 1, 4)
+    if not callable(tau):
+        check_number("tau", tau, 0)
     check_option("of (algorithm_type)", of, ("x0", "noise"))
 
     def tau_at(grid: Grid, i: int) -> float:

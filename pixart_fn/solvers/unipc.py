@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from ..schedule import check_option
+from ..checks import check_option, check_whole
 from ..types import Grid, Solver
 from .exponential import first_order, line, polynomial
 from .linear import Row, lam, maker, predictor_corrector
@@ -36,10 +36,7 @@ def unipc(
     Raises:
         ValueError: order, variant or of is not one of these.
     """
-    if order not in (1, 2, 3):
-        raise ValueError(
-            f"order (solver_order) must be 1, 2 or 3, got {order!r}; the nearest is {1 if order == 0 else 3}"
-        )
+    check_whole("order (solver_order)", order, 1, 3)
     check_option("variant (solver_type)", variant, VARIANTS)
     check_option("of (predict_x0)", of, ("x0", "noise"))
 

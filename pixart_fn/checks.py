@@ -1,0 +1,67 @@
+"""Checks of arguments where they come in: each raises one sentence that says what is valid and what was given."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import TypeGuard
+
+import numpy as np
+
+
+def check_option(name: str, value: str, options: Sequence[str]) -> None:
+    """Raise a ValueError where `value` isn't one of the options."""
+    if not any(isinstance(value, str) and value == option for option in options):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def check_number(
+    name: str, value: float, low: float | None = None, high: float | None = None, *, above: bool = False
+) -> None:
+    """Raise a TypeError where `value` isn't a number, and a ValueError where it is NaN or outside the range.
+
+    Args:
+        name: what the sentence calls it.
+        low, high: the ends of the range. None is no end, but infinity is outside; math.inf lets it in.
+        above: whether the low end itself is outside.
+    """
+    if not is_number(value):
+        raise TypeError(f"{name} must be a number, got {kind(value)}")
+    lowest = -sys.float_info.max if low is None else low
+    highest = sys.float_info.max if high is None else high
+    if not lowest <= value <= highest or (above and value == low):
+        valid = "a finite number" if high is None else "a number"
+        if low is not None:
+            valid = f"{valid} {'above' if above else 'of at least'} {low:g}"
+        if low is not None and high is not None and high < math.inf:
+            valid = f"within {'(' if above else '['}{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {valid}, got {value!r}")
+
+
+def check_whole(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Raise a TypeError where `value` isn't a whole number, and a ValueError with the nearest where it is outside.
+
+    Args:
+        name: what the sentence calls it. low, high: the ends, which are within the range; None is no end.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {kind(value)}")
+    if high is None and value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+    if high is not None and not low <= value <= high:
+        valid = {1: f"{low} or {high}", 2: f"{low}, {low + 1} or {high}"}.get(high - low, f"{low} … {high}")
+        raise ValueError(f"{name} must be {valid}, got {value}; the nearest is {low if value < low else high}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is one real number of Python's or NumPy's; a bool isn't."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def kind(value: object) -> str:
+    """What a value is, with an article: "a list", "an ndarray"; strings and bools are shown themselves."""
+    if value is None or isinstance(value, (str, bool)):
+        return repr(value)
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' or name == 'ndarray' else 'a'} {name}"
