@@ -1,4 +1,4 @@
-"""Training: AdamW and the loop against arithmetic in NumPy, the batches against closed forms, the recipe end to end."""
+"""Training: the loop against arithmetic in NumPy, the batches against closed forms, the recipe end to end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from tolerances import assert_close
 
 import pixart_fn as px
 from pixart_fn import rng, schedule, t5, tokenizer, transformer, tree, vae
-from pixart_fn.train import autoencoder, captions, data, latents, loop, optim, text_to_image
+from pixart_fn.train import autoencoder, captions, data, latents, loop, text_to_image
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 from mindspore import Tensor  # isort: skip
 
-HYPER = optim.AdamW(weight_decay=0.1, clip=1.0)
 TINY_VAE = vae.Config(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, scaling_factor=1.0)
 TINY_T5 = t5.Config(vocab_size=200, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
 TINY_TRANSFORMER = transformer.Config(
@@ -53,71 +52,9 @@ def assert_same(ours, theirs) -> None:
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
-# --- optim ------------------------------------------------------------------------------------------------------------
+# --- loop -------------------------------------------------------------------------------------------------------------
 
 START = {"weight": normal(0, 3, 4), "bias": normal(1, 4)}
-GRADIENTS = [
-    {"weight": scale * normal(2 + i, 3, 4), "bias": scale * normal(9 + i, 4)} for i, scale in enumerate((3, 0.1, 1))
-]
-RATES, DECAYS = (0.1, 0.05, 0.02), (0.1, 0.5, 0.9)
-
-
-def updated(hyper: optim.AdamW, gradients=GRADIENTS):
-    params, state = tensors(START), optim.init(tensors(START))
-    for gradient, lr, decay in zip(gradients, RATES, DECAYS, strict=True):
-        params, state, norm = optim.update(hyper, params, tensors(gradient), state, lr, decay)
-    return params, state, norm
-
-
-@pytest.mark.parametrize("rates", [(), (("weig", 0.5), ("weight", 3.0))], ids=["one rate", "rates"])
-def test_adamw_is_algorithm_2_of_the_paper(rates):
-    """arXiv:1711.05101 in float64, after clipping to the global norm; a bias isn't decayed, the first rate counts."""
-    total = [np.sqrt(sum((g.astype(float) ** 2).sum() for g in gradient.values())) for gradient in GRADIENTS]
-    assert min(total) < HYPER.clip < max(total)
-    params, state, norm = updated(HYPER._replace(rates=rates))
-    assert norm == pytest.approx(total[-1], rel=1e-6) and state.step == 3
-    for name, start in START.items():
-        p = ema = start.astype(float)
-        m = v = np.zeros(p.shape)
-        for i, (gradient, lr, decay) in enumerate(zip(GRADIENTS, RATES, DECAYS, strict=True)):
-            g = gradient[name] * min(1.0, HYPER.clip / total[i])
-            m, v = HYPER.b1 * m + (1 - HYPER.b1) * g, HYPER.b2 * v + (1 - HYPER.b2) * g**2
-            m_hat, v_hat = m / (1 - HYPER.b1 ** (i + 1)), v / (1 - HYPER.b2 ** (i + 1))
-            lr = lr * (0.5 if rates and name == "weight" else 1.0)
-            p = p - lr * (m_hat / (np.sqrt(v_hat) + HYPER.eps) + HYPER.weight_decay * p * (name == "weight"))
-            ema = decay * ema + (1 - decay) * p
-        for ours, theirs in ((params, p), (state.m, m), (state.v, v), (state.ema, ema)):
-            assert_close(numbers(ours)[name], theirs)
-
-
-@pytest.mark.reference
-def test_adamw_is_torchs():
-    torch = pytest.importorskip("torch")
-    theirs = {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in START.items()}
-    groups = [{"params": [theirs["weight"]], "weight_decay": HYPER.weight_decay}, {"params": [theirs["bias"]]}]
-    optimiser = torch.optim.AdamW(groups, betas=(HYPER.b1, HYPER.b2), eps=HYPER.eps, weight_decay=0.0)
-    for gradient, lr in zip(GRADIENTS, RATES, strict=True):
-        for name, p in theirs.items():
-            p.grad = torch.from_numpy(gradient[name].copy())
-        torch.nn.utils.clip_grad_norm_(theirs.values(), HYPER.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        optimiser.step()
-    for name, ours in numbers(updated(HYPER)[0]).items():
-        assert_close(ours, theirs[name].detach().numpy(), 1e-5)  # torch adds 1e-6 to the norm that it clips to
-
-
-def test_an_update_changes_nothing_in_place():
-    start, gradient = tensors(START), tensors(GRADIENTS[0])
-    first = optim.init(start)
-    optim.update(HYPER, start, gradient, first, 0.1, 0.5)
-    assert_same(start, START)
-    assert_same(gradient, GRADIENTS[0])
-    assert_same(first.m, tree.map(np.zeros_like, START))
-    assert_same(first.ema, START)
-
-
-# --- loop -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_rate_rises_stays_and_falls():
