@@ -342,7 +342,8 @@ def truncate(grid: Grid, strength: float) -> Grid:
     if keep == 0:
         raise ValueError(f"strength must be within [1/{steps}, 1] for {steps} steps, got {strength}")
     first = steps - keep
-    return grid._replace(t=grid.t[first:], alpha=grid.alpha[first:], sigma=grid.sigma[first:])
+    t, alpha, sigma = (nodes[first:] for nodes in grid[:3])
+    return Grid(t, alpha, sigma, grid.schedule, grid.skipped + first)
 
 
 def reverse(grid: Grid) -> Grid:
@@ -366,7 +367,7 @@ def reverse(grid: Grid) -> Grid:
             t, alpha, sigma = t[1:], alpha[1:], sigma[1:]
         else:
             alpha[0], sigma[0] = grid.schedule.alpha(0.0), grid.schedule.sigma(0.0)
-    return grid._replace(t=t, alpha=alpha, sigma=sigma)
+    return Grid(t, alpha, sigma, grid.schedule)
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

@@ -31,20 +31,23 @@ class Grid(NamedTuple):
     """Where a solver looks: float64 arrays of S + 1 nodes from noisy to clean, α² + σ² = 1.
 
     The last node is (1, 0), unless the schedule's final σ is asked to be σ_min. `schedule` (a `schedule.Schedule`) is
-    for the solvers that look between the nodes.
+    for the solvers that look between the nodes. `skipped` counts the steps of the whole grid that lie before the first
+    node (`schedule.truncate`): what a solver decides by the number of steps it decides by that of the whole grid.
     """
 
     t: np.ndarray
     alpha: np.ndarray
     sigma: np.ndarray
     schedule: Any = None
+    skipped: int = 0
 
     def __repr__(self) -> str:
         """How many steps, and the first and the last node."""
         with np.errstate(divide="ignore"):
             t, rho = (np.asarray(nodes, float)[[0, -1]] for nodes in (self.t, np.divide(self.sigma, self.alpha)))
-        steps = len(self.t) - 1
-        return f"Grid({steps} step{'s' * (steps != 1)}, t {t[0]:g} → {t[1]:g}, σ/α {rho[0]:.4g} → {rho[1]:.4g})"
+        steps, whole = len(self.t) - 1, len(self.t) - 1 + self.skipped
+        count = (f"{steps} of " if self.skipped else "") + f"{whole} step{'s' * (whole != 1)}"
+        return f"Grid({count}, t {t[0]:g} → {t[1]:g}, σ/α {rho[0]:.4g} → {rho[1]:.4g})"
 
 
 class SolverState(NamedTuple):

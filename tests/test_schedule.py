@@ -202,6 +202,10 @@ def test_truncate_keeps_the_tail(grid, strength):
     assert kept <= steps * strength + 1e-6 < kept + 1
     for nodes, part in zip(grid[:3], tail[:3], strict=True):
         assert np.array_equal(nodes[steps - kept :], part)
+    assert tail.skipped + kept == steps and tail.schedule is grid.schedule
+    again = schedule.truncate(tail, 1 / kept)
+    assert (len(again.t), again.skipped) == (2, steps - 1)
+    assert schedule.reverse(tail).skipped == 0
 
 
 @pytest.mark.parametrize(("steps", "strength", "kept"), [(50, 0.58, 29), (49, 1 / 49, 1), (20, 1, 20), (10, 0.25, 2)])
@@ -386,6 +390,7 @@ def test_a_grid_without_a_schedule_cannot_be_reversed_from_zero():
 def test_a_grid_and_a_schedule_show_their_ends():
     whole = schedule.grid(LINEAR, DPM_LINSPACE_20)
     assert repr(whole) == "Grid(20 steps, t 999 → 0, σ/α 157.4 → 0)"
+    assert repr(schedule.truncate(whole, 0.5)) == "Grid(10 of 20 steps, t 500 → 0, σ/α 3.443 → 0)"
     assert repr(schedule.reverse(whole)) == "Grid(20 steps, t 0 → 999, σ/α 0.01 → 157.4)"
     assert repr(schedule.grid(LINEAR, [0.5], final="sigma_min")) == "Grid(1 step, t 0.5 → 0, σ/α 0.01242 → 0.01)"
     assert repr(LINEAR) == "Schedule(1000 times, epsilon, λ -5.06 … 4.61)"

@@ -43,7 +43,7 @@ def dpm_multistep(
             weights, in which the second difference counts half of what the integral says: they converge with order 2.
             "exact" integrates the polynomial, and converges with order 3.
         algorithm: "dpmsolver++", "dpmsolver", and both with "sde-" before.
-        lower_order_final: fewer than 15 steps end with orders 2 and 1.
+        lower_order_final: a grid of fewer than 15 steps, before `schedule.truncate`, ends with orders 2 and 1.
         euler_at_final: take the last step with order 1, however many there are.
     Raises:
         ValueError: order, solver_type or algorithm is not one of these.
@@ -52,7 +52,7 @@ def dpm_multistep(
 
     def row(grid: Grid, i: int, known: int) -> Row:
         steps = len(grid.t) - 1
-        short = lower_order_final and steps < 15
+        short = lower_order_final and steps + grid.skipped < 15
         final = i == steps - 1 and (euler_at_final or short or grid.sigma[i + 1] == 0)
         k = 1 if final else min(order, known, 2 if short and i == steps - 2 else 3)
         return _row(grid, i, i + 1, [i - j for j in range(k)], solver_type, of, tau)
@@ -76,7 +76,7 @@ def dpm_singlestep(
             which leave the middle node out, right where nodes divide λ evenly.
         algorithm: "dpmsolver++", "dpmsolver" or "sde-dpmsolver++".
         lower_order_final: end with smaller groups; it must be so where the steps don't divide into groups or σ ends
-            at 0, and then is.
+            at 0, and then is. Groups are those of the whole grid, before `schedule.truncate`.
     Raises:
         ValueError: order, solver_type or algorithm is not one of these.
     """
@@ -85,7 +85,8 @@ def dpm_singlestep(
         raise ValueError("algorithm 'sde-dpmsolver' has no singlestep form; the nearest is 'sde-dpmsolver++'")
 
     def order_at(grid: Grid, i: int) -> int:
-        return group_orders(len(grid.t) - 1, order, lower_order_final, grid.sigma[-1] == 0)[i]
+        steps = len(grid.t) - 1 + grid.skipped
+        return group_orders(steps, order, lower_order_final, grid.sigma[-1] == 0)[grid.skipped + i]
 
     def row(grid: Grid, i: int, k: int) -> Row:
         start = i - k + 1

@@ -94,7 +94,8 @@ def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_
     Two evaluations a step, one where it ends at σ = 0. Without churn it is deterministic and of second order.
 
     Args:
-        churn: S_churn: ρ grows by the factor γ = min(S_churn/S, √2 - 1) first, though not beyond the schedule's end.
+        churn: S_churn: ρ grows by the factor 1 + γ first, γ = min(S_churn/S, √2 - 1), though not beyond the schedule's
+            end. S counts the steps of the whole grid, before `schedule.truncate`.
         rho_min, rho_max: churn only where σ/α is within this range (S_tmin, S_tmax).
         s_noise: the standard deviation of the noise that is added.
     Raises:
@@ -110,7 +111,7 @@ def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_
         if churn:
             forward_only(grid, i)
         if churn and rho_min <= here.rho <= rho_max:
-            gamma = min(churn / (len(grid.t) - 1), math.sqrt(2) - 1)
+            gamma = min(churn / (len(grid.t) - 1 + grid.skipped), math.sqrt(2) - 1)
             hat = between(grid, here.rho * (1 + gamma))
             scale = s_noise * math.sqrt(max(0.0, hat.rho**2 - here.rho**2))
             x = fresh(key, i, (hat.alpha / here.alpha) * x, hat.alpha * scale)

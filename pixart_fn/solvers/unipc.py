@@ -32,7 +32,7 @@ def unipc(
         variant: B(h) = h ("bh1") or e^h - 1 ("bh2").
         of: what is integrated, the predicted "x0" or "noise".
         lower_order_final: end with orders …, 2, 1.
-        disable_corrector: the steps after which x stays as predicted.
+        disable_corrector: the steps of the whole grid, before `schedule.truncate`, after which x stays as predicted.
     Raises:
         ValueError: order, variant or of is not one of these.
     """
@@ -60,7 +60,7 @@ def unipc(
 
     def correct(grid: Grid, i: int, past: int) -> Row | None:
         k, start = order_at(grid, i - 1, past), i - 1
-        if start in disable_corrector:
+        if grid.skipped + start in disable_corrector:
             return None
         first = first_order(grid, start, i, of)
         if k == 1:
