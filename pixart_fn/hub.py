@@ -1,58 +1,185 @@
-"""Where a checkpoint's files are: a local folder, or huggingface_hub's cache once they are downloaded."""
+"""Where a checkpoint's files are: a folder, or a repository of the hub, of which only what is read is downloaded."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
+
+_ADDRESS = re.compile(
+    r"(?:hf:/{1,2}|(?:https?:/{1,2})?(?:www\.)?(?:huggingface|hf)\.co/)"  # a Path makes one "/" of two
+    r"(?P<id>[\w.-]+/[\w.-]+)(?:/(?:tree|blob|resolve)/(?P<revision>[^/?]+))?.*"
+)
 
 
-def folder(source: str | os.PathLike, revision: str | None, patterns: list[str]) -> Path:
-    """The local folder of a path, or of a hub id once its files are downloaded.
+@dataclass(frozen=True)
+class Folder:
+    """A folder, or what huggingface_hub's cache holds of a repository while the hub can't be reached.
+
+    Names of files are relative and use "/", as in "vae/config.json".
+    """
+
+    path: Path
+    cache_of: str | None = None
+    """The hub id where it is a cache, which may be incomplete."""
+
+    def __str__(self) -> str:
+        return f"the hub's cache of {self.cache_of!r}" if self.cache_of else str(self.path)
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def names(self, under: str) -> list[str]:
+        """The files that lie directly in a folder inside."""
+        inside = self.path / under
+        return sorted(path.name for path in inside.iterdir() if path.is_file()) if inside.is_dir() else []
+
+    def fetch(self, names: Collection[str]) -> Path:
+        """The local folder that has the files; FileNotFoundError or OSError name one that is missing."""
+        for name in names:
+            if not self.has(name):
+                raise self.lacks(name)
+        return self.path
+
+    def lacks(self, name: str, hint: str = "") -> OSError:
+        """The error for a missing file; a hint goes on after the name."""
+        if self.cache_of:
+            return OSError(f"{self} is incomplete: {name} is missing; connect and run it again")
+        return FileNotFoundError(f"{self.path / name} is missing{hint}")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the hub: what there is, of which nothing is downloaded before `fetch`."""
+
+    id: str
+    revision: str | None
+    files: frozenset[str]
+
+    def __str__(self) -> str:
+        return _called(self.id, self.revision)
+
+    def has(self, name: str) -> bool:
+        return name in self.files
+
+    def names(self, under: str) -> list[str]:
+        """The files that lie directly in a folder inside."""
+        prefix = f"{under}/" if under else ""
+        inside = [name.removeprefix(prefix) for name in self.files if name.startswith(prefix)]
+        return sorted(name for name in inside if "/" not in name)
+
+    def fetch(self, names: Collection[str]) -> Path:
+        """The local folder that has the files, which are downloaded where the cache doesn't hold them.
+
+        Raises:
+            OSError: the repository lacks a file, or the hub can't give it.
+        """
+        from huggingface_hub import errors, snapshot_download
+
+        for name in names:
+            if not self.has(name):
+                raise self.lacks(name)
+        patterns = [glob.escape(name) for name in sorted(names)]
+        try:
+            path = Path(snapshot_download(self.id, revision=self.revision, allow_patterns=patterns))
+        except (errors.HTTPError, OSError) as error:
+            raise _explained(error, self.id, self.revision, stage="download") from error
+        return Folder(path, cache_of=self.id).fetch(names)  # without a connection it may give what it has
+
+    def lacks(self, name: str, hint: str = "") -> OSError:
+        """The error for a missing file; a hint goes on after the name."""
+        return OSError(f"the hub's {self} has no {name}{hint}")
+
+
+Place: TypeAlias = Folder | Repository
+
+
+def find(source: str | os.PathLike, revision: str | None = None, argument: str = "source") -> Place:
+    """The folder of a path, or the repository of a hub id.
 
     Args:
         source: a folder, or a hub id "owner/name".
         revision: branch, tag or commit of a hub id; None for the newest.
-        patterns: which files to download, as shell patterns.
+        argument: what an error calls the source.
     Raises:
+        TypeError: the source is neither a string nor a path.
         FileNotFoundError, ValueError: there is no such folder and it isn't a hub id, or a folder has no revision.
-        OSError: the hub can't give the files.
+        OSError: the hub can't list the repository and its cache has nothing of it.
     """
-    path = Path(source).expanduser()
+    text = written(source, argument, "a folder in diffusers layout or a hub id owner/name")
+    if address := _ADDRESS.fullmatch(text):
+        at = f" and revision={address['revision']!r}" if address["revision"] not in (None, "main") else ""
+        raise ValueError(f"{argument} must be a folder or a hub id, got an address; give {address['id']!r}{at}")
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         if revision is not None:
             raise ValueError(f"revision={revision!r} belongs to a hub id, and {path} is a folder; leave it out")
-        return path
+        return Folder(path)
     if path.exists():
-        raise ValueError(f"{path} is a file; give the folder in diffusers layout that holds model_index.json")
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
+        outer = next((p for p in list(path.parents)[:2] if (p / "model_index.json").is_file()), path.parent)
+        raise ValueError(
+            f"{path} is a file; give the folder {outer if argument == 'source' else path.parent} as {argument}"
+        )
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text.rstrip("/")):
         raise FileNotFoundError(f"there is no folder {path}; give a folder in diffusers layout or a hub id owner/name")
-    return _download(str(source), revision, patterns)
+    return _repository(text.rstrip("/"), revision)
 
 
-def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
-    """Bring a repository's files into huggingface_hub's cache, which resumes and keeps what it has."""
-    from huggingface_hub import errors, snapshot_download
+def written(path: str | os.PathLike, argument: str, wanted: str) -> str:
+    """A path as a string; TypeError or ValueError where it isn't one or is empty."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"{argument} must be {wanted}, as a str or a Path, got {path!r:.60}")
+    if not os.fspath(path).strip():
+        raise ValueError(f"{argument} is empty; give {wanted}")
+    return os.fspath(path)
 
-    at = f"{repo!r}" + (f" at revision {revision!r}" if revision else "")
+
+def _repository(repo: str, revision: str | None) -> Place:
+    """What the hub lists or, where it doesn't answer, what its cache has."""
+    from huggingface_hub import HfApi, errors, snapshot_download
+
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except errors.GatedRepoError as error:
-        raise OSError(
+        return Repository(repo, revision, frozenset(HfApi().list_repo_files(repo, revision=revision)))
+    except (errors.HTTPError, OSError) as error:
+        unlisted = error
+    try:
+        if isinstance(unlisted, errors.RevisionNotFoundError):
+            raise unlisted
+        cache = snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=[])
+    except OSError:
+        raise _explained(unlisted, repo, revision, stage="listing") from unlisted
+    return Folder(Path(cache), cache_of=repo)
+
+
+def _called(repo: str, revision: str | None) -> str:
+    return f"{repo!r}" + (f" at revision {revision!r}" if revision else "")
+
+
+def _explained(error: Exception, repo: str, revision: str | None, stage: str) -> OSError:
+    """huggingface_hub's error as one sentence with what to do."""
+    from huggingface_hub import errors
+
+    at = _called(repo, revision)
+    if isinstance(error, errors.GatedRepoError):
+        return OSError(
             f"{at} is gated: accept its terms on https://huggingface.co/{repo}, then log in with `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise OSError(
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return OSError(
             f"there is neither a folder nor a hub repository {at}; check the spelling, or log in with `hf auth login`"
             " if it is private"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise OSError(f"the hub has no {at}; leave revision out for the newest") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise OSError(
-            f"{at} is neither a folder nor complete in the hub's cache, and the hub can't be reached; connect (and"
-            " unset HF_HUB_OFFLINE), or give a folder; load() without a source needs no network"
-        ) from error
-    except (errors.HTTPError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise OSError(f"the download of {at} stopped ({reason}); run the same call again to resume it") from error
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return OSError(f"the hub has no {at}; leave revision out for the newest")
+    unreachable = isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled))
+    if unreachable or (stage == "listing" and not isinstance(error, errors.HfHubHTTPError)):
+        return OSError(
+            f"{at} is neither a folder nor in the hub's cache, and the hub can't be reached; connect (and unset"
+            " HF_HUB_OFFLINE), or give a folder; load() without a source needs no network"
+        )
+    reason = " ".join(str(error).split())
+    return OSError(f"the {stage} of {at} stopped ({reason}); run the same call again to resume it")

@@ -6,12 +6,12 @@ The library's own reader copies each tensor and can't give bfloat16 to NumPy; it
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,31 @@ _POPULATE_READ = 22 if sys.platform == "linux" else None  # MADV_POPULATE_READ, 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-@dataclass(frozen=True, eq=False)
+class Mapped:
+    """A file that is mapped and open for as long as a tensor may be read from it.
+
+    It is kept open since `save` may put another file in its place, whose bytes aren't those that are mapped.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+        # Copy-on-write: an operation in place on a tensor changes neither the file nor, by a fault, ends the process.
+        self.bytes = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_COPY)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Stored:
     """A tensor in a mapped file, of which nothing is read until `read`; a leaf as `stream` wants it."""
 
-    mapped: mmap.mmap
+    file: Mapped
     dtype: str
     shape: tuple[int, ...]
     offset: int
-    file: io.FileIO
+
+    def __repr__(self) -> str:
+        return f"Stored({self.dtype} {self.shape} in {self.file.path.name})"
 
     def read(self) -> np.ndarray:
         """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
@@ -48,7 +64,7 @@ class Stored:
         """Have the bytes read from the disk and mapped, in large pieces, before they are touched one by one."""
         piece = memoryview(bytearray(min(PIECE, self._size())))
         for start in range(0, self._size(), PIECE):
-            size = os.preadv(self.file.fileno(), [piece[: self._size() - start]], self.offset + start)
+            size = os.preadv(self.file.descriptor, [piece[: self._size() - start]], self.offset + start)
             self._advise(_POPULATE_READ, self.offset + start, size)
 
     def release(self) -> None:
@@ -60,7 +76,7 @@ class Stored:
         first, last = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
         if advice is not None and last > first:
             with contextlib.suppress(OSError):
-                self.mapped.madvise(advice, first, last - first)
+                self.file.bytes.madvise(advice, first, last - first)
 
     def _size(self) -> int:
         return math.prod(self.shape) * _STORAGE[self.dtype].itemsize
@@ -68,9 +84,9 @@ class Stored:
     def _mapped(self) -> np.ndarray:
         if self.dtype not in _STORAGE:
             raise ValueError(
-                f"{self.file.name} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16"
+                f"{self.file.path} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16"
             )
-        return np.ndarray(self.shape, _STORAGE[self.dtype], self.mapped, self.offset)
+        return np.ndarray(self.shape, _STORAGE[self.dtype], self.file.bytes, self.offset)
 
 
 def _float32(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -116,10 +132,8 @@ def open_file(path: Path) -> dict[str, Stored]:
         width = _STORAGE[dtypes[name]].itemsize if dtypes[name] in _STORAGE else None
         if begin < 0 or end < begin or (width and end - begin != width * math.prod(shapes[name])):
             raise ValueError(f"{path}: the place of {name} in the file doesn't fit its shape; download it again")
-    # Copy-on-write: an operation in place on a tensor changes neither the file nor, by a fault, ends the process.
-    file = io.FileIO(path)  # stays open for as long as a tensor may be read
-    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    return {name: Stored(mapped, dtypes[name], shapes[name], start + spans[name][0], file) for name in entries}
+    file = Mapped(path)
+    return {name: Stored(file, dtypes[name], shapes[name], start + spans[name][0]) for name in entries}
 
 
 def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str]) -> None:
@@ -147,8 +161,12 @@ def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str])
 
 def array(leaf: Any) -> np.ndarray:
     """A NumPy array, a MindSpore Tensor or a leaf to be read, as a contiguous float32 array."""
-    read = next((getattr(leaf, name) for name in ("read", "asnumpy") if hasattr(leaf, name)), lambda: leaf)
-    return np.ascontiguousarray(read(), np.float32)
+    if hasattr(leaf, "read"):
+        leaf = leaf.read()
+    elif hasattr(leaf, "asnumpy"):
+        # MindSpore 2.10 is built with NumPy 1, and under NumPy 2 gives none of its arrays in bfloat16.
+        leaf = (leaf.float() if "bfloat16" in str(leaf.dtype).lower() else leaf).asnumpy()
+    return np.ascontiguousarray(leaf, np.float32)
 
 
 def _encode(name: str, leaf: Any, dtype: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from .safetensors_file import array
 from .types import Tree
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quantized:
     """A matrix as int8 with one scale a row: values (O, I) int8, scale (O,) float32; W ≈ scale · values."""
 
@@ -29,6 +29,9 @@ class Quantized:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.values.shape
+
+    def __repr__(self) -> str:
+        return f"Quantized(int8 {self.shape})"
 
     def read(self) -> np.ndarray:
         return np.multiply(self.values, self.scale[:, None], dtype=np.float32)

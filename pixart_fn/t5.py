@@ -36,25 +36,40 @@ class Config:
     layer_norm_epsilon: float = 1e-6
 
 
+# Fields that transformers writes for every model or for T5's decoder, which don't change what the encoder computes:
+# names and bookkeeping, training, the form of the outputs, and generation.
+_IGNORED = (
+    "architectures", "finetuning_task", "id2label", "label2id", "prefix", "problem_type", "task_specific_params",
+    "tokenizer_class", "transformers_version", "dtype", "torch_dtype", "use_bfloat16", "torchscript",
+    "classifier_dropout", "dropout_rate", "gradient_checkpointing", "initializer_factor", "n_positions",
+    "output_attentions", "output_hidden_states", "output_past", "return_dict", "tf_legacy_loss", "use_cache",
+    "chunk_size_feed_forward",
+    "add_cross_attention", "cross_attention_hidden_size", "is_encoder_decoder", "num_decoder_layers",
+    "scale_decoder_outputs", "tie_encoder_decoder", "tie_word_embeddings",
+    "bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id", "sep_token_id",
+    "assistant_confidence_threshold", "assistant_lookbehind", "bad_words_ids", "begin_suppress_tokens",
+    "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty",
+    "epsilon_cutoff", "eta_cutoff", "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+    "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_assistant_tokens",
+    "num_assistant_tokens_schedule", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores",
+    "remove_invalid_values", "repetition_penalty", "return_dict_in_generate", "suppress_tokens", "target_lookbehind",
+    "temperature", "top_k", "top_p", "typical_p",
+)  # fmt: skip
+
+
 def read_config(json: dict[str, Any]) -> Config:
     """The configuration in a parsed text_encoder/config.json; ValueError for what isn't a gated-GELU T5 encoder."""
     fixed = {
         "dense_act_fn": ("gelu_new",),
-        "feed_forward_proj": ("gated-gelu",),
+        "feed_forward_proj": ("gated-gelu", "gated-gelu_new"),  # two names of one function in transformers
         "is_decoder": (False,),
         "is_gated_act": (True,),
         "model_type": ("t5",),
+        "pruned_heads": ({}, None),
     }
-    # bookkeeping, training and the decoder's
-    ignored = (
-        "architectures", "bos_token_id", "classifier_dropout", "decoder_start_token_id", "dropout_rate", "dtype",
-        "eos_token_id", "initializer_factor", "is_encoder_decoder", "n_positions", "num_decoder_layers",
-        "output_past", "pad_token_id", "scale_decoder_outputs", "task_specific_params", "tie_word_embeddings",
-        "torch_dtype", "transformers_version", "use_cache",
-    )  # fmt: skip
     if "feed_forward_proj" not in json:
         raise ValueError("t5 config: feed_forward_proj must be 'gated-gelu'; left out it means 'relu'")
-    return config_.read(Config, json, fixed=fixed, ignored=ignored)
+    return config_.read(Config, json, fixed=fixed, ignored=_IGNORED)
 
 
 def to_json(config: Config) -> dict[str, Any]:

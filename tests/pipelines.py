@@ -75,9 +75,9 @@ def weights_file(folder: Path, name: str) -> Path:
 
 
 def flat(weights) -> dict[str, np.ndarray]:
-    return {
-        name: np.asarray(leaf.asnumpy() if isinstance(leaf, Tensor) else leaf) for name, leaf in tree.items(weights)
-    }
+    """The arrays of a tree, or of a file as the safetensors library reads it, by name."""
+    leaves = weights if any("." in name for name in weights) else dict(tree.items(weights))
+    return {name: np.asarray(leaf.asnumpy() if isinstance(leaf, Tensor) else leaf) for name, leaf in leaves.items()}
 
 
 def assert_same(weights, expected: dict[str, np.ndarray]) -> None:

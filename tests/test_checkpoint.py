@@ -12,7 +12,7 @@ import pytest
 from pipelines import CONFIGS, MODULES, SCHEDULER, arrays, assert_same, shard, weights_file, write_json
 from safetensors.numpy import load_file, save_file
 
-from pixart_fn import checkpoint, vae
+from pixart_fn import checkpoint, safetensors_file, vae
 
 from mindspore import Tensor  # isort: skip - after pixart_fn, which silences it
 
@@ -59,14 +59,14 @@ def test_replace_leaves_the_original_alone(pipeline):
 
 def test_float32_is_the_mapped_file_and_writing_to_it_stays_in_memory(pipeline, monkeypatch):
     opened = {}
-    open_tensors = checkpoint.open_tensors
+    open_file = safetensors_file.open_file
     monkeypatch.setattr(
-        checkpoint, "open_tensors", lambda path: opened.setdefault(path.parent.name, open_tensors(path))
+        checkpoint.loading, "open_file", lambda path: opened.setdefault(path.parent.name, open_file(path))
     )
     path = weights_file(pipeline, "vae")
     before = path.read_bytes()
     leaf = checkpoint.load(pipeline).vae["quant_conv"]["weight"]
-    assert np.shares_memory(leaf.asnumpy(), np.frombuffer(opened["vae"]["quant_conv.weight"].mapped, np.uint8))
+    assert np.shares_memory(leaf.asnumpy(), np.frombuffer(opened["vae"]["quant_conv.weight"].file.bytes, np.uint8))
     leaf.asnumpy()[...] = 5
     assert path.read_bytes() == before
 
@@ -76,7 +76,7 @@ def test_a_header_of_any_length_is_read(tmp_path, pad):
     """Old writers didn't pad the header, so tensors start at any byte."""
     value = np.arange(6, dtype=np.float32).reshape(2, 3)
     raw_file(tmp_path / "x.safetensors", {"a": ("F32", (2, 3), value.tobytes())}, pad)
-    read = checkpoint.open_tensors(tmp_path / "x.safetensors")["a"].read()
+    read = safetensors_file.open_file(tmp_path / "x.safetensors")["a"].read()
     assert read.flags.aligned
     np.testing.assert_array_equal(read, value)
     np.testing.assert_array_equal(Tensor.from_numpy(read).asnumpy(), value)
@@ -89,7 +89,7 @@ def test_half_precision_becomes_float32(tmp_path):
     raw_file(
         tmp_path / "x.safetensors", {"h": ("F16", (6,), halves.tobytes()), "b": ("BF16", (2, 2), brains.tobytes())}
     )
-    stored = checkpoint.open_tensors(tmp_path / "x.safetensors")
+    stored = safetensors_file.open_file(tmp_path / "x.safetensors")
     np.testing.assert_array_equal(stored["h"].read(), halves.astype(np.float32))
     expected = np.array([[1, -2], [2.0**-133, np.inf]], np.float32)
     np.testing.assert_array_equal(stored["b"].read(), expected)
@@ -203,7 +203,7 @@ REFUSED = {
     "no index": (
         lambda f: (f / "model_index.json").unlink(),
         FileNotFoundError,
-        r"no model_index\.json; give a pipeline's",
+        r"model_index\.json is missing; give a pipeline's",
     ),
     "index not JSON": (lambda f: cut(f / "model_index.json", 20), ValueError, r"model_index\.json isn't valid JSON"),
     "index a list": (
@@ -214,11 +214,11 @@ REFUSED = {
     "pipeline": (
         lambda f: edit(f / "model_index.json", _class_name="FluxPipeline"),
         ValueError,
-        r"FluxPipeline, which isn't supported \(supported: PixArtAlphaPipeline, PixArtSigmaPipeline\)",
+        r"FluxPipeline, which isn't supported \(supported: PixArtAlphaPipeline, PixArtSigmaPipeline, PixArt",
     ),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), FileNotFoundError, r"scheduler_config\.json is missing"),
-    "no vae": (lambda f: shutil.rmtree(f / "vae"), FileNotFoundError, r"no folder vae; pass vae=None to leave it out"),
-    "no transformer": (lambda f: shutil.rmtree(f / "transformer"), FileNotFoundError, r"no folder transformer$"),
+    "no vae": (lambda f: shutil.rmtree(f / "vae"), FileNotFoundError, r"vae.config\.json is missing; give as vae= None to leave it out or the folder"),
+    "no transformer": (lambda f: shutil.rmtree(f / "transformer"), FileNotFoundError, r"transformer.config\.json is missing; give as transformer= the folder or hub id"),
     "no config": (lambda f: (f / "vae" / "config.json").unlink(), FileNotFoundError, r"vae.config\.json is missing"),
     "class": (
         lambda f: edit(f / "vae" / "config.json", _class_name="AsymmetricAutoencoderKL"),
@@ -228,19 +228,19 @@ REFUSED = {
     "architecture": (
         lambda f: edit(f / "text_encoder" / "config.json", architectures=["CLIPTextModel"]),
         ValueError,
-        r"CLIPTextModel, which isn't a text_encoder \(supported: T5EncoderModel\)",
+        r"CLIPTextModel, which isn't a text_encoder \(supported: T5EncoderModel, T5ForC",
     ),
     "unknown field": (lambda f: edit(f / "vae" / "config.json", depth=3), ValueError, r"unknown field 'depth' = 3"),
     "no weights": (
         lambda f: weights_file(f, "vae").unlink(),
         FileNotFoundError,
-        r"no weights; diffusion_pytorch_model",
+        r"vae.diffusion_pytorch_model\.safetensors is missing, and so is its index\.json$",
     ),
     "only .bin": (only_bin, ValueError, r"only \.bin weights.*diffusers\.AutoencoderKL\.from_pretrained\(.*save_pretr"),
     "missing shard": (
         lambda f: shard(f)[1].unlink(),
         FileNotFoundError,
-        r"names shards that aren't beside it: model-00002-of-00002\.safetensors; download them again",
+        r"model-00002-of-00002\.safetensors is missing, though model\.safetensors\.index\.json names it; download it",
     ),
     "index without map": (
         lambda f: write_json(f / "vae" / "diffusion_pytorch_model.safetensors.index.json", {"weight_map": [1]}),
@@ -288,7 +288,7 @@ REFUSED = {
         ValueError,
         r"stores F64, which isn't supported; convert it to F32, F16 or BF16",
     ),
-    "tokenizer": (lambda f: (f / "tokenizer" / "spiece.model").unlink(), FileNotFoundError, r"has no spiece\.model"),
+    "tokenizer": (lambda f: (f / "tokenizer" / "spiece.model").unlink(), FileNotFoundError, r"tokenizer.spiece\.model is missing \(tra"),
     "vocabulary": (
         lambda f: edit(f / "tokenizer" / "tokenizer_config.json", extra_ids=100),
         ValueError,
@@ -322,7 +322,7 @@ def test_refused_with_one_sentence(pipeline, case):
         ({"source": "no/such/folder"}, FileNotFoundError, "there is no folder no/such/folder; give"),
         ({"source": "./nowhere"}, FileNotFoundError, "there is no folder nowhere; give"),
         ({"source": "{pipeline}/model_index.json"}, ValueError, "is a file; give the folder"),
-        ({"source": "{pipeline}/vae"}, FileNotFoundError, "a model's own folder goes to text_encoder= or vae="),
+        ({"source": "{pipeline}/vae"}, FileNotFoundError, "a model's own folder goes to transformer=, text_encoder= or vae="),
         ({"source": "{pipeline}", "revision": "main"}, ValueError, "revision='main' belongs to a hub id"),
         ({"revision": "main"}, ValueError, "the embedded checkpoint has none"),
         ({"source": "{pipeline}", "vae": False}, TypeError, "vae must be True, None"),
@@ -342,7 +342,7 @@ def test_refused_arguments(pipeline, arguments, kind, message):
 
 @pytest.mark.parametrize("place", ["package/_weights/emoji", "weights/emoji"])
 def test_embedded_is_found_installed_and_in_a_source_tree(monkeypatch, pipeline, tmp_path, place):
-    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "package" / "checkpoint.py"))
+    monkeypatch.setattr(checkpoint.files, "__file__", str(tmp_path / "package" / "checkpoint" / "files.py"))
     with pytest.raises(FileNotFoundError, match="lacks its embedded checkpoint"):
         checkpoint.load()
     shutil.copytree(pipeline, tmp_path / place)

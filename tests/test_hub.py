@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-import re
+import json
 import shutil
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pipelines import arrays, assert_same
+from pipelines import arrays, assert_same, shard, weights_file, write_json
+from safetensors.numpy import save_file
 
 from pixart_fn import checkpoint
 
@@ -24,29 +27,99 @@ def offline(monkeypatch, tmp_path) -> Path:
 
 
 def test_hub_offline(offline):
-    with pytest.raises(OSError, match="'owner/name' is neither a folder nor complete in the hub's cache, and the hub"):
+    with pytest.raises(OSError, match="'owner/name' is neither a folder nor in the hub's cache, and the hub can't be"):
         checkpoint.load("owner/name")
     with pytest.raises(OSError, match="'owner/name' at revision 'v2' is neither"):
         checkpoint.load("owner/name", revision="v2")
 
 
-def cached(cache: Path, pipeline: Path, repo: str, ref: str) -> None:
+def cached(cache: Path, pipeline: Path, repo: str, ref: str) -> Path:
     folder = cache / f"models--{repo.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / ref).write_text("0" * 40)
-    shutil.copytree(pipeline, folder / "snapshots" / ("0" * 40))
+    return Path(shutil.copytree(pipeline, folder / "snapshots" / ("0" * 40)))
 
 
 def test_hub_cache_serves_offline(offline, pipeline):
     cached(offline, pipeline, "owner/name", "main")
     assert_same(checkpoint.load("owner/name").vae, arrays("vae"))
+    assert_same(checkpoint.load("owner/name/").vae, arrays("vae"))
     params = checkpoint.load(pipeline, vae="owner/name", text_encoder=None)
     assert_same(params.vae, arrays("vae"))
     with pytest.raises(OSError, match="revision 'v2'"):
         checkpoint.load("owner/name", revision="v2")
 
 
-RELEASED = [
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        ("vae/config.json", r"vae/config\.json"),
+        ("transformer/diffusion_pytorch_model.safetensors", r"transformer/diffusion_pytorch_model\.safetensors"),
+        ("text_encoder/model-00002-of-00002.safetensors", r"text_encoder/model-00002-of-00002\.safetensors"),
+        ("scheduler/scheduler_config.json", r"scheduler/scheduler_config\.json"),
+        ("tokenizer/spiece.model", r"tokenizer/spiece\.model"),
+        ("model_index.json", r"model_index\.json"),
+    ],
+)
+def test_an_incomplete_cache_says_so(offline, pipeline, missing, named):
+    shard(pipeline)
+    (cached(offline, pipeline, "owner/name", "main") / missing).unlink()
+    message = rf"^the hub's cache of 'owner/name' is incomplete: {named} is missing; connect and run it again$"
+    with pytest.raises(OSError, match=message):
+        checkpoint.load("owner/name")
+
+
+def test_what_the_cache_has_in_place_of_something_else_is_taken_with_a_warning(offline, pipeline, tmp_path):
+    """Connected, another file may have been chosen."""
+    half = pipeline / "vae" / "diffusion_pytorch_model.fp16.safetensors"
+    weights_file(pipeline, "vae").rename(half)
+    snapshot = cached(offline, pipeline, "owner/name", "main")
+    with pytest.warns(UserWarning, match=r"cache of 'owner/name' holds only the variant 'fp16' of vae; it is taken$"):
+        checkpoint.load("owner/name")
+    shutil.rmtree(snapshot / "scheduler")
+    with pytest.warns(UserWarning, match=r"cache of 'owner/name' holds no scheduler; that of .*pipeline is taken$"):
+        checkpoint.load(pipeline, transformer="owner/name")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checkpoint.load(pipeline)
+
+
+# --- a hub of folders -------------------------------------------------------------------------------------------------
+
+
+class Hub:
+    """What `load` calls of huggingface_hub; a repository is a folder, and what is downloaded is copied into a cache."""
+
+    def __init__(self, repositories: dict[str, Path], cache: Path):
+        self.repositories, self.cache = repositories, cache
+        self.downloads: list[tuple[str, str | None, set[str]]] = []
+
+    def list_repo_files(self, repo: str, *, revision: str | None) -> list[str]:
+        folder = self.repositories[repo]
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+    def snapshot_download(self, repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        files = self.list_repo_files(repo, revision=revision)
+        chosen = {file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in allow_patterns)}
+        self.downloads.append((repo, revision, chosen))
+        for file in chosen:
+            (self.cache / repo / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.repositories[repo] / file, self.cache / repo / file)
+        return str(self.cache / repo)
+
+    def downloaded(self, repo: str = "owner/name") -> set[str]:
+        return {file for name, _, files in self.downloads for file in files if name == repo}
+
+
+@pytest.fixture
+def hub(monkeypatch, pipeline, tmp_path) -> Hub:
+    made = Hub({"owner/name": pipeline}, tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: made)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", made.snapshot_download)
+    return made
+
+
+READ = {
     "model_index.json",
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
@@ -59,73 +132,176 @@ RELEASED = [
     "transformer/diffusion_pytorch_model.safetensors",
     "vae/config.json",
     "vae/diffusion_pytorch_model.safetensors",
-]
-UNWANTED = [
+}
+UNREAD = [
     "README.md",
-    "tokenizer/special_tokens_map.json",
+    "config.json",
     "PixArt-XL-2-512x512.pth",
     "asset/cat.png",
     "text_encoder/pytorch_model-00001-of-00002.bin",
     "text_encoder/pytorch_model.bin.index.json",
     "text_encoder/model.fp16-00001-of-00002.safetensors",
+    "text_encoder/model.safetensors.index.fp16.json",
+    "text_encoder/flax_model.msgpack",
     "transformer/diffusion_pytorch_model.bin",
     "transformer/diffusion_pytorch_model.fp16.safetensors",
+    "transformer/diffusion_pytorch_model.non_ema.safetensors",
     "vae/diffusion_pytorch_model.bin",
+    "vae/diffusion_flax_model.msgpack",
     "model.safetensors",
 ]
 
 
-def downloads(monkeypatch, pipeline) -> list[tuple]:
-    """Replace the download by the local folder; returns the list that the calls are noted in."""
-    calls = []
-
-    def snapshot_download(repo, *, revision, allow_patterns):
-        files = [*RELEASED, *UNWANTED]
-        calls.append((repo, revision, {f for f in files if any(fnmatch.fnmatchcase(f, p) for p in allow_patterns)}))
-        return str(pipeline)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    return calls
-
-
-def test_hub_downloads_only_what_is_needed(monkeypatch, pipeline):
-    calls = downloads(monkeypatch, pipeline)
-    checkpoint.load("owner/name", revision="v2")
-    assert calls == [("owner/name", "v2", {*RELEASED})]
+def test_hub_downloads_only_what_is_read(hub, pipeline):
+    shard(pipeline)
+    for file in UNREAD:
+        (pipeline / file).parent.mkdir(exist_ok=True)
+        (pipeline / file).write_text("not read")
+    params = checkpoint.load("owner/name", revision="v2")
+    assert_same(params.text_encoder, arrays("text_encoder"))
+    assert {(repo, revision) for repo, revision, _ in hub.downloads} == {("owner/name", "v2")}
+    assert hub.downloaded() == READ
+    hub.downloads.clear()
     checkpoint.load("owner/name", text_encoder=None, vae=None)
-    weights = re.compile(r"(text_encoder|vae)/.*safetensors")
-    assert calls[-1] == ("owner/name", None, {file for file in RELEASED if not weights.match(file)})
+    weights = {file for file in READ if file.startswith(("text_encoder/model", "vae/diffusion", "tokenizer/"))}
+    assert hub.downloaded() == READ - weights
+    assert {revision for _, revision, _ in hub.downloads} == {None}
 
 
-def test_hub_model_from_elsewhere_may_be_a_repository_of_its_own(monkeypatch, pipeline):
-    calls = downloads(monkeypatch, pipeline / "vae")
-    checkpoint.load(pipeline, vae="owner/vae", text_encoder=None)
-    assert calls[0][:2] == ("owner/vae", None)
-    assert "vae/diffusion_pytorch_model.safetensors" in calls[0][2]
-    assert "transformer/diffusion_pytorch_model.safetensors" not in calls[0][2]
+def test_no_weights_are_downloaded_before_the_configuration_is_checked(hub, pipeline):
+    content = json.loads((pipeline / "scheduler" / "scheduler_config.json").read_text())
+    write_json(pipeline / "scheduler" / "scheduler_config.json", content | {"beta_schedule": "cubic"})
+    with pytest.raises(ValueError, match="cubic"):
+        checkpoint.load("owner/name")
+    assert not [file for file in hub.downloaded() if file.endswith(".safetensors")]
+
+
+def test_shards_with_the_decoder_alone_are_not_downloaded(hub, pipeline):
+    shard(pipeline)
+    index = pipeline / "text_encoder" / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    weight_map |= {"decoder.final_layer_norm.weight": "model-00003-of-00003.safetensors"}
+    write_json(index, {"weight_map": weight_map})
+    (pipeline / "text_encoder" / "model-00003-of-00003.safetensors").write_text("not read")
+    assert_same(checkpoint.load("owner/name").text_encoder, arrays("text_encoder"))
+    assert "text_encoder/model-00003-of-00003.safetensors" not in hub.downloaded()
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_variant_is_downloaded_alone(hub, pipeline, alone, variant):
+    halves = arrays("vae", np.float16)
+    save_file(halves, pipeline / "vae" / "diffusion_pytorch_model.fp16.safetensors")
+    if alone:
+        weights_file(pipeline, "vae").unlink()
+    asked = {} if variant is None else {"variant": {"vae": variant}}
+    params = checkpoint.load("owner/name", text_encoder=None, **asked)
+    taken = "fp16.safetensors" if alone or variant else "safetensors"
+    assert {file for file in hub.downloaded() if file.startswith("vae/d")} == {f"vae/diffusion_pytorch_model.{taken}"}
+    expected = {name: value.astype(np.float32) for name, value in halves.items()}
+    assert_same(params.vae, expected if alone or variant else arrays("vae"))
+
+
+@pytest.mark.parametrize("own_folder", [True, False])
+def test_hub_model_from_elsewhere_may_be_a_repository_of_its_own(hub, pipeline, tmp_path, own_folder):
+    home = tmp_path / "home"
+    shutil.copytree(pipeline, home)
+    other = pipeline / "vae" if own_folder else pipeline
+    hub.repositories["owner/vae"] = other
+    assert_same(checkpoint.load(home, vae="owner/vae", text_encoder=None).vae, arrays("vae"))
+    names = {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert hub.downloaded("owner/vae") == {name if own_folder else f"vae/{name}" for name in names}
+
+
+def test_a_repository_with_a_transformer_and_its_scheduler(hub, pipeline, tmp_path):
+    """As PixArt-Alpha-DMD-XL-2-512x512 is published."""
+    scheduler = {"_class_name": "DDPMScheduler", "beta_schedule": "linear"}
+    for folder in ("transformer", "scheduler"):
+        shutil.copytree(pipeline / folder, tmp_path / "dmd" / folder)
+    write_json(tmp_path / "dmd" / "scheduler" / "scheduler_config.json", scheduler)
+    changed = {name: value + 1 for name, value in arrays("transformer").items()}
+    save_file(changed, weights_file(tmp_path / "dmd", "transformer"))
+    hub.repositories["owner/dmd"] = tmp_path / "dmd"
+    shutil.rmtree(pipeline / "transformer")  # as in pixart_sigma_sdxlvae_T5_diffusers
+    params = checkpoint.load("owner/name", transformer="owner/dmd")
+    assert_same(params.transformer, changed)
+    assert params.config.scheduler == scheduler
+    assert not [file for file in hub.downloaded() if file.startswith(("transformer/", "scheduler/"))]
+    with pytest.raises(
+        OSError, match=r"the hub's 'owner/dmd' has no model_index\.json; give a pipeline as source and t"
+    ):
+        checkpoint.load("owner/dmd")
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("missing", "message"),
     [
-        (
-            "GatedRepoError",
-            r"'owner/name' at revision 'v2' is gated: accept its terms on https://huggingface\.co/owner/name",
-        ),
-        ("RepositoryNotFoundError", r"there is neither a folder nor a hub repository 'owner/name'"),
-        ("RevisionNotFoundError", r"the hub has no 'owner/name' at revision 'v2'"),
-        ("HTTPError", r"the download of 'owner/name' at revision 'v2' stopped"),
+        ("vae", r"^the hub's 'owner/name' has no vae/config\.json; give as vae= None to leave it out or the folder or"),
+        ("vae/diffusion_pytorch_model.safetensors", r"has no vae/diffusion_pytorch_model\.safetensors or its index"),
+        ("tokenizer/spiece.model", r"^the hub's 'owner/name' has no tokenizer/spiece\.model"),
     ],
 )
-def test_hub_errors(monkeypatch, kind, message):
+def test_what_a_repository_lacks(hub, pipeline, missing, message):
+    path = pipeline / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(OSError, match=message) as caught:
+        checkpoint.load("owner/name")
+    assert type(caught.value) is OSError
+
+
+def test_a_download_that_comes_back_incomplete(hub, monkeypatch, tmp_path):
+    """huggingface_hub answers with what its cache has where the connection is lost in between."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path / "empty"))
+    with pytest.raises(OSError, match=r"^the hub's cache of 'owner/name' is incomplete: model_index\.json is missing"):
+        checkpoint.load("owner/name")
+
+
+ERRORS = [
+    ("GatedRepoError", r"'owner/name' at revision 'v2' is gated: accept its terms on https://huggingface\.co/owner/na"),
+    ("RepositoryNotFoundError", r"there is neither a folder nor a hub repository 'owner/name'"),
+    ("RevisionNotFoundError", r"the hub has no 'owner/name' at revision 'v2'"),
+    ("HfHubHTTPError", r"the listing of 'owner/name' at revision 'v2' stopped"),
+    ("HTTPError", r"'owner/name' at revision 'v2' is neither a folder nor in the hub's cache, and the hub can't be r"),
+]
+
+
+def failing(kind):
     from huggingface_hub import errors
 
     cls = getattr(errors, kind)
 
-    def snapshot_download(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise cls.__new__(cls)  # their constructors want an HTTP response of whichever library the hub uses
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return fail
+
+
+@pytest.mark.parametrize(("kind", "message"), ERRORS)
+def test_errors_of_the_listing(offline, hub, monkeypatch, kind, message):
+    monkeypatch.setattr(hub, "list_repo_files", failing(kind))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", failing("LocalEntryNotFoundError"))
     with pytest.raises(OSError, match=message) as caught:
         checkpoint.load("owner/name", revision="v2")
     assert type(caught.value) is OSError
+
+
+@pytest.mark.parametrize("kind", ["GatedRepoError", "HTTPError", "LocalEntryNotFoundError"])
+def test_errors_of_the_download(hub, monkeypatch, kind):
+    message = dict(ERRORS)["HTTPError" if kind == "LocalEntryNotFoundError" else kind]
+    message = r"the download of 'owner/name' at revision 'v2' stopped" if kind == "HTTPError" else message
+    monkeypatch.setattr("huggingface_hub.snapshot_download", failing(kind))
+    with pytest.raises(OSError, match=message) as caught:
+        checkpoint.load("owner/name", revision="v2")
+    assert type(caught.value) is OSError
+
+
+@pytest.mark.parametrize("kind", ["GatedRepoError", "HfHubHTTPError", "HTTPError"])
+def test_the_cache_serves_where_the_hub_does_not(hub, monkeypatch, pipeline, kind):
+    """A token that has run out, a hub that is down, or no connection; a revision that isn't there is an error."""
+    monkeypatch.setattr(hub, "list_repo_files", failing(kind))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(pipeline))
+    assert_same(checkpoint.load("owner/name").vae, arrays("vae"))
+    monkeypatch.setattr(hub, "list_repo_files", failing("RevisionNotFoundError"))
+    with pytest.raises(OSError, match="the hub has no 'owner/name' at revision 'v2'"):
+        checkpoint.load("owner/name", revision="v2")
