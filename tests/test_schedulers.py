@@ -1,23 +1,17 @@
-"""scheduler_config.json: diffusers' own numbers, class by class and option by option, and what is refused."""
+"""The solvers of a scheduler_config.json: diffusers' own numbers, class by class and option by option."""
 
 from __future__ import annotations
-
-import inspect
-import math
 
 import numpy as np
 import pytest
 from reference import make_schedulers as golden
-from strategies import gaussian, latents
 from tolerances import RELATIVE, assert_close, relative_error
 
 from pixart_fn import guidance, rng, solvers
-from pixart_fn.sample import iterate, sample
-from pixart_fn.solvers.scheduler import CLASSES
+from pixart_fn.sample import iterate
 from pixart_fn.types import StepInfo
 
 GOLDENS = golden.load()
-KEY = rng.key(0)
 
 WRONG = {
     "DDIM linspace": "it goes back by ⌊T/S⌋ whatever the next timestep is, and lands beside its own nodes",
@@ -109,6 +103,9 @@ def tolerance(name: str, steps: int, dtype: type) -> float:
         # From σ = 1 to 0.01 at once x/α grows 160 times, and cancels, in theirs as in ours.
         if steps == 2 and family in ("HeunDiscrete", "KDPM2AncestralDiscrete"):
             return 4e-5
+        # Clipped, x0 and a noise that doesn't follow from it add up to nearly 0.
+        if name in ("DDIM clip", "DDIM threshold"):
+            return 1e-4
         return 4e-6 if name in CANCELS else RELATIVE["float32"]
     # The noise is float32 in both, and LCM's τ in theirs: with them float64 runs share only what float32 holds.
     random = family in ("DDPM", "LCM", "EulerAncestralDiscrete", "SASolver", *BETWEEN)
@@ -186,112 +183,3 @@ def test_goldens_are_what_the_script_makes():
     for name in golden.CASES:
         for field, value in golden.trajectory(name, 5).items():
             assert_close(GOLDENS[name][5][field], value, RELATIVE["float64"])
-
-
-# --- scheduler_config.json
-
-RELEASED = {
-    "_class_name": "DPMSolverMultistepScheduler",
-    "_diffusers_version": "0.22.0.dev0",
-    "algorithm_type": "dpmsolver++",
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "beta_start": 0.0001,
-    "dynamic_thresholding_ratio": 0.995,
-    "euler_at_final": False,
-    "lambda_min_clipped": -math.inf,
-    "lower_order_final": True,
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "sample_max_value": 1.0,
-    "solver_order": 2,
-    "solver_type": "midpoint",
-    "steps_offset": 0,
-    "thresholding": False,
-    "timestep_spacing": "linspace",
-    "trained_betas": None,
-    "use_karras_sigmas": False,
-    "use_lu_lambdas": False,
-    "variance_type": None,
-}
-"""Every field that the released checkpoints carry."""
-
-
-def test_the_released_config():
-    noise, make_grid, solver = solvers.from_config(RELEASED)
-    grid = make_grid(20)
-    assert noise.prediction == "epsilon" and noise.steps == 1000
-    assert grid.t.tolist() == [*range(999, 500, -50), *range(500, 0, -50), 0]
-    assert (grid.alpha[-1], grid.sigma[-1]) == (1, 0)
-    assert grid.alpha[0] == pytest.approx(4.0358e-5**0.5, rel=1e-4)  # √ᾱ(999) of DDPM's schedule
-    x = latents(0, (1, 4, 2, 2))
-    mine = sample(KEY, gaussian(0.3, 0.6, noise), solver, grid, x)
-    assert np.array_equal(mine, sample(KEY, gaussian(0.3, 0.6, noise), solvers.dpmpp_2m(), grid, x))
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"_class_name": "EDMDPMSolverMultistepScheduler"}, "isn't supported .*nearest: DPMSolverMultistepScheduler"),
-        ({"_class_name": "TCDScheduler"}, "scheduler class 'TCDScheduler' isn't supported"),
-        ({"_class_name": None}, "scheduler class None isn't supported"),
-        ({"use_flow_sigmas": True}, "use_flow_sigmas = True isn't supported"),
-        ({"use_dynamic_shifting": True}, "use_dynamic_shifting = True isn't supported"),
-        ({"use_karras_sigmas": True, "use_beta_sigmas": True}, "only one of .* got use_karras_sigmas and use_beta"),
-        ({"algorithm_type": "dpmsolver"}, "algorithm_type 'dpmsolver' needs final_sigmas_type 'sigma_min', got 'zero'"),
-        ({"algorithm_type": "euler"}, "algorithm .* must be one of 'dpmsolver', .*got 'euler'"),
-        ({"solver_order": 4}, "solver_order.* must be 1, 2 or 3, got 4; the nearest is 3"),
-        ({"solver_type": "trapezoid"}, "solver_type must be one of 'midpoint', 'heun', got 'trapezoid'"),
-        ({"variance_type": "fixed_small"}, "variance_type must be None, 'learned' or 'learned_range'"),
-        ({"prediction_type": "flow_prediction"}, "prediction.* must be one of .*got 'flow_prediction'"),
-        ({"beta_schedule": "sigmoid"}, "beta_schedule must be one of .*got 'sigmoid'"),
-        ({"timestep_spacing": "karras"}, "timestep_spacing must be one of .*got 'karras'"),
-        ({"final_sigmas_type": "one"}, "final_sigmas_type must be one of .*got 'one'"),
-        ({"solver_ordre": 2}, "unknown field 'solver_ordre' = 2 .*nearest: 'solver_order'"),
-        ({"_class_name": "DDIMScheduler", "clip_sample": True}, "clip_sample = True isn't supported"),
-        ({"_class_name": "DDIMScheduler", "use_karras_sigmas": True}, "DDIMScheduler has no option use_karras_sigmas"),
-        ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type.*got 'learned'"),
-        ({"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"}, "variance_type.*got 'fixed_large_log'"),
-        ({"_class_name": "DDPMScheduler", "rescale_betas_zero_snr": True}, "needs prediction_type 'v_prediction'"),
-        (
-            {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"},
-            "interpolation_type = 'log_lin",
-        ),
-        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type = 'continuous'"),
-        ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh3"}, "variant .* must be one of 'bh1', 'bh2'"),
-        ({"_class_name": "DEISMultistepScheduler", "solver_type": "rho"}, "solver_type must be one of 'logrho'"),
-        ({"_class_name": "SASolverScheduler", "predictor_order": 4}, "predictor_order must be 1, 2 or 3, got 4"),
-        ({"_class_name": "LCMScheduler", "use_karras_sigmas": True}, "LCMScheduler has no option use_karras_sigmas"),
-    ],
-)
-def test_what_is_not_supported_is_named(changes, sentence):
-    base = RELEASED if "_class_name" not in changes else {"_class_name": None, "clip_sample": False}
-    with pytest.raises(ValueError, match=sentence):
-        solvers.from_config({**base, **changes})
-
-
-def test_an_absent_option_has_the_default_of_diffusers():
-    """DDIM and DDPM clip to [-1, 1] unless they are told not to, which ruins latents."""
-    with pytest.raises(ValueError, match="clip_sample = True isn't supported"):
-        solvers.from_config({"_class_name": "DDIMScheduler"})
-    _, make_grid, solver = solvers.from_config({"_class_name": "DDPMScheduler"})
-    assert np.abs(sample(KEY, lambda x, t: 3 * x, solver, make_grid(10), latents(0, (1, 2)))).max() == 1
-
-
-def test_lcm_takes_no_more_steps_than_it_was_distilled_with():
-    make_grid = solvers.from_config({"_class_name": "LCMScheduler", "beta_schedule": "linear"})[1]
-    assert make_grid(4).t.tolist() == [999, 759, 499, 259, 0]
-    with pytest.raises(ValueError, match=r"steps must be within 1 … 50 \(original_inference_steps\), got 51"):
-        make_grid(51)
-
-
-@pytest.mark.reference
-def test_every_option_of_diffusers_is_known():
-    """At its default, and those that we refuse by name."""
-    pytest.importorskip("diffusers")
-    for name in CLASSES:
-        scheduler = getattr(golden._module(name), name)
-        options = {key: field.default for key, field in inspect.signature(scheduler).parameters.items()}
-        if name == "DDIMScheduler":
-            options["clip_sample"] = False
-        solvers.from_config({"_class_name": name, **options})

@@ -12,13 +12,13 @@ from ..checks import kind
 from ..types import Solver
 from .adams import lms, pndm
 from .adaptive import dpm_adaptive
+from .config import from_config
 from .ddim import ddim
 from .ddpm import ddpm
 from .dpm import deis, dpm_2m, dpm_multistep, dpm_singlestep, dpmpp_2m, dpmpp_2s, dpmpp_3m, sde_dpmpp_2m
 from .euler import dpmpp_2s_ancestral, dpmpp_sde, euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral
 from .lcm import lcm
 from .sa import sa_solver
-from .scheduler import from_config
 from .unipc import unipc
 
 __all__ = [
