@@ -7,7 +7,6 @@ EDM papers. Time counts training steps, t = 0 … T - 1, and may be fractional.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -196,15 +195,15 @@ def timesteps(
     Returns:
         int64 (S,), falling; float64 where `whole` is False.
     Raises:
-        ValueError: steps is under 1 or over the number of times that there are, the spacing is unknown, or the offset
-            leads out of the training times.
+        ValueError: steps is under 1 or over the number of times that there are, the spacing is unknown, no time has
+            that λ, or the offset leads out of the training times.
+        TypeError: steps or offset is no whole number, or lam_min no number.
     """
     check_option("timestep_spacing", spacing, SPACINGS)
-    steps = operator.index(steps)
+    check_whole("offset (steps_offset)", offset, 0)
+    check_number("lam_min", lam_min, -math.inf, schedule.lam(0))
     limit = int(np.count_nonzero(-np.log(schedule.ratio) >= lam_min))
-    most = schedule.steps if spacing == "trailing" else limit - skip_zero
-    if not 1 <= steps <= most:
-        raise ValueError(f"steps must be within 1 … {most} for {spacing} spacing, got {steps}")
+    check_whole(f"steps of {spacing} spacing", steps, 1, schedule.steps if spacing == "trailing" else limit - skip_zero)
     if steps == 1:
         times = np.array([limit - 1])
     elif spacing == "trailing":

@@ -118,7 +118,24 @@ def test_one_step_is_the_noisiest_time(spacing, skip_zero, whole):
     assert cosine.lam(float(t)) >= -5.1 > cosine.lam(float(t + 1))
 
 
-@pytest.mark.parametrize(("offset", "steps"), [(1, 1000), (-1, 10), (100, 10)])
+@pytest.mark.parametrize(
+    ("options", "kind", "sentence"),
+    [
+        ({"steps": 2.5}, TypeError, "steps of linspace spacing must be a whole number, got a float"),
+        ({"steps": True}, TypeError, "steps of linspace spacing must be a whole number, got True"),
+        ({"steps": 5, "offset": 0.5}, TypeError, r"offset \(steps_offset\) must be a whole number, got a float"),
+        ({"steps": 5, "offset": -1}, ValueError, r"offset \(steps_offset\) must be at least 0, got -1"),
+        ({"steps": 5, "lam_min": math.nan}, ValueError, r"lam_min must be within \[-inf, 4\.60512\], got nan"),
+        ({"steps": 5, "lam_min": 4.7, "spacing": "trailing"}, ValueError, "lam_min must be within .*, got 4.7"),
+        ({"steps": 1001, "spacing": "trailing"}, ValueError, "steps of trailing spacing must be 1 … 1000, got 1001"),
+    ],
+)
+def test_what_makes_no_timesteps(options, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        schedule.timesteps(LINEAR, **options)
+
+
+@pytest.mark.parametrize(("offset", "steps"), [(1, 1000), (100, 10)])
 def test_an_offset_keeps_within_the_training_times(offset, steps):
     sentence = rf"offset \(steps_offset\) must keep the times within \[0, 999\]; with {offset}, {steps} steps go from"
     with pytest.raises(ValueError, match=sentence):
@@ -144,7 +161,7 @@ def test_every_possible_number_of_steps():
 
 @pytest.mark.parametrize("steps", [0, -1, 1000])
 def test_steps_out_of_range(steps):
-    with pytest.raises(ValueError, match=rf"steps must be within 1 … 999 for linspace spacing, got {steps}"):
+    with pytest.raises(ValueError, match=rf"steps of linspace spacing must be 1 … 999, got {steps}"):
         schedule.timesteps(LINEAR, steps)
 
 

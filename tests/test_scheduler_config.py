@@ -315,5 +315,5 @@ def test_names_of_other_classes_that_diffusers_translates():
 def test_lcm_takes_no_more_steps_than_it_was_distilled_with():
     make_grid = solvers.from_config({"_class_name": "LCMScheduler", "beta_schedule": "linear"})[1]
     assert make_grid(4).t.tolist() == [999, 759, 499, 259, 0]
-    with pytest.raises(ValueError, match=r"steps must be within 1 … 50 \(original_inference_steps\), got 51"):
+    with pytest.raises(ValueError, match=r"steps \(of original_inference_steps\) must be 1 … 50, got 51"):
         make_grid(51)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import config, guidance
 from .. import schedule as schedule_
-from ..checks import check_option, kind
+from ..checks import check_option, check_whole, kind
 from ..schedule import Schedule
 from ..types import Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from . import scheduler as of
@@ -129,8 +129,7 @@ def _lcm(o: of.LCM) -> Sampler:
         raise ValueError(f"original_inference_steps must be within 1 … {schedule.steps} (num_train_timesteps), got {n}")
 
     def make_grid(steps: int) -> Grid:
-        if not 1 <= steps <= n:
-            raise ValueError(f"steps must be within 1 … {n} (original_inference_steps), got {steps}")
+        check_whole("steps (of original_inference_steps)", steps, 1, n)
         origin = np.arange(n, 0, -1) * (schedule.steps // n) - 1
         t = origin[np.floor(np.linspace(0, n, steps, endpoint=False)).astype(int)]
         return schedule_.grid(schedule, t)
