@@ -88,14 +88,19 @@ def assert_same(weights, expected: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def shard(pipeline: Path) -> list[Path]:
+def shard(
+    pipeline: Path,
+    weights: dict[str, np.ndarray] | None = None,
+    file: str = "model-0000{}-of-00002.safetensors",
+    index: str = "model.safetensors.index.json",
+) -> list[Path]:
     """Put the text encoder's weights into two files and an index."""
-    weights = arrays("text_encoder")
-    weights_file(pipeline, "text_encoder").unlink()
+    weights = arrays("text_encoder") if weights is None else weights
+    weights_file(pipeline, "text_encoder").unlink(missing_ok=True)
     names = sorted(weights)
-    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
-    for file, part in halves.items():
-        save_file({name: weights[name] for name in part}, pipeline / "text_encoder" / file)
-    weight_map = {name: file for file, part in halves.items() for name in part}
-    write_json(pipeline / "text_encoder" / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
-    return [pipeline / "text_encoder" / file for file in halves]
+    halves = {file.format(1): names[::2], file.format(2): names[1::2]}
+    for name, part in halves.items():
+        save_file({key: weights[key] for key in part}, pipeline / "text_encoder" / name)
+    weight_map = {key: name for name, part in halves.items() for key in part}
+    write_json(pipeline / "text_encoder" / index, {"metadata": {}, "weight_map": weight_map})
+    return [pipeline / "text_encoder" / name for name in halves]

@@ -123,10 +123,10 @@ def _check_arguments(
         )
 
 
-def _variants(variant: Any, wanted: Mapping[str, Any]) -> dict[str, str]:
+def _variants(variant: Any, wanted: Mapping[str, Any]) -> Mapping[str, str]:
     """The variant of each model that one is asked for."""
     loaded = [name for name, where in wanted.items() if where is not None]
-    variants = dict.fromkeys(loaded, variant) if isinstance(variant, str) else dict(variant or {})
+    variants = variant if isinstance(variant, Mapping) else {} if variant is None else dict.fromkeys(loaded, variant)
     for name, value in variants.items():
         if name not in loaded:
             raise ValueError(f"variant={variant!r} must be for {', '.join(loaded)}, which are loaded; got {name!r}")
