@@ -8,7 +8,7 @@ import re
 import unicodedata
 import urllib.parse
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html.entities import html5
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +16,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from sentencepiece import SentencePieceProcessor
+
+from . import added_tokens
+from .added_tokens import AddedToken as AddedToken
+from .checks import check_whole, kind
 
 
 @dataclass(frozen=True)
@@ -29,30 +33,56 @@ class Tokenizer:
     unk: str = "<unk>"
     extra_ids: int = 100
     """How many <extra_id_i> T5 counts down from the end: the last of them is the first id after the vocabulary."""
+    added: tuple[AddedToken, ...] = field(default=(), repr=False)
+    """Tokens after those ids, counted up without a gap, and pieces and extra ids with other flags than T5's; kept
+    sorted by id, without those that say what holds anyway."""
 
     processor: SentencePieceProcessor = field(init=False, repr=False, compare=False)
-    specials: dict[str, int] = field(init=False, repr=False, compare=False)
-    """What is never split, with its id."""
+    specials: dict[str, AddedToken] = field(init=False, repr=False, compare=False)
+    """What is never split, by its text."""
+    pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    """Finds the one that starts first, and of several the longest."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "processor", _processor(self.model))
-        object.__setattr__(self, "specials", _specials(self))
+        processor = _processor(self.model)
+        own = (self.pad, self.eos, self.unk)
+        if not all(isinstance(text, str) for text in own) or not all(isinstance(t, AddedToken) for t in self.added):
+            raise TypeError(f"pad, eos and unk must be texts and added AddedTokens, got {own!r} and {self.added!r}")
+        defaults = added_tokens.defaults(processor, own, self.extra_ids)
+        added = tuple(sorted(set(self.added) - set(defaults.values()), key=lambda token: (token.id, token.content)))
+        specials = defaults | {token.content: token for token in added}
+        missing = [text for text in own if text not in specials]
+        if missing:
+            raise ValueError(
+                f"the vocabulary in spiece.model lacks {', '.join(map(repr, missing))}; name its own pieces as "
+                "pad_token, eos_token and unk_token in tokenizer_config.json"
+            )
+        added_tokens.check(added, defaults, processor, self.extra_ids)
+        longest_first = sorted(specials, key=len, reverse=True)
+        object.__setattr__(self, "added", added)
+        object.__setattr__(self, "processor", processor)
+        object.__setattr__(self, "specials", specials)
+        object.__setattr__(self, "pattern", re.compile("(" + "|".join(map(re.escape, longest_first)) + ")"))
 
     @property
     def size(self) -> int:
-        """The number of ids: the rows that the text encoder's embedding has at least."""
-        return self.processor.get_piece_size() + self.extra_ids
+        """The number of ids, added tokens included: the rows that the text encoder's embedding has at least."""
+        return max(self.processor.get_piece_size(), *(token.id + 1 for token in self.specials.values()))
 
 
 def load(path: str | Path) -> Tokenizer:
     """Read a tokenizer from a checkpoint's folder, or from a bare vocabulary.
 
+    Added tokens are those of added_tokens_decoder in tokenizer_config.json; where it has none, as before transformers
+    4.34, those of special_tokens_map.json, added_tokens.json and tokenizer.json.
+
     Args:
-        path: a folder with spiece.model and, where T5's defaults don't hold, tokenizer_config.json (pad_token,
-            eos_token, unk_token, extra_ids); or a SentencePiece file, read with T5's defaults.
+        path: a folder with spiece.model and, where T5's defaults don't hold, transformers' files beside it; or a
+            SentencePiece file, read with T5's defaults.
     Raises:
         FileNotFoundError: there is no spiece.model.
-        ValueError: a file can't be parsed, the vocabulary lacks a special piece, or the two files disagree.
+        ValueError: a file can't be parsed or holds a wrong value, the files contradict each other or T5's layout of
+            ids, or an option asks for another tokenization (legacy=false is one).
     """
     path = Path(path)
     if not path.is_dir():
@@ -62,32 +92,28 @@ def load(path: str | Path) -> Tokenizer:
             f"{path} holds no spiece.model (transformers 5 writes tokenizer.json instead); "
             "take it from the checkpoint's original repository"
         )
-    config = _read_json(path / "tokenizer_config.json")
-    names = {name: config[f"{name}_token"] for name in ("pad", "eos", "unk") if f"{name}_token" in config}
-    names = {name: token["content"] if isinstance(token, dict) else token for name, token in names.items()}
-    extra_ids = config.get("extra_ids", Tokenizer.extra_ids)
-    tokenizer = Tokenizer((path / "spiece.model").read_bytes(), **names, extra_ids=extra_ids)
-    _compare(tokenizer, config.get("added_tokens_decoder", {}))
+    model = (path / "spiece.model").read_bytes()
+    files = added_tokens.read(path)
+    try:
+        tokenizer = Tokenizer(model, **added_tokens.arguments(files, _processor(model)))
+        own = {"pad_token": tokenizer.pad, "eos_token": tokenizer.eos, "unk_token": tokenizer.unk}
+        added_tokens.check_agreement(tokenizer.specials, own, files)
+    except (TypeError, ValueError) as error:
+        names = ", ".join(["spiece.model", *(name for name, content in files.items() if content)])
+        raise ValueError(f"{path} ({names}): {error}") from error
     return tokenizer
 
 
 def save(tokenizer: Tokenizer, folder: str | Path) -> None:
-    """Write spiece.model and tokenizer_config.json, which `load` and transformers' T5Tokenizer read."""
+    """Write spiece.model and tokenizer_config.json, which `load` and T5Tokenizer of transformers 4 and 5 read."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {f"{name}_token": getattr(tokenizer, name) for name in ("pad", "eos", "unk")}
-    config |= {"extra_ids": tokenizer.extra_ids, "tokenizer_class": "T5Tokenizer"}
+    config: dict[str, Any] = {f"{name}_token": getattr(tokenizer, name) for name in ("pad", "eos", "unk")}
+    config |= {"extra_ids": tokenizer.extra_ids, "legacy": True, "tokenizer_class": "T5Tokenizer"}
+    # it is written even where it is empty, since without it transformers looks for the tokens in other files
+    config["added_tokens_decoder"] = {token.pop("id"): token for token in map(asdict, tokenizer.added)}
     (folder / "spiece.model").write_bytes(tokenizer.model)
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} isn't JSON: {error}") from error
 
 
 def _processor(model: bytes) -> SentencePieceProcessor:
@@ -99,40 +125,23 @@ def _processor(model: bytes) -> SentencePieceProcessor:
     return processor
 
 
-def _specials(tokenizer: Tokenizer) -> dict[str, int]:
-    processor, n = tokenizer.processor, tokenizer.extra_ids
-    own = {token: processor.piece_to_id(token) for token in (tokenizer.pad, tokenizer.eos, tokenizer.unk)}
-    # piece_to_id answers with the id of the unknown piece where there is none of that name
-    missing = [token for token, i in own.items() if processor.id_to_piece(i) != token]
-    if missing:
-        raise ValueError(
-            f"the vocabulary in spiece.model lacks {', '.join(map(repr, missing))}; name its own pieces as pad_token, "
-            "eos_token and unk_token in tokenizer_config.json"
-        )
-    return own | {f"<extra_id_{i}>": processor.get_piece_size() + n - 1 - i for i in range(n)}
-
-
-def _compare(tokenizer: Tokenizer, added: dict[str, dict[str, Any]]) -> None:
-    for i, token in added.items():
-        ours = tokenizer.specials.get(token["content"])
-        if ours != int(i):
-            raise ValueError(
-                f"tokenizer_config.json gives {token['content']!r} the id {i}, T5's layout of spiece.model and "
-                f"{tokenizer.extra_ids} extra ids gives it {'none' if ours is None else ours}"
-            )
-
-
 def encode(tokenizer: Tokenizer, prompts: list[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Turn prompts into ids of a fixed length: the pieces, one </s>, then padding.
+    """Turn prompts into ids of a fixed length: the pieces, </s>, then padding.
 
-    The ids are SentencePiece's own, as in the slow T5Tokenizer that diffusers' PixArt was released with (transformers
-    4, legacy=True). Special pieces typed in a prompt (</s>, <pad>, <unk>, <extra_id_7>) become their ids, and the text
-    after one starts a word. transformers 5 has no slow T5Tokenizer and ignores `legacy`; its Rust one gives the same
-    ids except for a combining mark on a character that normalisation changes, which it drops, for U+0085, which it
-    takes for a space, and between segmentations of equal score.
+    The ids are those of the slow T5Tokenizer that diffusers' PixArt was released with (transformers 4.46, legacy=True).
+    Special and added tokens typed in a prompt (</s>, <extra_id_7>, <my-cat>) become their ids, first the one that
+    starts first and of those the longest; the text after one starts a word; and a prompt that ends in </s> gets no
+    second one. One mistake of that tokenizer isn't followed: of two added tokens, one of which lies within the other,
+    such as y-c and <my-cat>, it overlooks y-c in a text such as <my-c?at>.
+
+    transformers 5 has only a Rust tokenizer, which ignores `legacy`. Its ids are the same, but it adds </s> to every
+    prompt; takes U+0085 for a space; drops a combining mark on a character that normalisation changes; may choose
+    another of several segmentations of equal score; finds special tokens, and added ones with `normalized`, in the
+    normalised text too (ｃａｔ is the added token cat); keeps <pad> and </s> special where others have their part; and
+    asks of `single_word` that no letter or digit is beside it, where here it is a space.
 
     Args:
-        prompts: B texts; nothing is cleaned here, see `clean`.
+        prompts: B texts; nothing is cleaned here, see `prepare`.
         length: ids per prompt, at least 1; 120 for PixArt-α, 300 for PixArt-Σ. What doesn't fit is cut with a warning
             that quotes it (as the vocabulary normalises it).
     Returns:
@@ -141,22 +150,27 @@ def encode(tokenizer: Tokenizer, prompts: list[str], length: int) -> tuple[np.nd
         TypeError: prompts isn't a list of str.
         ValueError: length is under 1, or a prompt holds half a surrogate pair.
     """
-    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise TypeError(f"prompts must be a list of str, got {prompts!r}")
-    if length < 1:
-        raise ValueError(f"length must be at least 1, the place of {tokenizer.eos}, got {length}")
-    ids = np.full((len(prompts), length), tokenizer.specials[tokenizer.pad], np.int32)
+    check_whole("length", length, 1)
+    ids = np.full((len(prompts), length), tokenizer.specials[tokenizer.pad].id, np.int32)
     mask = np.zeros((len(prompts), length), np.int32)
     for row, prompt in enumerate(prompts):
         pieces = _pieces(tokenizer, prompt)
-        if len(pieces) >= length:
+        every = [_id(tokenizer, piece) for piece in pieces]
+        whole, kept = _ended(tokenizer, every), _ended(tokenizer, every[: length - 1])
+        if len(kept) < len(whole):
             cut = "".join(pieces[length - 1 :]).replace("▁", " ").strip()
-            message = f"prompt {row} takes {len(pieces) + 1} tokens, {length} fit: {cut!r} was cut"
+            message = f"prompt {row} takes {len(whole)} tokens, {length} fit: {cut!r} was cut"
             warnings.warn(message, UserWarning, stacklevel=2)
-        pieces = [*pieces[: length - 1], tokenizer.eos]
-        ids[row, : len(pieces)] = [_id(tokenizer, piece) for piece in pieces]
-        mask[row, : len(pieces)] = 1
+        ids[row, : len(kept)] = kept
+        mask[row, : len(kept)] = 1
     return ids, mask
+
+
+def _ended(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    eos = tokenizer.specials[tokenizer.eos].id
+    return ids if ids[-1:] == [eos] else [*ids, eos]
 
 
 def _pieces(tokenizer: Tokenizer, prompt: str) -> list[str]:
@@ -165,28 +179,43 @@ def _pieces(tokenizer: Tokenizer, prompt: str) -> list[str]:
     except UnicodeEncodeError as error:
         raise ValueError(f"the prompt {prompt!r} isn't Unicode text: it holds half a surrogate pair") from error
     pieces: list[str] = []
-    for part in re.split("(" + "|".join(map(re.escape, tokenizer.specials)) + ")", prompt):
+    for part in added_tokens.split(prompt, tokenizer.pattern, tokenizer.specials):
         pieces += [part] if part in tokenizer.specials else tokenizer.processor.encode(part, out_type=str)
     return pieces
 
 
 def _id(tokenizer: Tokenizer, piece: str) -> int:
     special = tokenizer.specials.get(piece)
-    return tokenizer.processor.piece_to_id(piece) if special is None else special
+    return tokenizer.processor.piece_to_id(piece) if special is None else special.id
+
+
+def prepare(text: str, clean: bool) -> str:
+    """Make of a caption what diffusers' PixArt tokenizes, with clean_caption=True or False.
+
+    Args:
+        text: a caption in any language.
+        clean: whether to clean it, see `clean`; otherwise it is only lower-cased and stripped. Cleaning takes an added
+            token such as <my-cat> for markup and removes it.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a caption must be a str, got {kind(text)}")
+    return _cleaned(text) if clean else text.lower().strip()
 
 
 def clean(text: str) -> str:
     """Clean a caption as the released models' training captions were, which is what diffusers' PixArt does by default.
 
-    Two passes, since what one removes can uncover work for the next. Without cleaning, diffusers still lower-cases and
-    strips: `text.lower().strip()`. It uses BeautifulSoup and ftfy for HTML and typography; here the standard library
-    gives the same text, except that mojibake ("schÃ¶n" for "schön") isn't repaired and that
-    markup which BeautifulSoup refuses stays as it is.
+    Two passes, since what one removes can uncover work for the next. diffusers uses BeautifulSoup and ftfy for HTML and
+    typography; here the standard library gives the same text, except that mojibake ("schÃ¶n" for "schön") isn't
+    repaired and that markup which BeautifulSoup refuses stays as it is.
 
     Args:
         text: a caption in any language; CJK ideographs are removed, as in training.
     """
     return _clean_once(_clean_once(text))
+
+
+_cleaned = clean  # `prepare` has an argument of that name
 
 
 def _clean_once(text: str) -> str:
