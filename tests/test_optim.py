@@ -100,9 +100,10 @@ def test_gradients_are_clipped_to_their_global_norm(clip, factor):
         assert numbers(state.v)[name] == pytest.approx(0.01 * (g * factor) ** 2, rel=1e-6)
 
 
-def test_gradients_are_clipped_to_one_by_default():
-    _, state, _ = stepped(optim.AdamW(), {"bias": floats(0)}, [{"bias": floats(40)}], [0.1], [0.5])
-    assert numbers(state.m)["bias"] == pytest.approx([0.1], rel=1e-6)
+@pytest.mark.parametrize(("gradient", "clipped"), [(40, 1), (1e-13, 1e-13)])
+def test_gradients_are_clipped_to_one_by_default_however_small_they_are(gradient, clipped):
+    _, state, _ = stepped(optim.AdamW(), {"bias": floats(0)}, [{"bias": floats(gradient)}], [0.1], [0.5])
+    assert numbers(state.m)["bias"] == pytest.approx([0.1 * clipped], rel=1e-6)
 
 
 def test_a_leafs_rate_is_that_of_the_first_name_within_its_own():
