@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -195,7 +195,10 @@ def _named(file: dict[str, Any], name: str) -> dict[str, list[Entry]]:
         values = [value] if key in SINGLE else list(value.values()) if isinstance(value, dict) else value
         if not isinstance(values, list):
             raise ValueError(f"{key} in {name} must be a list of tokens, got {value!r}")
-        named[key] = [_entry(value, f"{key} in {name}") for value in values]
+        entries = [_entry(value, f"{key} in {name}") for value in values]
+        # transformers makes those of one file special before it makes up their other flags
+        more = {"special": True} if name == SPECIAL else {}
+        named[key] = [(text, flags if flags is None else flags | more) for text, flags in entries]
     return named
 
 
@@ -206,12 +209,16 @@ def _entry(value: Any, where: str) -> Entry:
     return text, {flag: value[flag] for flag in FLAGS if flag in value} if isinstance(value, dict) else None
 
 
-def _token(value: Any, i: Any, where: str) -> AddedToken:
+def _token(text: str, i: Any, flags: dict[str, Any]) -> AddedToken:
+    special = flags.get("special", False)
+    return AddedToken(text, i, **{"special": special, "normalized": not special} | flags)
+
+
+def _object_token(value: Any, i: Any, where: str) -> AddedToken:
     text, flags = _entry(value, where)
     if flags is None:
         raise ValueError(f"{where} must be an object whose content is a text, got {value!r}")
-    special = flags.get("special", False)
-    return AddedToken(text, i, **{"special": special, "normalized": not special} | flags)
+    return _token(text, i, flags)
 
 
 def _decoder(value: Any) -> dict[str, AddedToken]:
@@ -219,7 +226,7 @@ def _decoder(value: Any) -> dict[str, AddedToken]:
     where = f"added_tokens_decoder in {CONFIG}"
     if not isinstance(value, dict) or not all(key.isascii() and key.isdigit() for key in value):
         raise ValueError(f"{where} must be an object whose keys are ids, got {value!r}")
-    return _by_text([_token(entry, int(key), where) for key, entry in value.items()], where)
+    return _by_text([_object_token(entry, int(key), where) for key, entry in value.items()], where)
 
 
 def _list(value: Any) -> dict[str, AddedToken]:
@@ -227,7 +234,7 @@ def _list(value: Any) -> dict[str, AddedToken]:
     where = f"added_tokens in {RUST}"
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise ValueError(f"{where} must be a list of objects, got {value!r}")
-    return _by_text([_token(entry, entry.get("id"), where) for entry in value], where)
+    return _by_text([_object_token(entry, entry.get("id"), where) for entry in value], where)
 
 
 def _plain(file: dict[str, Any], special: set[str]) -> dict[str, AddedToken]:
@@ -235,9 +242,7 @@ def _plain(file: dict[str, Any], special: set[str]) -> dict[str, AddedToken]:
     for text, i in file.items():
         if not text or type(i) is not int:
             raise ValueError(f"{ADDED} must give texts and their ids, got {text!r}: {i!r}")
-    return {
-        text: AddedToken(text, i, special=text in special, normalized=text not in special) for text, i in file.items()
-    }
+    return {text: _token(text, i, {"special": text in special}) for text, i in file.items()}
 
 
 def _by_text(tokens: list[AddedToken], where: str) -> dict[str, AddedToken]:
@@ -279,7 +284,7 @@ def _by_name(
     seen: set[str] = set()  # where a token has several names, the first counts
     for key in (*SINGLE, *SEVERAL):
         # T5Tokenizer makes an object of each of its own three, also of one that no file names
-        plain: dict[str, Any] | None = {} if key in OWN else None
+        plain = {"special": True} if key in OWN else None
         entries = named.get(key, [(OWN[key], plain)] if key in OWN else [])
         fresh = [(text, plain if flags is None else flags) for text, flags in entries if text not in seen]
         seen |= {text for text, _ in fresh}
@@ -287,10 +292,12 @@ def _by_name(
             i = known[text].id if text in known else piece_id(processor, text)
             if i is None and key not in OWN:  # what is its own is missed by Tokenizer
                 raise ValueError(f"{key} names {text!r}, which is no piece of spiece.model, and no file gives it an id")
-            if i is None or (text in firm and key in named and key in SINGLE):
+            if i is None:
                 continue
-            if flags is not None:
-                table[text] = AddedToken(text, i, **{"normalized": False} | flags | {"special": True})
+            if text in firm and key in named and key in SINGLE:
+                table[text] = replace(firm[text], special=True)
+            elif flags is not None:
+                table[text] = replace(_token(text, i, flags), special=True)
             elif text not in known:
                 table[text] = AddedToken(text, i)
     return table

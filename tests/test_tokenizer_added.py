@@ -58,13 +58,15 @@ def own(*added: AddedToken, extra_ids: int = 0) -> tk.Tokenizer:
 
 
 def test_the_table_is_long_enough():
-    assert len(set(TEXTS)) == len(TEXTS) > 300 and len(GOLDEN) == 17
+    assert len(set(TEXTS)) == len(TEXTS) > 300 and len(GOLDEN) == 18
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_ids_are_transformers(tmp_path, name):
     tokenizer = tk.load(write(tmp_path, GOLDEN[name]["files"]))
     assert tokenizer.size == GOLDEN[name]["size"]
+    tokens = sorted(tokenizer.specials.values(), key=lambda token: token.id)
+    assert [[token.id, token.content, make_tokens.flags(token)] for token in tokens] == GOLDEN[name]["tokens"]
     assert_ids(tokenizer, golden_ids(name), GOLDEN[name]["pad"])
 
 
@@ -157,6 +159,7 @@ WRONG = {
     ),
     "decoder null": ({CONFIG: {"added_tokens_decoder": None}}, f"added_tokens_decoder in {CONFIG} must be an object"),
     "decoder's key": ({CONFIG: {"added_tokens_decoder": {"a": {}}}}, "must be an object whose keys are ids, got"),
+    "decoder's digit": ({CONFIG: {"added_tokens_decoder": {"²": {}}}}, "must be an object whose keys are ids, got"),
     "decoder's text": (
         {CONFIG: {"added_tokens_decoder": {"3021": "<x>"}}},
         f"added_tokens_decoder in {CONFIG} must be an object whose content is a text, got '<x>'",
@@ -215,6 +218,10 @@ WRONG = {
         {CONFIG: {"added_tokens_decoder": {"3021": token("[E]")}, "eos_token": "[E]"}, SPECIAL: {"eos_token": "</s>"}},
         f"eos_token in {SPECIAL} is '</s>', and the other files don't say so; delete one",
     ),
+    "eos or pad": (
+        {CONFIG: {"added_tokens_decoder": {}}, SPECIAL: {"eos_token": "<pad>"}},
+        f"eos_token in {SPECIAL} is '<pad>', and the other files don't say so; delete one",
+    ),
     "a special that the decoder lacks": (
         {CONFIG: {"added_tokens_decoder": {}}, SPECIAL: {"additional_special_tokens": ["<x>"]}},
         f"additional_special_tokens in {SPECIAL} is '<x>', and the other files don't say so; delete one",
@@ -262,7 +269,7 @@ def test_options_that_change_no_ids(tmp_path, config):
 def test_tokenizer_json_is_read_only_where_transformers_reads_it(tmp_path):
     rust = {"added_tokens": [{"id": 3021} | token("<x>")]}
     assert tk.load(write(tmp_path, {RUST: rust})).size == 3022
-    assert tk.load(write(tmp_path, {CONFIG: {"added_tokens_decoder": {}}})).size == 3021
+    assert tk.load(write(tmp_path, {CONFIG: {"added_tokens_decoder": {}}, RUST: "{"})).size == 3021
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,14 @@ def older(many: dict[str, Any]) -> dict[str, dict[str, Any]]:
     config = dict(many[CONFIG])
     tokens = config.pop("added_tokens_decoder")
     first, second = ({"content": f"<extra_id_{i}>", "lstrip": i == 1, "rstrip": False} for i in range(2))
-    listed = {"extra_ids": 2, "additional_special_tokens": [first | {"__type": "AddedToken"}]}
-    named = {"eos_token": {"content": "</s>", "lstrip": True}, "cls_token": "▁cat"}
+    the = {"__type": "AddedToken", "content": "the", "lstrip": True}
+    listed = {"extra_ids": 2, "additional_special_tokens": [first | {"__type": "AddedToken"}, the], "cls_token": "a"}
+    named = {"eos_token": {"content": "</s>", "lstrip": True}, "cls_token": {"content": "▁cat", "lstrip": True}}
+    named |= {"mask_token": {"content": "▁cat", "rstrip": True}}
     named |= {"additional_special_tokens": [second | {"single_word": True}, "▁dog", {"content": "the", "rstrip": True}]}
+    own = {"0": "<pad>", "1": "</s>", "2153": "the", "2921": "[L]"}
+    own = {i: {"content": text, "special": i < "2", "lstrip": True} for i, text in own.items()}
+    some = {"extra_ids": 0, "pad_token": "<pad>", "additional_special_tokens": [the | {"lstrip": False}]}
     extra = {str(2921 + 2 - i): {"content": f"<extra_id_{i}>", "special": True} for i in range(3)}
     return {
         "before 4.34": {CONFIG: config, ADDED: many[ADDED], SPECIAL: many[SPECIAL]},
@@ -109,6 +114,7 @@ def older(many: dict[str, Any]) -> dict[str, dict[str, Any]]:
         },
         "the map alone": {CONFIG: listed, SPECIAL: named},
         "added_tokens.json alone": {ADDED: {"<my-cat>": 3022, "<extra_id_0>": 3020, "<a>": 3021}},
+        "flags that a name changes": {CONFIG: some | {"added_tokens_decoder": own}},
         "extra ids that take no space": {CONFIG: {"added_tokens_decoder": extra, "extra_ids": 3}},
     }
 
@@ -121,6 +127,12 @@ def ids(tokenizer: Any, rows: list[str]) -> list[list[int]]:
     return [row[: sum(mask)] for row, mask in zip(out["ids"], out["mask"], strict=True)]
 
 
+def flags(token: Any) -> list[str]:
+    """The names of the flags that are set."""
+    names = ("lstrip", "rstrip", "single_word", "normalized", "special")
+    return [name for name in names if getattr(token, name)]
+
+
 def main() -> None:
     rows = json.loads(OUT.read_text("utf-8"))["texts"]
     first: list[list[int]] = []
@@ -130,7 +142,8 @@ def main() -> None:
         new = ids(tokenizer, rows)
         other = {i: row for i, row in enumerate(new) if not first or row != first[i]}
         first = first or new
-        entry = {"files": files, "size": len(tokenizer), "pad": tokenizer.pad_token_id, "ids": other}
+        tokens = [[i, token.content, flags(token)] for i, token in tokenizer.added_tokens_decoder.items()]
+        entry = {"files": files, "size": len(tokenizer), "pad": tokenizer.pad_token_id, "tokens": tokens, "ids": other}
         lines.append(f"{json.dumps(name)}: {json.dumps(entry, separators=(',', ':'))}")
     model = make_tokenizer.vocabulary()
     public = {"sha256": hashlib.sha256(model.read_bytes()).hexdigest(), "ids": ids(loaded({}, model), rows)}
