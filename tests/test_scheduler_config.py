@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 import json
 import math
@@ -132,18 +131,21 @@ def test_sigma_min_is_read_where_a_formula_of_sigmas_is():
                     solvers.from_config({"_class_name": name, formula: True, field: 0.03})
 
 
-@pytest.mark.reference
 def test_options_and_defaults_are_those_of_diffusers():
     """Exactly, but for the two names that diffusers reads without registering them."""
-    pytest.importorskip("diffusers")
+    registered = golden.load_registered()
+    assert sorted(registered) == NAMES
     for name, (options, _) in CLASSES.items():
-        registered = inspect.signature(getattr(golden._module(name), name)).parameters
-        ours = asdict(options())
-        extra = {"sigma_min", "sigma_max"} & set(ours) - set(registered)
-        theirs = {key: field.default for key, field in registered.items()}
-        if name == "UniPCMultistepScheduler":
-            assert theirs.pop("disable_corrector") == [] and ours.pop("disable_corrector") == ()
-        assert ours == {**theirs, **dict.fromkeys(extra)}, name
+        ours = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options()).items()}
+        extra = {"sigma_min", "sigma_max"} & set(ours) - set(registered[name])
+        assert ours == {**registered[name], **dict.fromkeys(extra)}, name
+        solvers.from_config({"_class_name": name, **registered[name]})
+
+
+@pytest.mark.reference
+def test_the_options_are_what_diffusers_registers_today():
+    pytest.importorskip("diffusers")
+    assert golden.registered() == golden.load_registered()
 
 
 @pytest.mark.reference

@@ -3,7 +3,7 @@
     python tests/reference/make_schedulers.py
 
 Needs the extra `reference`. Each case is a scheduler_config.json; the file holds, for 1, 2, 5, 20 and 50 steps one
-after the other, the timesteps, the model's outputs and x_t after every evaluation.
+after the other, the timesteps, the model's outputs and x_t after every evaluation; and every class's options.
 
 The code that runs is diffusers', but its tables and samples are float64: as shipped they are float32, where 1 - ᾱ(0)
 = 1e-4 keeps three digits and σ(0) is off by 8e-5. A test marked `reference` compares with diffusers as shipped.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import json
 import sys
 import types
@@ -178,7 +179,13 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "plms latent": {"skip_prk_steps": True, **LATENT, "steps_offset": 1, "set_alpha_to_one": True},
         "plms v": {"skip_prk_steps": True, **LATENT, **V, "steps_offset": 1},
     },
-    "LCMScheduler": {"": {}, "pixart": {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}, "v": V},
+    "LCMScheduler": {
+        "": {},
+        "pixart": {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
+        "v": V,
+        "zero snr": {"rescale_betas_zero_snr": True, **V},
+        "scaled": {"timestep_scaling": 0.01, "original_inference_steps": 100, "clip_sample": True},
+    },
 }
 """Every class and option that is compared."""
 
@@ -283,6 +290,20 @@ def _lift(scheduler, i: int) -> float:
     return float((scheduler.sigmas[i] ** 2 + 1) ** 0.5)
 
 
+def registered() -> dict[str, dict[str, Any]]:
+    """What the constructor of each class takes, with its defaults, as JSON keeps them."""
+    return {
+        name: {key: field.default for key, field in inspect.signature(getattr(_module(name), name)).parameters.items()}
+        for name in VARIANTS
+    }
+
+
+def load_registered() -> dict[str, dict[str, Any]]:
+    """What `registered` gave when the file was made."""
+    with np.load(FILE) as file:
+        return json.loads(str(file["registered"]))
+
+
 def load() -> dict[str, dict[int, dict[str, np.ndarray]]]:
     """Read the file: case → steps → {timesteps, outputs, x}."""
     with np.load(FILE) as file:
@@ -308,7 +329,7 @@ def steps_of(name: str) -> tuple[int, ...]:
 
 
 def main() -> None:
-    arrays = {"cases": np.array(json.dumps(CASES))}
+    arrays = {"cases": np.array(json.dumps(CASES)), "registered": np.array(json.dumps(registered()))}
     for name in CASES:
         runs = [trajectory(name, steps) for steps in steps_of(name)]
         assert all(np.isfinite(run["x"]).all() for run in runs), name
