@@ -39,7 +39,9 @@ def from_config(scheduler_config: Mapping[str, Any]) -> Sampler:
     """Make what a checkpoint's scheduler_config.json describes, each option as diffusers 0.42 takes it.
 
     An absent option has its class's default. A field of another class is ignored whatever it holds, since diffusers
-    leaves those of every class that a file has gone through.
+    leaves those of every class that a file has gone through. Where a class clips or thresholds x0, its step uses that
+    x0; DDIM's puts it beside the noise of the x0 that isn't clipped, as diffusers does unless it is told
+    use_clipped_model_output. One step starts at the last training time (see `schedule.timesteps`).
 
     Args:
         scheduler_config: the parsed file.
@@ -235,11 +237,7 @@ def _betas(o: of.Options) -> Sequence[float] | np.ndarray:
 
 
 def _clipping(o: of.Options, solver: Solver) -> Solver:
-    """The solver whose x0 is clipped as the options say.
-
-    In DDIM's step diffusers puts the clipped x0 beside the noise of the x0 that isn't (use_clipped_model_output=False).
-    That is the step from α x0 + σ ε with those two.
-    """
+    """The solver whose x0 is clipped as the options say; DDIM's step then starts from α x0 + σ ε with the old ε."""
     if isinstance(o, of.Thresholded) and o.thresholding:
         ratio, most = o.dynamic_thresholding_ratio, o.sample_max_value
 
