@@ -17,6 +17,7 @@ from pixart_fn.sample import iterate, sample
 from pixart_fn.types import Grid, SolverState
 
 MEAN, STD = 0.3, 0.6
+pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
 KEY = rng.key(0)
 
 

@@ -19,6 +19,7 @@ from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
 from pixart_fn.types import Grid
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
 LINEAR = schedule.from_betas(schedule.linear())
 GRID = schedule.grid(LINEAR, schedule.timesteps(LINEAR, 10))
 

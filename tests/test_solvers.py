@@ -30,6 +30,7 @@ from pixart_fn import guidance, rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
 from pixart_fn.types import Solver, SolverState, StepInfo
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
 KEY = rng.key(0)
 
 

@@ -1,6 +1,16 @@
 """Solvers: how to go from one node of a grid to the next. One file a family.
 
-The imports are the table: every function here that makes a Solver is in SOLVERS, under its own name.
+Which to take:
+
+- `dpmpp_2m()` is the default and what PixArt's checkpoints name: one evaluation a step, 15 to 25 steps.
+- `dpmpp_2s()` or `ddim()` for 10 steps and fewer, where the differences that second order takes are too rough.
+- `dpmpp_2s_ancestral()` (two evaluations a step) or `ddpm()` for fresh noise at each step, `sa_solver()` from 20 steps.
+- `dpmpp_2m()` on `schedule.reverse` of a grid that is even in λ finds the noise of a picture, and leads back from it.
+- `lcm()` is for models that were distilled to it, `ddpm("learned_range")` for the variance that PixArt-α learned.
+- `dpmpp_3m()`, `deis()`, `unipc()` and `heun()` are for many steps, where their order pays.
+- `lms()`, `pndm()` and `kdpm2_ancestral()` multiply errors of x0 in large steps, and warn where that draws noise.
+
+All are in SOLVERS under their names, and `named` makes one of its name.
 """
 
 from __future__ import annotations

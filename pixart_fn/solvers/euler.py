@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 from .. import rng
 from ..checks import check_number
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .ddim import ddim
-from .linear import forward_only, maker, noise, report
+from .linear import forward_only, maker, noise, report, spread, warns
 
 
 class Point(NamedTuple):
@@ -140,12 +141,39 @@ def kdpm2(eta: float = 0.0) -> Solver:
     def carry(x: Array, half: Array, x0: Array, here: Point, middle: Point, end: Point) -> Array:
         return move(x, noise(half, x0, middle.alpha, middle.alpha * middle.rho), here, end.rho, end.alpha)
 
-    return _midpoint(eta, carry)
+    def complain(grid: Grid, i: int) -> str:
+        error = _midpoint_error(grid, eta) if i == 0 and eta else 0.0
+        if error <= 0.3:
+            return ""
+        return (
+            f"kdpm2 with eta={eta:g} may draw noise on this grid: it multiplies what x0 changes by within a step to up "
+            f"to {error:.2g} times the data's standard deviation; take dpmpp_2s_ancestral(), or shorter steps"
+        )
+
+    return warns(_midpoint(eta, carry), complain)
+
+
+def _midpoint_error(grid: Grid, eta: float) -> float:
+    """The largest (ρ_i - ρ_down)/ρ_mid · Δ, where Δ is what the spread of x0 shrinks by up to the middle of a step.
+
+    As x/α moves by (ρ_down - ρ_i) (x/α - x0)_mid/ρ_mid, what x0 changes by within the step is multiplied.
+    """
+    errors = [0.0]
+    for start, end in pairwise((grid.sigma / grid.alpha).tolist()):
+        if end > 0:
+            down, _ = ancestral(start, end, eta)
+            middle = math.sqrt(start * down)
+            errors.append((start - down) / middle * (spread(start) - spread(middle)))
+    return max(errors)
 
 
 @maker
 def kdpm2_ancestral() -> Solver:
-    """`kdpm2` to ρ_down, and noise up to the next ρ."""
+    """`kdpm2` to ρ_down, and noise up to the next ρ.
+
+    It multiplies what x0 changes by within a step, and warns where that is much: in 10 steps of the usual grid, not in
+    20, and where the last node but one is t = 0 or 1. `dpmpp_2s_ancestral` adds at most the change itself.
+    """
     return kdpm2(eta=1.0)
 
 

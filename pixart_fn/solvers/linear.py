@@ -9,6 +9,8 @@ known) to the row (a, b, s).
 from __future__ import annotations
 
 import functools
+import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec
 
@@ -134,6 +136,72 @@ def predictor_corrector(
         return SolverState(following, (x, *known[:order])), report(grid, i, following, x0)
 
     return Solver(SolverState, step)
+
+
+def spread(rho: float) -> float:
+    """The standard deviation of x0 given x_t, where that of the data is 1: what x0 errs by, but for a factor."""
+    return rho / math.hypot(1.0, rho)
+
+
+def error_beyond_x0(solver: Solver, grid: Grid, start: int) -> float:
+    """How far x at the end gets from the last x0 where each x0 errs by its `spread`, in the data's standard deviations.
+
+    Errors are taken for independent of x, and for alike at near nodes: they correlate by e^{-(Δλ/0.25)²/2}. Then x_end
+    = c x + Σ_j c_j x0_j; the c_j are found by saying a unit vector of its own for each x0. A solver that ends with x0
+    itself has the error 0.
+    """
+    at: list[float] = []
+    noisy = grid.sigma > 0
+    rho = grid.sigma[noisy] / grid.alpha[noisy]
+
+    def unit(x: Array, t: float) -> Array:
+        at.append(float(np.interp(-t, -grid.t[noisy], rho)))
+        return np.eye(1, x.shape[1], len(at) - 1)
+
+    def run(denoise: Denoiser) -> np.ndarray:
+        state = SolverState(np.zeros((1, 4 * len(grid.t))))  # no solver here asks more than four times a step
+        for i in range(start, len(grid.t) - 1):
+            state, _ = solver.step(rng.key(0), denoise, grid, i, state)
+        return state.x[0]
+
+    c = (run(unit) - run(lambda x, t: np.zeros_like(x)))[: len(at)]  # without the noise that is added
+    c[-1] -= 1
+    lam, errors = -np.log(at), c * [spread(each) for each in at]
+    return math.sqrt(max(0.0, errors @ np.exp(-0.5 * ((lam[:, None] - lam) / 0.25) ** 2) @ errors))
+
+
+def warns_of_errors(solver: Solver, name: str, instead: str) -> Solver:
+    """A solver of the predicted noise, with a warning where errors of x0 grow to more than 0.6 of the data's deviation.
+
+    It never returns an x0: it goes to σ = 0 along noises ε = (x - α x0)/σ with weights of alternating signs, so that an
+    error of x0 is divided by ρ and multiplied by a step in ρ.
+    """
+
+    def complain(grid: Grid, i: int) -> str:
+        error = error_beyond_x0(solver, grid, i)
+        if error <= 0.6:
+            return ""
+        return (
+            f"{name} may draw noise on this grid: where each predicted x0 errs by as much as the noise hides, the "
+            f"picture errs by {error:.2g} times the data's standard deviation; take {instead}"
+        )
+
+    return warns(solver, complain)
+
+
+def warns(solver: Solver, complaint: Callable[[Grid, int], str]) -> Solver:
+    """The solver, with a warning where it starts on a grid that its method can't serve.
+
+    Args:
+        complaint: (grid, first step) → the sentence; "" where all is well.
+    """
+
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+        if not state.history and grid.alpha[i] > 0 and grid.sigma[i] > grid.sigma[-1] and (said := complaint(grid, i)):
+            warnings.warn(said, stacklevel=4)  # at the line that iterates
+        return solver.step(key, denoise, grid, i, state)
+
+    return solver._replace(step=step)
 
 
 def forward_only(grid: Grid, i: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from ..checks import check_number, check_option, check_whole
 from ..types import Grid, Solver
 from .exponential import first_order, line, polynomial
-from .linear import Row, lam, maker, predictor_corrector
+from .linear import Row, lam, maker, predictor_corrector, warns_of_errors
 
 
 def middle_noise(t: float) -> float:
@@ -68,4 +68,5 @@ def sa_solver(
         left = len(grid.t) - i + 1 if lower_order_final else corrector_order
         return through(grid, i - 1, [i - j for j in range(min(corrector_order, past + 1, left))])
 
-    return predictor_corrector(predict, correct, max(predictor_order, corrector_order - 1), of)
+    solver = predictor_corrector(predict, correct, max(predictor_order, corrector_order - 1), of)
+    return solver if of == "x0" else warns_of_errors(solver, "sa_solver(of='noise')", "sa_solver()")

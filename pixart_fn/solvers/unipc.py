@@ -9,7 +9,7 @@ import numpy as np
 from ..checks import check_option, check_whole
 from ..types import Grid, Solver
 from .exponential import first_order, line, polynomial
-from .linear import Row, lam, maker, predictor_corrector
+from .linear import Row, lam, maker, predictor_corrector, warns_of_errors
 
 VARIANTS = ("bh1", "bh2")
 
@@ -68,4 +68,5 @@ def unipc(
             return first._replace(b=(c, first.b[0] - c)) if np.isfinite(c) else first._replace(b=(0.0, *first.b))
         return polynomial(grid, start, i, [i, *(start - j for j in range(k))], of)
 
-    return predictor_corrector(predict, correct, order, of)
+    solver = predictor_corrector(predict, correct, order, of)
+    return solver if of == "x0" else warns_of_errors(solver, "unipc(of='noise')", "unipc()")
