@@ -11,7 +11,10 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
+from . import numpy2
 from .types import Tree
+
+numpy2.settle()  # every model imports this module before its first operation
 
 ASCEND = ms.get_context("device_target") == "Ascend"
 """Whether ops run on an Ascend NPU; asked once, since the device can't change after the first op."""

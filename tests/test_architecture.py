@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pixart_fn"
 
 # a module imports from the lines above its own, and from its own line where that makes no circle
 LAYERS = (
-    "types tree rng config checks safetensors_file hub arithmetic added_tokens",
+    "types tree rng config numpy2 checks safetensors_file hub arithmetic added_tokens",
     "schedule jit nn stream tiles text_file",
     "convolution",
     "strips",
