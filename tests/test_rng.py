@@ -66,6 +66,7 @@ def test_another_process_draws_the_same():
 def test_split_does_not_depend_on_n(key, n, more):
     assert np.array_equal(rng.split(key, n), rng.split(key, n + more)[:n])
     assert rng.split(key, n).shape == (n, 2)
+    assert np.array_equal(rng.split(key), rng.split(key, 2))
 
 
 @given(keys, st.integers(1, 4), st.integers(0, 2**64 - 1))
