@@ -163,7 +163,7 @@ SHIPPED = {
     "EulerDiscrete zero snr": 5e-4,  # 1 - 2⁻²⁴ is the float32 next to 1
     "HeunDiscrete clip": 1e-3,
     "DDIM clip": 1e-4,  # nearly 0
-    "DDIM threshold": 1e-4,
+    "DDIM threshold": 5e-4,
 }
 LOOSE = ("exponential", "lu", "karras", "order 3", "2Ancestral")
 """Where sigmas are powers or logarithms of the table's ends, its errors grow."""
