@@ -81,11 +81,15 @@ class Stored:
     def _size(self) -> int:
         return math.prod(self.shape) * _STORAGE[self.dtype].itemsize
 
-    def _mapped(self) -> np.ndarray:
+    def check(self) -> None:
+        """Raise a ValueError where the file's type of numbers isn't read."""
         if self.dtype not in _STORAGE:
             raise ValueError(
                 f"{self.file.path} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16"
             )
+
+    def _mapped(self) -> np.ndarray:
+        self.check()
         return np.ndarray(self.shape, _STORAGE[self.dtype], self.file.bytes, self.offset)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor
 
+from .hub import written
 from .safetensors_file import open_file, write_file
 from .types import Text
 
@@ -42,7 +43,7 @@ def load_text(file: str | os.PathLike) -> Text:
 
 
 def _checked(file: str | os.PathLike) -> Path:
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(written(file, "file", "a .safetensors file")))
     if path.suffix != ".safetensors":
         raise ValueError(f"encoded prompts are stored in a .safetensors file, got {str(file)!r}")
     return path

@@ -96,3 +96,6 @@ def test_save_wants_a_folder(pipeline):
     for folder, kind in (("", ValueError), (b"x", TypeError), (None, TypeError)):
         with pytest.raises(kind, match="folder"):
             checkpoint.save(params, folder)
+    with pytest.raises(TypeError, match=r"params must be Params, such as px\.load\(\) gives, got a dict"):
+        checkpoint.save({}, pipeline.parent / "new")
+    assert not (pipeline.parent / "new").exists()

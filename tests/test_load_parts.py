@@ -237,3 +237,10 @@ def test_weights_of_another_name_are_named(pipeline):
     (pipeline / "text_encoder" / "model.safetensors.index.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"found model-00001-of-00002\.safetensors, model-00002-of-"):
         checkpoint.load(pipeline)
+
+
+def test_numbers_of_an_unknown_type_are_an_error_of_load_though_nothing_is_read(pipeline):
+    wide = {name: value.astype(np.float64) for name, value in arrays("text_encoder").items()}
+    save_file(wide, weights_file(pipeline, "text_encoder"))
+    with pytest.raises(ValueError, match=r"model\.safetensors stores F64, which isn't supported"):
+        checkpoint.load(pipeline, stream=True)

@@ -146,6 +146,9 @@ def test_encoded_prompts_are_saved_and_draw_the_same(tmp_path):
 def test_a_file_without_encoded_prompts_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"stored in a \.safetensors file, got 'text\.npz'"):
         text_file.save_text(px.encode_prompt(tiny.params(), "a cat"), "text.npz")
+    for name in (None, b"x.safetensors"):
+        with pytest.raises(TypeError, match=r"file must be a \.safetensors file, as a str or a Path"):
+            text_file.load_text(name)
     file = tmp_path / "other.safetensors"
     safetensors_file.write_file(file, {"states": np.zeros((1, 2, 3), np.float32)}, {"states": "F32"})
     with pytest.raises(ValueError, match="doesn't hold encoded prompts"):

@@ -13,6 +13,8 @@ from ..hub import Folder, Place
 from ..layout import TOKENIZER, choose
 
 SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
+USER = 5
+"""How far up the caller of `load` is from the functions here that `plan` calls."""
 
 File: TypeAlias = tuple[Place, str]
 Source: TypeAlias = str | os.PathLike
@@ -83,7 +85,7 @@ def _scheduler_file(home: Place, transformer: Place, scheduler: Any) -> File | d
             if place.has(name):
                 return place, name
         if place != home and isinstance(place, Folder) and place.cache_of and scheduler is True:
-            warnings.warn(f"{place} holds no scheduler; that of {home} is taken", stacklevel=4)
+            warnings.warn(f"{place} holds no scheduler; that of {home} is taken", stacklevel=USER)
     raise places[-1].lacks(SCHEDULERS[0])
 
 
@@ -102,7 +104,7 @@ def _tokenizer_files(home: Place, encoder: Part) -> list[File]:
 def _weights(part: Part, name: str, variant: str | None) -> File:
     file, found = choose(part.place, part.folder, name, variant)
     if found and variant is None and isinstance(part.place, Folder) and part.place.cache_of:
-        warnings.warn(f"{part.place} holds only the variant {found!r} of {name}; it is taken", stacklevel=4)
+        warnings.warn(f"{part.place} holds only the variant {found!r} of {name}; it is taken", stacklevel=USER)
     return part.file(file)
 
 
@@ -126,10 +128,13 @@ def plan(home: Place, wanted: Mapping[str, Any], scheduler: Any, variants: Mappi
     found = {name: _part(home, name, where) for name, where in wanted.items()}
     parts = {name: part for name, part in found.items() if part is not None}
     loaded = {name: part for name, part in parts.items() if wanted[name] is not None}
+    weights = {}
+    for name, part in loaded.items():
+        weights[name] = _weights(part, name, variants.get(name))
     return Plan(
         pipeline=(home, "model_index.json"),
         configs={name: part.file("config.json") for name, part in parts.items()},
-        weights={name: _weights(part, name, variants.get(name)) for name, part in loaded.items()},
+        weights=weights,
         scheduler=_scheduler_file(home, parts["transformer"].place, scheduler),
         tokenizer=_tokenizer_files(home, loaded["text_encoder"]) if "text_encoder" in loaded else [],
     )

@@ -228,6 +228,8 @@ def _tree(files: list[Path], name: str, config: Configs, stream: bool | None, dt
     shapes = part.module.shapes(getattr(config, name))
     where = str(files[0] if len(files) == 1 else files[0].parent)
     check_names({key: leaf.shape for key, leaf in stored.items()}, shapes, where)
+    for leaf in stored.values():
+        leaf.check()
     if stream is None:
         stream = dtype == "float32" and 4 * sum(math.prod(shape) for shape in shapes.values()) > STREAMED
     if stream and name == "text_encoder":

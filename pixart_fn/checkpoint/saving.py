@@ -30,12 +30,15 @@ def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -
         folder: a new folder, or one whose files of the same names are replaced.
         dtype: "float32", "float16" or "bfloat16", to store; T5's feed-forward output stays float32 in float16.
     Raises:
+        TypeError: params or folder is of another type.
         ValueError: the dtype is none of these or can't hold a value, something needed is None, or a tree's names and
             shapes aren't those of its configuration.
         FileExistsError: the folder holds other weights, which a reader could take for these.
     """
     check_option("dtype", dtype, list(DTYPES))
-    folder = Path(written(folder, "folder", "the folder to write")).expanduser()
+    if not isinstance(params, Params):
+        raise TypeError(f"params must be Params, such as px.load() gives, got a {type(params).__name__}")
+    folder = Path(os.path.expanduser(written(folder, "folder", "the folder to write")))
     parts = {name: part for name, part in COMPONENTS.items() if getattr(params, name) is not None}
     _check_savable(params, parts, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
