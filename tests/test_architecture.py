@@ -21,6 +21,7 @@ LAYERS = (
     "sample sizes tokenizer layout",
     "checkpoint",
     "pipeline",
+    "picture",
     "cli train plots",
     "__init__ __main__",
 )
@@ -28,7 +29,7 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 APART = {"t5", "transformer", "vae"}
 WITHOUT_MINDSPORE = {
     name
-    for names in (LAYERS[0], "guidance sample plots schedule solvers sizes tokenizer __init__")
+    for names in (LAYERS[0], "guidance sample plots schedule solvers sizes tokenizer picture cli __init__")
     for name in names.split()
 }
 

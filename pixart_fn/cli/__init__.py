@@ -1,0 +1,83 @@
+"""The command `pixart-fn`. Each verb is a file here, and imports what runs on MindSpore only when it is called."""
+
+# click rather than typer or argparse: argparse starts 20 ms sooner, but has no defaults in --help, takes "--see" for
+# "--seed", and leaves completion and nested verbs to us; typer is click under annotations, which starts slower and
+# brings rich and pydantic along. huggingface_hub's own command is click too, so it is usually installed already.
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable
+
+import click
+
+from .console import report
+from .generate import generate
+from .show import show
+
+
+class Verbs(click.Group):
+    """Verbs, of which a misspelt one is answered with the nearest."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        command = super().get_command(ctx, name)
+        if command is None and not ctx.resilient_parsing and not name.startswith("-"):
+            raise click.UsageError(f"there is no command {name!r}; the nearest is {_nearest(name, self.commands)}", ctx)
+        return command
+
+
+@click.group(
+    cls=Verbs,
+    invoke_without_command=True,
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="pixart-fn", message="pixart-fn %(version)s")
+@click.pass_context
+def command(context: click.Context) -> None:
+    """PixArt-α text to image."""
+    if context.invoked_subcommand is None:
+        raise click.UsageError(f"name a command: {', '.join(command.commands)}; pixart-fn --help says what each does")
+
+
+command.add_command(generate)
+command.add_command(show)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the words after `pixart-fn`; None takes the process's own.
+    Returns: the exit status: 0, 130 after Ctrl-C, or 2 after a mistake that the user can mend, which is one sentence on
+        stderr.
+    """
+    try:
+        command.main(argv, prog_name="pixart-fn", standalone_mode=False)
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        return report(_sentence(error, sys.argv[1:] if argv is None else argv))
+    except OSError as error:
+        return report(f"{error.filename}: {error.strerror}" if error.strerror and error.filename else str(error))
+    except (ValueError, TypeError) as error:
+        return report(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory failed" not in str(error):  # as MindSpore says it
+            raise
+        return report("there is too little memory for this; a smaller --size or --n, or --tile 512, needs less")
+    return 0
+
+
+def _sentence(error: click.ClickException, words: list[str]) -> str:
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return error.format_message().rstrip(".")
+    # of -seed click names -s, its first letter
+    unknown = next((word.split("=")[0] for word in words if word.startswith(error.option_name)), error.option_name)
+    names = [name for parameter in error.ctx.command.get_params(error.ctx) for name in parameter.opts]
+    options = {name.lstrip("-"): name for name in names if name.startswith("--")}
+    return f"there is no option {unknown}; the nearest is {options[_nearest(unknown.lstrip('-'), options)]}"
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    return difflib.get_close_matches(word, words, 1, cutoff=0.0)[0]

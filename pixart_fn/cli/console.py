@@ -1,0 +1,32 @@
+"""What the command says: results to stdout, notes and errors to stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+
+def report(error: str) -> int:
+    """Say what the user can mend, in one line, and return the exit status for it."""
+    note(error)
+    return 2
+
+
+def note(text: str) -> None:
+    """One line on stderr."""
+    _say(f"pixart-fn: {plain(' '.join(text.split()))}", sys.stderr)
+
+
+def result(text: str) -> None:
+    """One line on stdout; on a terminal without characters that would steer it."""
+    _say(plain(text) if sys.stdout.isatty() else text, sys.stdout)
+
+
+def plain(text: str) -> str:
+    """The text with control characters, and those that turn the writing direction, escaped as Python escapes them."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _say(text: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -1,0 +1,207 @@
+"""`pixart-fn generate`: draw pictures and write them with their settings inside."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+import numpy as np
+from PIL import Image
+
+from .. import picture as picture_
+from .. import rng, solvers
+from ..checks import check_whole
+from .console import note, result
+from .interrupt import stoppable
+
+if TYPE_CHECKING:
+    from ..checkpoint import Params
+
+BATCH = 16
+"""Pictures of one prompt that are drawn together: more wouldn't be faster, and memory grows with them."""
+
+
+class Output(NamedTuple):
+    """A file to write and the settings that go into it."""
+
+    file: Path
+    settings: dict[str, Any]
+
+
+def _renamed(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        raise click.UsageError("--grid is called --sheet now")
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[PROMPT]")
+@click.option("--prompts", metavar="FILE", help="Draw each line of a file instead of PROMPT; - reads stdin.")
+@click.option("--out", default="picture.png", help="A .png, .jpg or .webp; several are numbered, cat-0.png ….")
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+@click.option("--n", type=int, default=1, help="How many pictures of each prompt.")
+@click.option("--sheet", is_flag=True, help="Put all pictures side by side into one file.")
+@click.option("--seed", type=int, default=0, help="What the noise comes from.")
+@click.option("--steps", type=int, default=20, help="Steps of the solver.")
+@click.option("--guidance", type=float, default=4.5, help="Scale of classifier-free guidance; 1 turns it off.")
+@click.option("--negative", default="", show_default="none", help="What to steer away from.")
+@click.option("--size", metavar="HxW", show_default="the model's own", help="Height x width in pixels, or one number.")
+@click.option("--solver", show_default="the model's own", help=f"One of {', '.join(solvers.SOLVERS)}.")
+@click.option("--model", show_default="the embedded one", help="A folder in diffusers layout, or a hub id owner/name.")
+@click.option("--variant", show_default="none", help="Of the weights' files, such as fp16.")
+@click.option("--dtype", type=click.Choice(picture_.DTYPES), default="float32", help="What weights compute in.")
+@click.option("--tile", metavar="PIXELS", type=int, show_default="no tiles", help="Decode in squares, in less memory.")
+@click.option("--no-clean", is_flag=True, help="Don't clean prompts as the models' training did.")
+@click.option("--no-binning", is_flag=True, help="Draw at the size itself, not at the nearest one of the training.")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
+@click.option("--grid", is_flag=True, hidden=True, expose_value=False, is_eager=True, callback=_renamed)
+def generate(words: tuple[str, ...], **options: Any) -> None:
+    """Draw pictures of PROMPT and print the names of the files."""
+    prompts = _prompts(words, options["prompts"])
+    outputs = _outputs(prompts, options)
+    _check(outputs, options["force"])
+    settings, quiet = outputs[0].settings, options["quiet"]
+    size = settings["height"], settings["width"]
+    if options["sheet"] and options["size"]:
+        _check_sheet(outputs[0], *size)
+    with stoppable(), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: None if quiet else note(str(message))
+        params = _load(options)
+        if options["sheet"] and not options["size"]:
+            _check_sheet(outputs[0], *_own_size(params))
+        pictures = _draw(params, prompts, settings, options["n"], progress=not quiet)
+        if options["sheet"]:
+            pictures = iter([picture_.sheet(list(pictures))])
+        for (file, own), picture in zip(outputs, pictures, strict=True):
+            picture_.save_picture(picture, file, **own)
+            if not quiet:
+                result(str(file))
+
+
+# --- checks before any work -------------------------------------------------------------------------------------------
+
+
+def _prompts(words: tuple[str, ...], file: str | None) -> list[str]:
+    """The prompt, or the lines of a file."""
+    if len(words) > 1:
+        raise ValueError(f'put the prompt in quotes: "{" ".join(words)}"')
+    if (not words) == (file is None):
+        raise ValueError(f"give a PROMPT or --prompts FILE{', not both' if words else ''}")
+    if file is None:
+        return list(words)
+    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    name = "stdin" if file == "-" else repr(file)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"the prompts in {name} are not UTF-8: byte {content[error.start]:#x} in line {line}"
+        ) from None
+    prompts = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    if not prompts:
+        raise ValueError(f"there are no prompts in {name}")
+    return prompts
+
+
+def _outputs(prompts: list[str], options: dict[str, Any]) -> list[Output]:
+    """What is to be written: a sheet, one picture, or numbered ones."""
+    out = Path(os.path.expanduser(options["out"]))
+    check_whole("--n", options["n"], 1, picture_.PICTURES)
+    total = len(prompts) * options["n"]
+    check_whole("the number of pictures", total, 1, picture_.PICTURES)
+    picture_.prepare(out, {})
+    height, width = _size(options["size"])
+    names = ("model", "variant", "dtype", "seed", "steps", "guidance", "negative", "solver", "tile")
+    settings = {name: options[name] for name in names}
+    settings |= {"height": height, "width": width, "n": total}
+    settings |= {"clean": not options["no_clean"], "binning": not options["no_binning"]}
+    if options["sheet"]:
+        return [Output(out, {"prompt": prompts if len(prompts) > 1 else prompts[0], **settings, "index": None})]
+    several = total > 1 or options["prompts"] is not None
+    files = [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(total)] if several else [out]
+    each = [{"prompt": prompts[i // options["n"]], **settings, "index": i} for i in range(total)]
+    return [Output(*pair) for pair in zip(files, each, strict=True)]
+
+
+def _size(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() for side in sides):
+        raise ValueError(f"--size must be HEIGHTxWIDTH or one number, such as 512x768; got {text!r}")
+    if not all(len(side) <= 6 and 1 <= int(side) <= picture_.SIDE for side in sides):
+        raise ValueError(f"--size must be at least 1 and at most {picture_.SIDE} pixels along a side, got {text!r}")
+    return int(sides[0]), int(sides[-1])
+
+
+def _check(outputs: list[Output], force: bool) -> None:
+    """Everything that can be known without the model."""
+    for file, settings in outputs:
+        try:
+            picture_.check_settings(settings)
+        except (ValueError, TypeError) as error:
+            option = "" if str(error).startswith("prompt ") else "--"
+            raise type(error)(f"{option}{error}") from error
+        picture_.prepare(file, settings)
+    existing = [file for file, _ in outputs if os.path.lexists(file)]
+    if existing and not force:
+        first, more = repr(str(existing[0])), len(existing) - 1
+        said = f"{first} and {more} more exist already; --force overwrites them"
+        raise FileExistsError(said if more else f"{first} exists already; --force overwrites it")
+
+
+def _check_sheet(sheet: Output, height: int, width: int) -> None:
+    columns, rows = picture_.shape(sheet.settings["n"])
+    try:
+        picture_.check_size(columns * width, rows * height, sheet.file.suffix)
+    except ValueError as error:
+        raise ValueError(f"--sheet of {sheet.settings['n']} pictures is too large: {error}") from error
+
+
+# --- the work ---------------------------------------------------------------------------------------------------------
+
+
+def _load(options: dict[str, Any]) -> Params:
+    from ..checkpoint import load
+
+    if not options["quiet"]:
+        note(f"loading {options['model'] or 'the embedded checkpoint'}")
+    variant = {} if options["variant"] is None else {"variant": options["variant"]}
+    params = load(options["model"], dtype=options["dtype"], **variant)
+    if not options["quiet"]:
+        note(repr(params))
+    return params
+
+
+def _own_size(params: Params) -> tuple[int, int]:
+    from .. import vae
+
+    if params.config.vae is None:
+        raise ValueError("this model has no VAE, without which there are no pictures")
+    side = params.config.transformer.sample_size * vae.factor(params.config.vae)
+    return side, side
+
+
+def _draw(
+    params: Params, prompts: list[str], settings: dict[str, Any], each: int, progress: bool
+) -> Iterator[Image.Image]:
+    """The pictures of each prompt in turn; picture i of all has the key that `generate` of all prompts gives it."""
+    from ..pipeline import generate
+
+    key, total = rng.key(settings["seed"]), settings["n"]
+    keys = key[np.newaxis] if total == 1 else rng.split(key, total)
+    for first in (p * each + i for p in range(len(prompts)) for i in range(0, each, BATCH)):
+        own = keys[first : min(first + BATCH, (first // each + 1) * each)]
+        drawn = generate(
+            params, prompts[first // each], own, images_per_prompt=len(own), progress=progress,
+            negative_prompt=settings["negative"], steps=settings["steps"], guidance_scale=settings["guidance"],
+            solver=None if settings["solver"] is None else solvers.named(settings["solver"]),
+            **{name: settings[name] for name in ("height", "width", "clean", "binning", "tile")},
+        )  # fmt: skip
+        yield from drawn if isinstance(drawn, list) else [drawn]
