@@ -153,22 +153,25 @@ def test_a_vae_is_tiled_as_in_diffusers(levels, tile, monkeypatch):
 
 
 def test_a_picture_within_a_tile_is_in_one_piece(monkeypatch):
-    """16 pixels are 4 latents of this factor."""
-    config, seen = vae.Config(block_out_channels=(32,) * 3), []
+    """16 pixels are 4 latents of this factor; that there are more channels than pixels changes nothing."""
+    channels, seen = 20, []
+    config = vae.Config(block_out_channels=(32,) * 3, latent_channels=channels, in_channels=channels)
 
-    def watched(p, config, x):
+    def scaled(x, scale):
         seen.append(x.shape[2:])
-        sides = [4 * n if x.shape[1] == 4 else n // 4 for n in x.shape[2:]]
-        y = ms.ops.zeros((1, 4, *sides))
-        return y if x.shape[1] == 4 else vae.Moments(y, y)
+        return ms.ops.zeros((1, channels, *(int(side * scale) for side in x.shape[2:])))
 
-    monkeypatch.setattr(vae, "decode", watched)
-    monkeypatch.setattr(vae, "encode", watched)
+    monkeypatch.setattr(vae, "decode", lambda p, config, z: scaled(z, 4))
+    monkeypatch.setattr(vae, "encode", lambda p, config, x: vae.Moments(*[scaled(x, 1 / 4)] * 2))
     for shape, pieces in (((4, 4), 1), ((4, 1), 1), ((4, 5), 4), ((5, 4), 4)):
         pixels = tuple(4 * n for n in shape)
         seen.clear()
-        assert vae.decode_tiled({}, config, ms.ops.zeros((1, 4, *shape)), 16).shape == (1, 4, *pixels)
+        assert vae.decode_tiled({}, config, ms.ops.zeros((1, channels, *shape)), 16).shape == (1, channels, *pixels)
         assert len(seen) == pieces
         seen.clear()
-        assert vae.encode_tiled({}, config, ms.ops.zeros((1, 3, *pixels)), 16).mean.shape == (1, 4, *shape)
+        assert vae.encode_tiled({}, config, ms.ops.zeros((1, channels, *pixels)), 16).mean.shape == (
+            1,
+            channels,
+            *shape,
+        )
         assert len(seen) == pieces
