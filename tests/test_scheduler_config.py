@@ -284,6 +284,7 @@ def test_values_at_the_ends_of_their_ranges():
         {"num_train_timesteps": 100_000, "beta_end": 0.0005},
         {"steps_offset": 999},
         {"dynamic_thresholding_ratio": 1, "sample_max_value": 1},
+        {"lambda_min_clipped": 4.2},  # λ is 4.605, 4.211, 3.965, …
         {"lambda_min_clipped": -5, "use_karras_sigmas": None, "use_flow_sigmas": None},
         {"trained_betas": np.full(1000, 0.01), "variance_type": "fixed_small"},
         {"variance_type": "learned"},
@@ -295,23 +296,25 @@ def test_values_at_the_ends_of_their_ranges():
         assert len(make_grid(1).t) == 2
 
 
-def test_names_of_other_classes_that_diffusers_translates():
-    """One file serves DPM-Solver, DEIS and UniPC: the first takes midpoint, the last bh2, for what it doesn't know."""
+FOREIGN = [
+    *(("DPMSolverMultistep", {"solver_type": name}, "midpoint") for name in ("logrho", "bh1", "bh2")),
+    *(("DPMSolverSinglestep", {"solver_type": name}, "midpoint") for name in ("logrho", "bh1", "bh2")),
+    *((f"DPMSolver{kind}step", {"algorithm_type": "deis"}, "midpoint") for kind in ("Multi", "Single")),
+    *(("UniPCMultistep", {"solver_type": name}, "bh2") for name in ("midpoint", "heun", "logrho")),
+    *(("DEISMultistep", {"solver_type": name}, "logrho") for name in ("midpoint", "heun", "bh1", "bh2")),
+    *(("DEISMultistep", {"algorithm_type": name}, "logrho") for name in ("dpmsolver", "dpmsolver++")),
+]
+
+
+@pytest.mark.parametrize(("name", "foreign", "solver_type"), FOREIGN)
+def test_names_of_other_classes_that_diffusers_translates(name, foreign, solver_type):
+    """One file serves DPM-Solver, DEIS and UniPC: each takes its own for what it doesn't know."""
     x, model = latents(0, (1, 3)), gaussian(0.3, 0.6, solvers.from_config(RELEASED)[0])
-    for name, foreign, own in (
-        ("DPMSolverMultistep", {"algorithm_type": "deis", "solver_type": "logrho"}, {}),
-        ("DPMSolverSinglestep", {"algorithm_type": "deis", "solver_type": "bh2"}, {}),
-        ("DPMSolverMultistep", {"solver_type": "bh1"}, {"solver_type": "midpoint"}),
-        ("UniPCMultistep", {"solver_type": "heun"}, {"solver_type": "bh2"}),
-        ("UniPCMultistep", {"solver_type": "logrho"}, {}),
-        ("UniPCMultistep", {"solver_type": "midpoint"}, {}),
-        ("DEISMultistep", {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"}, {}),
-    ):
-        ends = []
-        for options in (foreign, own):
-            _, make_grid, solver = solvers.from_config({"_class_name": f"{name}Scheduler", **options})
-            ends.append(sample(KEY, model, solver, make_grid(5), x))
-        assert np.array_equal(*ends)
+    ends = []
+    for options in (foreign, {"solver_type": solver_type}):
+        _, make_grid, solver = solvers.from_config({"_class_name": f"{name}Scheduler", **options})
+        ends.append(sample(KEY, model, solver, make_grid(5), x))
+    assert np.array_equal(*ends)
 
 
 def test_lcm_takes_no_more_steps_than_it_was_distilled_with():
