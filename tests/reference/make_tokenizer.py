@@ -57,6 +57,22 @@ CAPTIONS = (
     "bell\x07 and mark\ufeff and next\x85line\u2028end",
     "＆lt;b＆gt;",
     "an oil painting of a fox in the style of monet, 4k, trending on artstation",
+    "123456 and 12345 and 1234567 and 99999",
+    "abc123 abcd123 ab12 a1234 a123456789012345 a1234567890123456",
+    "wait..what, well.so",
+    "ﬀ ﬃ ﬅ ﬆ ſt ʼn",
+    "！ｎｏ！ ～ﾝ ﾟ ￦ ￮ ￯",
+    "\x80 and \x96 and \x99 and \x9f",
+    "a\x00b\x08c\x0bd\x0ee\x1ff\x7fg",
+    "a\u206ab\u206fc\ufff9d\ufffce\ufefff\u2069g\u2070h",
+    "\u31bf\u31c0 \u9fff\ua000",
+    "‚a‛ ‘b’ „c‟ “d” ‗e",
+    "<ruby>a<rp>from</rp><rt>b</rt><rp>to</rp></ruby> <style>c</style> d",
+    "a.it b.edu c.gov d.ru/e f.com g.co h.net i.org j.info",
+    "a.mp4 b.jpeg c.jpg d.bmp e.webp f.eps g.pdf h.apk i.gif mp4 images",
+    "one-two-three one_two a-b_c-d",
+    "a\"\"b ''c'' \"d\"",
+    "12.34.56.78 and 1.2.3.4567, at 9:41 ",
 )
 
 
