@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, TypeAlias
 
 from sentencepiece import SentencePieceProcessor
@@ -138,7 +139,7 @@ def _object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} isn't JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold an object, got {value!r}")
+        raise ValueError(f"{path} must hold an object, got {short(value)}")
     return value
 
 
@@ -194,7 +195,7 @@ def _named(file: dict[str, Any], name: str) -> dict[str, list[Entry]]:
             continue
         values = [value] if key in SINGLE else list(value.values()) if isinstance(value, dict) else value
         if not isinstance(values, list):
-            raise ValueError(f"{key} in {name} must be a list of tokens, got {value!r}")
+            raise ValueError(f"{key} in {name} must be a list of tokens, got {short(value)}")
         entries = [_entry(value, f"{key} in {name}") for value in values]
         # transformers makes those of one file special before it makes up their other flags
         more = {"special": True} if name == SPECIAL else {}
@@ -225,7 +226,7 @@ def _decoder(value: Any) -> dict[str, AddedToken]:
     """{"32100": {"content": …, "lstrip": …, …}, …}"""
     where = f"added_tokens_decoder in {CONFIG}"
     if not isinstance(value, dict) or not all(key.isascii() and key.isdigit() for key in value):
-        raise ValueError(f"{where} must be an object whose keys are ids, got {value!r}")
+        raise ValueError(f"{where} must be an object whose keys are ids, got {short(value)}")
     return _by_text([_object_token(entry, int(key), where) for key, entry in value.items()], where)
 
 
@@ -233,7 +234,7 @@ def _list(value: Any) -> dict[str, AddedToken]:
     """[{"id": 32100, "content": …, "lstrip": …, …}, …]"""
     where = f"added_tokens in {RUST}"
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise ValueError(f"{where} must be a list of objects, got {value!r}")
+        raise ValueError(f"{where} must be a list of objects, got {short(value)}")
     return _by_text([_object_token(entry, entry.get("id"), where) for entry in value], where)
 
 
@@ -246,9 +247,11 @@ def _plain(file: dict[str, Any], special: set[str]) -> dict[str, AddedToken]:
 
 
 def _by_text(tokens: list[AddedToken], where: str) -> dict[str, AddedToken]:
-    table = {token.content: token for token in tokens}
-    if len(table) < len(tokens):
-        raise ValueError(f"{where} must name each token once, got {sorted(token.content for token in tokens)!r}")
+    table: dict[str, AddedToken] = {}
+    for token in tokens:
+        if token.content in table:
+            raise ValueError(f"{where} must name each token once, got {token.content!r} twice")
+        table[token.content] = token
     return table
 
 

@@ -158,6 +158,7 @@ WRONG = {
         f"additional_special_tokens in {CONFIG} must be a list of tokens, got '<x>'",
     ),
     "decoder null": ({CONFIG: {"added_tokens_decoder": None}}, f"added_tokens_decoder in {CONFIG} must be an object"),
+    "a long list": ({CONFIG: ["<x>"] * 1000}, rf"{CONFIG} must hold an object, got \['<x>', .*\.\.\.\]$"),
     "decoder's key": ({CONFIG: {"added_tokens_decoder": {"a": {}}}}, "must be an object whose keys are ids, got"),
     "decoder's digit": ({CONFIG: {"added_tokens_decoder": {"²": {}}}}, "must be an object whose keys are ids, got"),
     "decoder's text": (
@@ -166,7 +167,7 @@ WRONG = {
     ),
     "twice in the decoder": (
         {CONFIG: {"added_tokens_decoder": {"3021": token("<x>"), "3022": token("<x>")}}},
-        rf"added_tokens_decoder in {CONFIG} must name each token once, got \['<x>', '<x>'\]",
+        f"added_tokens_decoder in {CONFIG} must name each token once, got '<x>' twice",
     ),
     "tokenizer.json": ({RUST: {"added_tokens": {}}}, f"added_tokens in {RUST} must be a list of objects, got"),
     "tokenizer.json, no id": ({RUST: {"added_tokens": [token("<x>")]}}, "the id of '<x>' must be a whole number, got"),
@@ -245,7 +246,7 @@ def test_files_that_do_not_fit(tmp_path, name):
     files, message = WRONG[name]
     with pytest.raises(ValueError, match=message) as caught:
         tk.load(write(tmp_path, files))
-    assert str(caught.value).startswith(str(tmp_path))
+    assert str(caught.value).startswith(str(tmp_path)) and len(str(caught.value)) < len(str(tmp_path)) + 300
 
 
 @pytest.mark.parametrize(
