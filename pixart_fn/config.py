@@ -42,8 +42,7 @@ def read(cls: type[T], json: Mapping[str, Any], *, fixed: Mapping[str, Collectio
 
     Args:
         cls: a frozen dataclass; its field names are the file's, and its annotations say what their values must be:
-            int, float, bool, str, None, Any, False or True as a Literal, a tuple of equals, a union, or Annotated with
-            a Check.
+            int, float, bool, str, None, Any, a Literal, a tuple of one type, a union, or Annotated with a Check.
         json: the file's content; names that start with "_" are bookkeeping of the library that wrote it.
         fixed: names with the values that this implementation computes; another value is an error.
         ignored: names that don't change the computation at inference.
