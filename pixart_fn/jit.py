@@ -15,7 +15,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import mindspore as ms
 from mindspore import Tensor
@@ -24,7 +24,13 @@ from mindspore.graph.api import _no_grad, _pynative_executor, ms_compile_cache
 
 from . import tree as tree_
 from .arithmetic import precision
+from .checks import kind
+from .public import public
 from .types import Tree
+
+A = TypeVar("A")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def block(f: Callable) -> Callable:
@@ -193,7 +199,16 @@ def recording() -> bool:
     return _pynative_executor.grad_flag()
 
 
-def value_and_grad(f: Callable, has_aux: bool = False) -> Callable:
+@overload
+def value_and_grad(
+    f: Callable[Concatenate[T, P], Tensor], has_aux: Literal[False] = False
+) -> Callable[Concatenate[T, P], tuple[Tensor, T]]: ...
+@overload
+def value_and_grad(
+    f: Callable[Concatenate[T, P], tuple[Tensor, A]], has_aux: Literal[True]
+) -> Callable[Concatenate[T, P], tuple[tuple[Tensor, A], T]]: ...
+@public
+def value_and_grad(f: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
     """The value of f and its gradient with respect to its first argument, a tree.
 
     Args:
@@ -202,10 +217,12 @@ def value_and_grad(f: Callable, has_aux: bool = False) -> Callable:
     Returns: a function of f's signature → (value, gradients), or ((value, aux), gradients); the gradients have the
         tree's structure, and zeros where the value doesn't depend on a leaf.
     Raises:
-        TypeError: a leaf isn't a float Tensor. ValueError: the value isn't a scalar.
+        TypeError: f isn't a function, or a leaf isn't a float Tensor. ValueError: the value isn't a scalar.
     """
+    if not callable(f):
+        raise TypeError(f"value_and_grad needs a function, got {kind(f)}; call it as value_and_grad(f)(tree)")
 
-    def value_and_gradient(tree: Tree, *args, **kwargs):
+    def value_and_gradient(tree: Tree, *args: Any, **kwargs: Any) -> Any:
         leaves = tree_.leaves(tree)
         for name, leaf in tree_.items(tree):
             if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
@@ -237,10 +254,11 @@ def value_and_grad(f: Callable, has_aux: bool = False) -> Callable:
     return value_and_gradient
 
 
-def grad(f: Callable) -> Callable:
+@public
+def grad(f: Callable[Concatenate[T, P], Tensor]) -> Callable[Concatenate[T, P], T]:
     """The gradient alone of `value_and_grad`."""
 
-    def gradient(tree: Tree, *args, **kwargs):
+    def gradient(tree: T, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return value_and_grad(f)(tree, *args, **kwargs)[1]
 
     return gradient

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .types import Array, Key
 
@@ -42,7 +43,7 @@ def split(key: Key, n: int = 2) -> Key:
     Raises:
         ValueError: key is not one key, or n is negative.
     """
-    if _check(key).ndim != 1:
+    if check_key(key).ndim != 1:
         raise ValueError(f"split takes one key of shape (2,), got shape {key.shape}; split its rows one by one")
     n = _word("n", n)
     return _philox(key, 0, _SPLIT).random_raw(4 * n).reshape(n, 4)[:, :2]
@@ -61,11 +62,11 @@ def fold_in(key: Key, i: int) -> Key:
         ValueError: i is negative or does not fit into 64 bits.
     """
     i = _word("i", i)
-    rows = [_philox(row, i, _FOLD).random_raw(4)[:2] for row in _check(key).reshape(-1, 2)]
+    rows = [_philox(row, i, _FOLD).random_raw(4)[:2] for row in check_key(key).reshape(-1, 2)]
     return np.array(rows, np.uint64).reshape(key.shape)
 
 
-def normal(key: Key, shape: Sequence[int]) -> np.ndarray:
+def normal(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
     """Draw standard normal numbers.
 
     Args:
@@ -76,7 +77,7 @@ def normal(key: Key, shape: Sequence[int]) -> np.ndarray:
     Raises:
         ValueError: shape[0] is not the number of keys.
     """
-    if _check(key).ndim == 1:
+    if check_key(key).ndim == 1:
         return np.random.Generator(_philox(key, 0, _NORMAL)).standard_normal(tuple(shape)).astype(np.float32)
     if not shape or shape[0] != len(key):
         raise ValueError(f"{len(key)} keys draw a shape that starts with {len(key)}, got {tuple(shape)}")
@@ -101,7 +102,8 @@ def _philox(key: Key, low: int, high: int) -> np.random.Philox:
     return np.random.Philox(key=key, counter=np.array([0, low, 0, high], np.uint64))
 
 
-def _check(key: Key) -> Key:
+def check_key(key: Key) -> Key:
+    """Return the key, or raise a sentence where it is none."""
     if not isinstance(key, np.ndarray) or key.dtype != np.uint64 or key.ndim not in (1, 2) or key.shape[-1] != 2:
         got = f"{key.dtype} {key.shape}" if isinstance(key, np.ndarray) else repr(key)
         raise ValueError(f"a key is a uint64 array of shape (2,) or (B, 2), got {got}; make one with key(seed)")

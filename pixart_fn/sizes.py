@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+LARGEST = 2**14
+"""Pixels of a side: four times the longest that a released model was trained at."""
 
 Table: TypeAlias = tuple[tuple[int, int], ...]
 """(height, width) in pixels of every size that a model was trained at, from the widest picture to the tallest."""
@@ -61,20 +65,22 @@ def check(height: int, width: int, multiple: int) -> None:
         multiple: pixels per patch along a side: the VAE's factor × the transformer's patch size.
     Raises:
         TypeError: a side isn't an integer.
-        ValueError: a side isn't positive or isn't divisible by `multiple`.
+        ValueError: a side isn't positive, isn't divisible by `multiple` or is over LARGEST.
     """
     for name, side in (("height", height), ("width", width)):
         if isinstance(side, bool) or not isinstance(side, (int, np.integer)):
             raise TypeError(f"{name} must be an integer, got {side!r}")
         if side < 1:
             raise ValueError(f"{name} must be positive, got {side}; nearest: {multiple}")
+        if side > LARGEST:
+            raise ValueError(f"{name} must be at most {LARGEST} pixels, got {side}")
         if side % multiple:
             below = side - side % multiple
             nearest = f"{below}, {below + multiple}" if below else f"{multiple}"
             raise ValueError(f"{name} must be divisible by {multiple}, got {side}; nearest: {nearest}")
 
 
-def resize_and_crop(images: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_and_crop(images: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Scale pictures until they cover height × width, keeping their shape, and cut the middle out.
 
     Bilinear between pixel centres without antialiasing: torch's interpolate(mode="bilinear", align_corners=False).
@@ -95,7 +101,7 @@ def resize_and_crop(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return _resize(_resize(images, 1, h * ratio, height), 2, w * ratio, width)
 
 
-def _resize(images: np.ndarray, axis: int, resized: float, kept: int) -> np.ndarray:
+def _resize(images: NDArray[np.float32], axis: int, resized: float, kept: int) -> NDArray[np.float32]:
     """Scale one axis to int(resized) and keep the middle `kept` of it."""
     side = images.shape[axis]
     if side == int(resized) == kept:
@@ -109,4 +115,5 @@ def _resize(images: np.ndarray, axis: int, resized: float, kept: int) -> np.ndar
     low = position.astype(np.intp)
     high = np.minimum(low + 1, side - 1)
     weight = (position - low.astype(np.float32)).reshape([-1 if i == axis else 1 for i in range(4)])
-    return images.take(low, axis) * (1 - weight) + images.take(high, axis) * weight
+    below, above = images.take(low, axis), images.take(high, axis)
+    return np.asarray(below * (1 - weight) + above * weight, np.float32)

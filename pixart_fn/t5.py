@@ -16,6 +16,8 @@ from mindspore import Tensor, ops
 
 from . import config as config_
 from . import jit, nn, rng, stream, tree
+from .arrays import as_tensor
+from .public import public
 from .types import Key, Tree
 
 MASKED = -1e9  # far enough for a float32 softmax to give padding exactly zero
@@ -120,6 +122,7 @@ def init(key: Key, config: Config) -> Tree:
     return tree.nest(flat)
 
 
+@public
 def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
     """Text states of token ids.
 
@@ -127,7 +130,10 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
         p: the encoder's tree, of Tensors or of leaves that are read layer by layer (`load(stream=True)`, `quantize`).
         ids: int (B, L) below vocab_size. mask: (B, L), 1 where a token is real.
     Returns: (B, L, D) float32; rows of padding hold values that nothing should read.
+    Raises: TypeError, ValueError: ids or mask aren't as above.
     """
+    ids, mask = as_tensor(ids, "ids"), as_tensor(mask, "mask")
+    _check_ids(config, ids, mask)
     L = ids.shape[1]
     embeddings, blocks = p["shared"]["weight"], p["encoder"]["block"]
     stored = stream.is_stored(embeddings)
@@ -138,6 +144,16 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
     for block in stream.each(map(_weights, blocks)):
         x = _block(block, x, bias, config=config)
     return _final(stream.tensors(p["encoder"]["final_layer_norm"]), x, config=config)
+
+
+def _check_ids(config: Config, ids: Tensor, mask: Tensor) -> None:
+    if ids.ndim != 2 or 0 in ids.shape or ids.is_floating_point() or tuple(mask.shape) != tuple(ids.shape):
+        got = f"{str(ids.dtype).lower()} {tuple(ids.shape)} and {tuple(mask.shape)}"
+        raise ValueError(f"ids must be whole numbers (B, L) and mask of the same shape, got {got}")
+    values = ids.asnumpy()
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= config.vocab_size:  # a lookup beyond the table gives zeros without a word
+        raise ValueError(f"ids must be within 0 … {config.vocab_size - 1}, got {low if low < 0 else high}")
 
 
 def quantize(p: Tree) -> Tree:

@@ -17,7 +17,10 @@ from mindspore import Tensor, ops
 
 from . import config as config_
 from . import jit, nn, rng, tree
-from .types import Key, Tree
+from .arrays import as_float, as_tensor
+from .checks import kind
+from .public import public
+from .types import Array, Key, Tree
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of a number
 MASKED = -10000.0  # what diffusers adds to the scores of padding
@@ -174,6 +177,7 @@ def init(key: Key, config: Config) -> Tree:
     return tree.nest(flat)
 
 
+@public
 def apply(
     p: Tree,
     config: Config,
@@ -198,8 +202,12 @@ def apply(
         perturbed: the blocks, from 0, in which self-attention is the identity: each patch sees itself alone, as
             perturbed-attention guidance wants it (arXiv:2403.17377).
     Returns: (B, out_channels, h, w): ε in the first C channels, then, if there are more, the learned variance.
-    Raises: ValueError: micro-conditions are missing, or given to a model without them; there is no such block.
+    Raises: TypeError, ValueError: an input isn't as above; micro-conditions are missing, or given to a model without
+        them; there is no such block.
     """
+    check_latents(config, x)
+    if len(x) != len(mask):
+        raise ValueError(f"x has {len(x)} rows and the text has {len(mask)}; they must be as many")
     context = captions(p, config, text, mask)
     return evaluate(p, config, x, t, context, resolution, aspect_ratio, perturbed=perturbed)
 
@@ -209,6 +217,11 @@ def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
 
     Args: text: (B, L, caption_channels) float32. mask: (B, L), 1 where a token is real.
     """
+    text, mask = as_float(text, "text"), as_tensor(mask, "mask")
+    if text.ndim != 3 or text.shape[2] != config.caption_channels:
+        raise ValueError(f"text must have the shape (B, L, {config.caption_channels}), got {tuple(text.shape)}")
+    if tuple(mask.shape) != tuple(text.shape[:2]):
+        raise ValueError(f"mask must have the shape {tuple(text.shape[:2])} of the text, got {tuple(mask.shape)}")
     text = _caption(p["caption_projection"], text)
     attentions = [block["attn2"] for block in p["transformer_blocks"]]
     pairs = [_keys_values({"k": a["to_k"], "v": a["to_v"]}, text, config=config) for a in attentions]
@@ -228,6 +241,10 @@ def evaluate(
     perturbed: Collection[int] = (),
 ) -> Tensor:
     """`apply` with the text as `captions` gives it."""
+    check_latents(config, x)
+    x, t = as_float(x, "x"), as_tensor(t, "t").float()
+    if tuple(t.shape) != (len(x),):
+        raise ValueError(f"t must have the shape ({len(x)},), one time a row of x, got {tuple(t.shape)}")
     if not set(perturbed) <= set(range(config.num_layers)):
         raise ValueError(f"perturbed must name blocks within 0 … {config.num_layers - 1}, got {sorted(perturbed)}")
     given = resolution is not None, aspect_ratio is not None
@@ -246,6 +263,17 @@ def evaluate(
         x = _block(_own(block), x, modulation, keys, values, context.bias, config, i in perturbed)
     head = {"scale_shift_table": p["scale_shift_table"], "proj_out": p["proj_out"]}
     return unpatchify(_head(head, x, condition, config=config), config, h, w)
+
+
+def check_latents(config: Config, x: Array) -> None:
+    """Raise where x isn't an array of noisy latents that the patches divide."""
+    shape, patch = tuple(getattr(x, "shape", ())), config.patch_size
+    if not isinstance(x, (Tensor, np.ndarray)):
+        raise TypeError(f"x must be a Tensor or an array, got {kind(x)}")
+    if len(shape) != 4 or shape[1] != config.in_channels or 0 in shape or shape[2] % patch or shape[3] % patch:
+        raise ValueError(
+            f"x must have the shape (B, {config.in_channels}, h, w) with h and w multiples of {patch}, got {shape}"
+        )
 
 
 def sinusoid(t: Tensor) -> Tensor:

@@ -9,19 +9,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from mindspore import Tensor
 
-    Array: TypeAlias = Tensor | np.ndarray
+    Array: TypeAlias = Tensor | NDArray[Any]
 else:
     Array: TypeAlias = Any
 
 Tree: TypeAlias = Any
 """Nested dicts and lists of arrays: weights. Its keys are the checkpoint's names split on "."."""
 
-Key: TypeAlias = np.ndarray
-"""uint64 of shape (2,), or (B, 2) for one key a picture; see `rng`."""
+Key: TypeAlias = NDArray[np.uint64]
+"""A uint64 array of shape (2,), or (B, 2) with one key for each picture; see `rng`."""
 
 Denoiser: TypeAlias = Callable[[Array, float], Array]
 """(x_t, t) → x0, the same shape as x_t; t in training-time units."""
@@ -35,9 +36,9 @@ class Grid(NamedTuple):
     node (`schedule.truncate`): what a solver decides by the number of steps it decides by that of the whole grid.
     """
 
-    t: np.ndarray
-    alpha: np.ndarray
-    sigma: np.ndarray
+    t: NDArray[np.float64]
+    alpha: NDArray[np.float64]
+    sigma: NDArray[np.float64]
     schedule: Any = None
     skipped: int = 0
 
@@ -111,7 +112,11 @@ def _brief(value: Any) -> str:
 
 
 class Text(NamedTuple):
-    """Encoded prompts: states (B, L, C) float32 and mask (B, L), 1 where a token is real."""
+    """Encoded prompts: states (B, L, C) float32 and mask (B, L) int32, 1 where a token is real and 0 on padding.
+
+    `encode_prompt` makes them so. Made by hand, states may be of any floating-point dtype and the mask of any dtype
+    with the values 0 and 1, each a Tensor or a NumPy array: the functions that take a Text turn them into the above.
+    """
 
     states: Array
     mask: Array

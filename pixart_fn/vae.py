@@ -15,6 +15,9 @@ from mindspore import Tensor, ops
 
 from . import config as config_
 from . import jit, nn, rng, strips, tiles, tree
+from .arrays import as_float
+from .checks import kind
+from .public import public
 from .types import Key, Moments, Tree
 
 LARGE = 256 * 256
@@ -144,14 +147,20 @@ def init(key: Key, config: Config) -> Tree:
     return tree.nest(flat)
 
 
+@public
 def encode(p: Tree, config: Config, x: Tensor) -> Moments:
     """Pictures to the posterior over latents.
 
     Args:
         p: the VAE's tree. x: (B, 3, H, W) float32 in [-1, 1], H and W multiples of factor(config).
     Returns: Moments(mean, logvar), each (B, C, h, w); logvar is clamped to [-30, 20].
-    Raises: ValueError: H or W is no such multiple.
+    Raises: TypeError, ValueError: x isn't such an array, or H or W is no such multiple.
     """
+    x = as_float(x, "x")
+    if x.ndim != 4 or x.shape[1] != config.in_channels:
+        last = x.ndim == 4 and x.shape[3] == config.in_channels
+        hint = "; x.transpose(0, 3, 1, 2) turns channels last into that" if last else ""
+        raise ValueError(f"x must have the shape (B, {config.in_channels}, H, W), got {tuple(x.shape)}{hint}")
     if any(side % factor(config) for side in x.shape[2:]):
         raise ValueError(f"height and width must be multiples of {factor(config)}, got {x.shape[2]} × {x.shape[3]}")
     if _alone(x, 1):
@@ -173,8 +182,11 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
     return Moments(mean, ops.clamp(logvar, -30.0, 20.0))
 
 
+@public
 def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     """Unscaled latents (B, C, h, w) float32 to pictures (B, 3, H, W), about [-1, 1] (not clipped)."""
+    z = as_float(z, "z")
+    check_latents(config, z)
     if _alone(z, factor(config)):
         return ops.cat([decode(p, config, part) for part in ops.split(z, 1)], 0)
     decoder, picture = p["decoder"], strips.channels_last(z)
@@ -189,6 +201,7 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     return strips.channels_first(strips.norm_conv(decoder["conv_norm_out"], decoder["conv_out"], picture, config))
 
 
+@public
 def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
     """`encode` in overlapping squares of `tile` pixels, blended: memory is that of one tile."""
     check_tile(config, tile)
@@ -198,6 +211,7 @@ def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
     return Moments(*ops.split(both, config.latent_channels, axis=1))
 
 
+@public
 def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
     """`decode` in overlapping squares of `tile` pixels, blended: memory is that of one tile.
 
@@ -211,14 +225,23 @@ def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
     return tiles.apply(lambda z: decode(p, config, z), z, small, Fraction(factor(config)))
 
 
+def check_latents(config: Config, z: Tensor) -> None:
+    """Raise ValueError where z hasn't the shape of latents."""
+    if z.ndim != 4 or z.shape[1] != config.latent_channels or 0 in z.shape:
+        raise ValueError(f"latents must have the shape (B, {config.latent_channels}, h, w), got {tuple(z.shape)}")
+
+
 def check_tile(config: Config, tile: int) -> None:
     """Raise ValueError for a tile that isn't whole latents."""
+    if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)):
+        raise TypeError(f"tile must be a whole number, got {kind(tile)}")
     step = 4 * factor(config)  # so that a quarter of a tile is whole latents
     if tile < step or tile % step:
         near = max(step, round(tile / step) * step)
         raise ValueError(f"tile must be a positive multiple of {step} pixels, got {tile}; nearest: {near}")
 
 
+@public
 def sample(key: Key, moments: Moments) -> Tensor:
     """Draw latents from the posterior: mean + exp(logvar / 2) · noise."""
     return moments.mean + ops.exp(0.5 * moments.logvar) * rng.normal_like(key, moments.mean)

@@ -13,13 +13,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pixart_fn"
 
 # a module imports from the lines above its own, and from its own line where that makes no circle
 LAYERS = (
-    "types tree rng config numpy2 checks safetensors_file hub arithmetic added_tokens",
-    "schedule jit nn stream tiles text_file",
+    "types public tree rng config numpy2 checks safetensors_file hub arithmetic added_tokens",
+    "arrays schedule jit nn stream tiles text_file",
     "convolution",
     "strips",
     "solvers guidance t5 transformer vae",
     "sample sizes tokenizer layout",
     "checkpoint",
+    "request",
+    "denoiser",
+    "stages",
     "pipeline",
     "picture",
     "cli train plots",

@@ -1,0 +1,102 @@
+"""What a public function does before its own work: it names the right argument where a call names a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Names that people know from diffusers and elsewhere, with those that say the same here; a function has one of them.
+_OURS: dict[str, tuple[str, ...]] = {
+    "callback": ("on_step",),
+    "callback_on_step_end": ("on_step",),
+    "cfg": ("guidance_scale",),
+    "cfg_scale": ("guidance_scale",),
+    "clean_caption": ("clean",),
+    "generator": ("key",),
+    "guidance": ("guidance_scale",),
+    "image": ("pictures",),
+    "images": ("pictures", "images_per_prompt"),
+    "manual_seed": ("key",),
+    "n": ("images_per_prompt",),
+    "negative": ("negative_prompt",),
+    "negative_prompt": ("negative",),
+    "num_images": ("images_per_prompt",),
+    "num_images_per_prompt": ("images_per_prompt",),
+    "num_inference_steps": ("steps",),
+    "num_steps": ("steps",),
+    "output_type": ("output",),
+    "prompt": ("prompts", "text"),
+    "prompt_embeds": ("text",),
+    "prompts": ("prompt", "text"),
+    "resolution": ("height",),
+    "scheduler": ("solver",),
+    "seed": ("key",),
+    "sigmas": ("grid",),
+    "size": ("height",),
+    "timesteps": ("grid",),
+    "use_resolution_binning": ("binning",),
+    "z": ("latents",),
+}
+_MAKERS = {
+    "grid": "px.schedule.grid(schedule, times)",
+    "height": "height=512, width=768",
+    "key": "px.key(0)",
+    "latents": "px.sample_latents(params, text, key)",
+    "negative": "negative=px.encode_prompt(params, 'blurred')",
+    "params": "px.load()",
+    "prompt": "'a cute cat'",
+    "prompts": "'a cute cat'",
+    "solver": "solver='dpmpp_2m'",
+    "text": "px.encode_prompt(params, 'a cute cat')",
+}
+
+
+def public(f: Callable[P, R]) -> Callable[P, R]:
+    """Make f answer a call with other arguments than its own by one sentence that names the right ones.
+
+    MindSpore refuses f by its name inside `ms.jit` and `ms.vmap`, where f would be read as a graph.
+    """
+    signature = inspect.signature(f)
+
+    @functools.wraps(f)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            sentence = _sentence(f.__name__, signature.parameters, len(args), list(map(str, kwargs)), error)
+            raise TypeError(sentence) from None
+        return f(*args, **kwargs)
+
+    vars(call)["__jit_forbidden__"] = True
+    return call
+
+
+def _sentence(
+    name: str, parameters: Mapping[str, inspect.Parameter], given: int, keywords: list[str], error: TypeError
+) -> str:
+    wrong = next((keyword for keyword in keywords if keyword not in parameters), None)
+    if wrong is not None:
+        return f"{name} has no argument {wrong!r}; {_instead(wrong, parameters)}"
+    positional = [key for key, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if given > len(positional):
+        return f"{name} takes {', '.join(positional)} by position and all else by name, got {given} arguments"
+    required = [key for key in positional[given:] if parameters[key].default is inspect.Parameter.empty]
+    missing = [key for key in required if key not in keywords]
+    if missing:
+        return f"{name} needs {missing[0]!r}" + (f", such as {_MAKERS[missing[0]]}" if missing[0] in _MAKERS else "")
+    return f"{name}: {error}"
+
+
+def _instead(wrong: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    ours = [name for name in _OURS.get(wrong, ()) if name in parameters]
+    ours = ours or difflib.get_close_matches(wrong, parameters, 1)
+    if not ours:
+        return f"its arguments are {', '.join(parameters)}"
+    made = f", such as {_MAKERS[ours[0]]}" if ours[0] in _MAKERS else ""
+    return f"the argument is {ours[0]!r}{made}"

@@ -1,0 +1,278 @@
+"""What a call asks for: every argument checked and resolved before any work.
+
+B pictures, L tokens, C latent channels, h/w latent and H/W pixel size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from mindspore import Tensor
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import guidance, rng, sizes, solvers, vae
+from .arrays import as_float, as_tensor
+from .checkpoint import Params
+from .checks import check_number, check_option, check_whole, is_number, kind
+from .schedule import Schedule, check_grid
+from .types import Array, Grid, Key, Solver, StepInfo, Text
+
+Picture = Image.Image
+COMPATS = ("diffusers", "original")
+
+
+class Guide(NamedTuple):
+    """How a denoiser is guided, as `text_denoiser` says it; `check_guide` makes sure that it can be done."""
+
+    scale: guidance.Scale = 4.5
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    pag_scale: guidance.Scale = 0.0
+    pag_layers: Sequence[int] | None = None
+    compat: str = "diffusers"
+
+
+class Request(NamedTuple):
+    """What `sample_latents` goes by: pixels, one key a picture, where, how, from what, guided how."""
+
+    size: tuple[int, int]
+    keys: Key
+    schedule: Schedule
+    grid: Grid
+    solver: Solver
+    x: Tensor
+    guide: Guide
+
+
+def request(
+    params: Params,
+    rows: int,
+    key: Key,
+    size: tuple[int, int],
+    guide: Guide,
+    *,
+    steps: int,
+    solver: Solver | str | None,
+    grid: Grid | None,
+    latents: Array | None,
+) -> Request:
+    """Resolve the arguments that `generate` and `sample_latents` share, for `rows` pictures of a size that is checked.
+
+    Raises:
+        TypeError, ValueError: one of them can't be; one sentence says what is valid.
+    """
+    keys = picture_keys(key, rows)
+    check_guide(params, guide, rows)
+    schedule, make_grid, own_solver = solvers.from_config(params.config.scheduler)
+    check_whole("steps", steps, 1)
+    grid = make_grid(int(steps)) if grid is None else grid
+    check_grid(grid)
+    solver = own_solver if solver is None else solvers.named(solver)
+    shape = latent_shape(params, rows, size)
+    x = Tensor.from_numpy(rng.normal(keys, shape)) if latents is None else _start(latents, shape)
+    return Request(size, keys, schedule, grid, solver, x, guide)
+
+
+def check_params(params: Params) -> None:
+    """Raise TypeError where params aren't what `load` gives."""
+    if not isinstance(params, Params):
+        raise TypeError(f"params must be what px.load() returns, got {type(params).__name__}")
+
+
+def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> Text:
+    """Text by hand as the transformer takes it: float32 states, int32 mask, both Tensors.
+
+    Args:
+        name: of the argument, for errors.
+        text: states (B, L, C) of any float dtype and mask (B, L) of numbers or truth values, arrays or Tensors.
+        rows: B may be this or 1.
+    Raises:
+        TypeError, ValueError: text is something else; one sentence says what.
+    """
+    if not (isinstance(text, tuple) and len(text) == 2):
+        hint = "px.encode_prompt(params, 'a cat') makes one"
+        raise TypeError(f"{name} must be a Text of states and mask, got {type(text).__name__}; {hint}")
+    states, mask = as_float(text[0], f"{name}.states"), as_tensor(text[1], f"{name}.mask")
+    width = params.config.transformer.caption_channels
+    if states.ndim != 3 or states.shape[2] != width:
+        raise ValueError(f"{name}.states must have the shape (B, L, {width}), got {tuple(states.shape)}")
+    if tuple(mask.shape) != tuple(states.shape[:2]):
+        raise ValueError(
+            f"{name}.mask must have the shape {tuple(states.shape[:2])} of its states, got {tuple(mask.shape)}"
+        )
+    if rows is not None and len(mask) not in (1, rows):
+        raise ValueError(f"{name} must have one row or {rows}, as text has, got {len(mask)}")
+    real = mask.asnumpy()
+    if not np.isin(real, (0, 1)).all() or not real.any(1).all():
+        raise ValueError(f"{name}.mask must be 1 where a token is real and 0 elsewhere, with a real token in each row")
+    return Text(states, mask.int())
+
+
+def check_guide(params: Params, guide: Guide, rows: int) -> None:
+    """Raise where one of the options can't be done for `rows` pictures."""
+    _check_scale("guidance_scale", guide.scale, rows)
+    _check_scale("pag_scale", guide.pag_scale, rows)
+    check_number("rescale", guide.rescale, 0, 1)
+    check_option("compat", guide.compat, COMPATS)
+    if guide.interval is not None:
+        _check_interval(guide.interval)
+    if guide.pag_layers is not None:
+        _check_layers(guide, params.config.transformer.num_layers - 1)
+
+
+def _check_scale(name: str, scale: guidance.Scale, rows: int) -> None:
+    if callable(scale):
+        return
+    if isinstance(scale, (bool, str)) or not (is_number(scale) or isinstance(scale, (Sequence, np.ndarray, Tensor))):
+        raise TypeError(f"{name} must be a number, one for each picture, or a function of t, got {kind(scale)}")
+    w = _numbers(scale)
+    if not np.isfinite(w).all():
+        raise ValueError(f"{name} must be finite, got {w}")
+    if w.shape not in ((), (rows,)):
+        raise ValueError(f"{name} must be a number or one for each of {rows} pictures, got an array of shape {w.shape}")
+
+
+def _check_interval(interval: tuple[float, float]) -> None:
+    if not (isinstance(interval, (tuple, list)) and len(interval) == 2 and all(map(is_number, interval))):
+        raise TypeError(f"interval must be two numbers (low, high) in training-time units, got {interval!r}")
+    if not interval[0] <= interval[1]:
+        raise ValueError(f"interval must be (low, high) with low at most high, got {interval!r}")
+
+
+def _check_layers(guide: Guide, last: int) -> None:
+    layers = guide.pag_layers
+    if not isinstance(layers, (Sequence, np.ndarray)) or isinstance(layers, str):
+        raise TypeError(f"pag_layers must be a list of blocks within 0 … {last}, got {layers!r}")
+    if not has_perturbed(guide):
+        raise ValueError(f"pag_layers {tuple(layers)} need a pag_scale, which is 0")
+    if not len(layers) or not all(isinstance(i, (int, np.integer)) and 0 <= i <= last for i in layers):
+        raise ValueError(f"pag_layers must be a list of blocks within 0 … {last}, got {tuple(layers)}")
+
+
+def is_one(guide: Guide) -> bool:
+    """Whether no negative text is evaluated, as a scale of 1 says."""
+    return not callable(guide.scale) and bool(np.all(_numbers(guide.scale) == 1))
+
+
+def has_perturbed(guide: Guide) -> bool:
+    """Whether a third branch is evaluated."""
+    return callable(guide.pag_scale) or bool(np.any(_numbers(guide.pag_scale)))
+
+
+def texts(name: str, prompt: str | Sequence[str]) -> list[str]:
+    """One prompt or several as a list of at least one string."""
+    listed = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else []
+    if not listed or not all(isinstance(each, str) for each in listed):
+        raise TypeError(f"{name} must be a string or a list of at least one string, got {prompt!r}")
+    return listed
+
+
+def picture_keys(key: Key, n: int) -> Key:
+    """One key for each of n pictures: (n, 2). One key is itself for n = 1 and is split for more."""
+    key = rng.check_key(key)
+    if key.ndim == 1:
+        return key[None] if n == 1 else rng.split(key, n)
+    if len(key) != n:
+        raise ValueError(f"key must be one key or one for each of {n} pictures, got {len(key)}")
+    return key
+
+
+def picture_size(params: Params, height: int | None, width: int | None) -> tuple[int, int]:
+    """(height, width) in pixels that the model draws as it is; None takes the model's own."""
+    height, width = _sides(params, height, width)
+    sizes.check(height, width, factor(params) * params.config.transformer.patch_size)
+    return height, width
+
+
+def binned_size(params: Params, height: int | None, width: int | None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size asked for, which may be any, and that of the bin that is drawn; equal where the model has no bins."""
+    table = sizes.bin_for(params.config.transformer.sample_size, factor(params))
+    if table is None:
+        return (picture_size(params, height, width),) * 2
+    height, width = _sides(params, height, width)
+    sizes.check(height, width, 1)
+    return (height, width), sizes.nearest_bin(height, width, table)
+
+
+def latent_shape(params: Params, rows: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(B, C, h, w) of the latents of pictures of a size in pixels."""
+    f = factor(params)
+    return rows, params.config.transformer.in_channels, size[0] // f, size[1] // f
+
+
+def factor(params: Params) -> int:
+    """How many pixels a latent covers in each direction; 8, as in every released VAE, where none is known."""
+    return 8 if params.config.vae is None else vae.factor(params.config.vae)
+
+
+def pixels(pictures: Picture | Array | Sequence[Picture | Array]) -> Tensor:
+    """Pictures as float32 (B, H, W, 3) in [0, 1]."""
+    if isinstance(pictures, Tensor):
+        x = as_float(pictures, "pictures")
+    elif isinstance(pictures, Sequence):
+        parts = [_picture(each) for each in pictures]
+        if not parts or any(part.shape != parts[0].shape for part in parts):
+            raise ValueError(f"pictures must be at least one, all of one size, got {[p.shape[:2] for p in parts]}")
+        x = Tensor.from_numpy(np.stack(parts))
+    else:
+        x = Tensor.from_numpy(_picture(pictures))
+    x = x.expand_dims(0) if x.ndim == 3 else x
+    if x.ndim != 4 or x.shape[3] != 3:
+        raise ValueError(f"pictures must have the shape (H, W, 3) or (B, H, W, 3), got {tuple(x.shape)}")
+    low, high = float(x.min().asnumpy()), float(x.max().asnumpy())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"pictures must be within [0, 1], or uint8, got {low:g} … {high:g}")
+    return x
+
+
+def vae_config(params: Params) -> vae.Config:
+    """The configuration of a VAE that is there."""
+    if params.vae is None or params.config.vae is None:
+        raise ValueError("these params have no VAE; load them with vae=True or a path, or ask for output='latents'")
+    return params.config.vae
+
+
+def check_on_step(on_step: Callable[[StepInfo], object] | None) -> None:
+    """Raise TypeError where it can't be called."""
+    if on_step is not None and not callable(on_step):
+        raise TypeError(f"on_step must be a function of a StepInfo, got {kind(on_step)}")
+
+
+def _picture(picture: Picture | Array) -> NDArray[np.float32]:
+    """One picture, or an array of several, as float32 in [0, 1]."""
+    if isinstance(picture, Image.Image):
+        if picture.mode not in ("RGB", "L"):
+            raise ValueError(
+                f"pictures must be RGB or grey (L), got {picture.mode}; picture.convert('RGB') makes it so"
+            )
+        picture = np.asarray(picture.convert("RGB"))
+    if not isinstance(picture, np.ndarray):
+        raise TypeError(f"pictures must be PIL pictures, arrays or a Tensor, got {kind(picture)}")
+    if picture.dtype == np.uint8:
+        return picture.astype(np.float32) / np.float32(255)
+    if picture.dtype.kind != "f":
+        raise TypeError(f"pictures must be uint8 or floating-point numbers, got {picture.dtype}")
+    return np.ascontiguousarray(picture, np.float32)
+
+
+def _sides(params: Params, height: int | None, width: int | None) -> tuple[int, int]:
+    own = params.config.transformer.sample_size * factor(params)
+    return own if height is None else height, own if width is None else width
+
+
+def _start(latents: Array, shape: tuple[int, ...]) -> Tensor:
+    """Latents by hand, as a Tensor of the shape."""
+    x = as_tensor(latents, "latents")
+    dtype = str(x.dtype).lower()
+    if tuple(x.shape) != shape or dtype != "float32":
+        raise ValueError(f"latents must be float32 of shape {shape}, got {dtype} of shape {tuple(x.shape)}")
+    if not np.isfinite(x.asnumpy()).all():
+        raise ValueError("latents must be finite, got NaN or infinity among them")
+    return x
+
+
+def _numbers(scale: guidance.Scale) -> NDArray[np.float64]:
+    return np.asarray(scale.asnumpy() if isinstance(scale, Tensor) else scale, float)

@@ -1,0 +1,127 @@
+"""A user's script passes `mypy --strict`, and public signatures say what they take."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pixart_fn as px
+
+SCRIPT = """
+import numpy as np
+from mindspore import Tensor
+
+import pixart_fn as px
+
+params: px.Params = px.load()
+key: px.Key = px.key(0)
+image = px.generate(params, "a cute cat", key)
+image.save("cat.png")
+px.save_picture(image, "cat.png", prompt="a cute cat", seed=0)
+images = px.generate(params, ["a cat", "a dog"], key, solver="heun", guidance_scale=[4.5, 3.0])
+sizes = [each.size for each in images]
+pixels = px.generate(params, "a cute cat", key, output="numpy", steps=4)
+mean = float(pixels.mean())
+latents = px.generate(params, "a cute cat", key, output="latents", on_step=lambda info: print(info.t))
+text: px.Text = px.encode_prompt(params, ["a cute cat"])
+schedule, make_grid, solver = px.solvers.from_config(params.config.scheduler)
+grid: px.Grid = make_grid(20)
+denoise: px.Denoiser = px.text_denoiser(params, text, px.encode_prompt(params, ""), guidance_scale=4.5)
+x = px.noise(params, key)
+
+
+def half(x_t: px.types.Array, t: float) -> px.types.Array:
+    return denoise(x_t, t) * 0.5
+
+
+def red(x: Tensor) -> Tensor:
+    mean: Tensor = px.decode_latents(params, px.sample(key, half, px.solvers.dpmpp_2m(), grid, x))[..., 0].mean()
+    return mean
+
+
+def loss(tree: px.types.Tree, t: float) -> Tensor:
+    out: Tensor = px.sample_latents(params.replace(transformer=tree), text, key, steps=2).mean() * t
+    return out
+
+
+value, gradient = px.value_and_grad(red)(x)
+_, slopes = px.value_and_grad(loss)(params.transformer, 0.5)
+moved = px.tree.map(lambda p, g: p - 0.1 * g, params.transformer, slopes)
+for info in px.iterate(key, denoise, "ddim", grid, x):
+    print(info.t, info.evaluations)
+z = px.encode_image(params, np.zeros((1, 64, 64, 3), np.float32))
+px.save(params.replace(transformer=moved), "mine", dtype="float16")
+guided: px.Denoiser = px.guidance.compose(denoise, [(denoise, 2.5)])
+mine: px.Solver = px.solvers.named("ddim")
+"""
+WRONG = {
+    'px.generate(params, "a cat", key, output="numpy").save("cat.png")': "has no attribute",
+    'px.generate(params, ["a cat"], key).save("cat.png")': "has no attribute",
+    'px.generate(params, "a cat", key, seed=3)': "No overload variant",
+    'px.generate(params, "a cat", key, steps="20")': "No overload variant",
+    "px.decode_latents(params, latents, tiles=64)": "Unexpected keyword argument",
+    "px.sample(key, denoise, solver, [999, 500], x)": "incompatible type",
+}
+CONFIG = """
+[mypy]
+strict = True
+[mypy-mindspore.*]
+follow_imports = skip
+ignore_missing_imports = True
+"""
+
+
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("typed")
+    (folder / "mypy.ini").write_text(CONFIG, "utf-8")
+
+    def run(source: str) -> list[str]:
+        (folder / "script.py").write_text(source, "utf-8")
+        command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "script.py"]
+        environment = {"MYPYPATH": str(Path(px.__file__).parents[1])}
+        lines = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment).stdout
+        return [line for line in lines.splitlines() if line.startswith("script.py") and " error: " in line]
+
+    return run
+
+
+def test_a_users_script_is_typed_strictly(mypy):
+    assert mypy(SCRIPT) == []
+
+
+def test_what_is_wrong_is_found(mypy):
+    start = SCRIPT.count("\n") + 1
+    found = mypy(SCRIPT + "\n".join(WRONG))
+    for line, sentence in enumerate(WRONG.values(), start):
+        assert [each for each in found if each.startswith(f"script.py:{line}:") and sentence in each], (line, found)
+    assert {int(each.split(":")[1]) for each in found} == set(range(start, start + len(WRONG)))
+
+
+def public_functions():
+    """Every function without an underscore in the package's modules outside the trainer of the embedded checkpoint."""
+    for module in pkgutil.walk_packages(px.__path__, "pixart_fn."):
+        if not re.search(r"\.train\.|\.__main__|\.cli|_weights", module.name):
+            members = vars(importlib.import_module(module.name)).items()
+            yield from (
+                (f"{module.name}.{name}", member)
+                for name, member in members
+                if inspect.isfunction(member) and member.__module__ == module.name and not name.startswith("_")
+            )
+
+
+def test_no_public_function_takes_or_gives_anything():
+    found = {name for name in px.__all__ if inspect.isfunction(getattr(px, name))}
+    assert found <= {name.rsplit(".", 1)[1] for name, _ in public_functions()}
+    for name, function in public_functions():
+        if function.__name__ not in px.__all__:
+            continue
+        for parameter, annotation in inspect.get_annotations(function).items():
+            assert "Any" not in str(annotation), f"{name}: {parameter} is {annotation}"
