@@ -346,7 +346,10 @@ def truncate(grid: Grid, strength: float) -> Grid:
 
 
 def reverse(grid: Grid) -> Grid:
-    """The same nodes from clean to noisy: any deterministic solver then finds the noise of a picture (inversion).
+    """The same nodes from clean to noisy: any deterministic solver then finds what leads to a picture (inversion).
+
+    That is noise of standard deviation 1 as far as the model is exact: what it leaves of the picture at the first node,
+    z - x0, counts as noise there and is carried along, so that it may be larger or smaller.
 
     A node with σ = 0 holds no noise to tell, so the schedule's t = 0 stands for it.
 
