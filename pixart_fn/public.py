@@ -43,6 +43,26 @@ _OURS: dict[str, tuple[str, ...]] = {
     "use_resolution_binning": ("binning",),
     "z": ("latents",),
 }
+# Names of things that are done otherwise here.
+_OTHERWISE = {
+    "cache_dir": "set the environment variable HF_HUB_CACHE before Python starts",
+    "device": "MindSpore computes on the device that it finds",
+    "device_map": "MindSpore computes on the device that it finds; stream=True keeps the text encoder on the disk",
+    "force_download": "remove it from the cache, as `hf cache` does",
+    "local_files_only": "set the environment variable HF_HUB_OFFLINE=1 before Python starts",
+    "low_cpu_mem_usage": "weights are mapped and take memory as they are used; stream=True goes further",
+    "model": "give it as source, the first argument",
+    "path": "give it as source, the first argument",
+    "pretrained_model_name_or_path": "give it as source, the first argument",
+    "quantization_config": "px.t5.quantize(params.text_encoder) makes the text encoder int8",
+    "safety_checker": "PixArt has none",
+    "subfolder": "give the folder or hub id; the model's folder inside is found",
+    "token": "log in with `hf auth login`, or set the environment variable HF_TOKEN",
+    "tokenizer": "it is read from beside the text encoder that text_encoder= names",
+    "torch_dtype": 'say dtype="float16"',
+    "use_auth_token": "log in with `hf auth login`, or set the environment variable HF_TOKEN",
+    "use_safetensors": "leave it out, since only .safetensors files are ever read",
+}
 _MAKERS = {
     "grid": "px.schedule.grid(schedule, times)",
     "height": "height=512, width=768",
@@ -95,6 +115,8 @@ def _sentence(
 
 def _instead(wrong: str, parameters: Mapping[str, inspect.Parameter]) -> str:
     ours = [name for name in _OURS.get(wrong, ()) if name in parameters]
+    if not ours and wrong in _OTHERWISE:
+        return _OTHERWISE[wrong]
     ours = ours or difflib.get_close_matches(wrong, parameters, 1)
     if not ours:
         return f"its arguments are {', '.join(parameters)}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .checks import check_whole, kind
+from .public import public
 from .schedule import check_grid
 from .solvers import named
 from .types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 
 
+@public
 def iterate(
     key: Key, denoise: Denoiser, solver: Solver | str, grid: Grid, x: Array | SolverState, *, start: int = 0
 ) -> Iterator[StepInfo]:
@@ -47,6 +49,7 @@ def _iterate(
         yield info._replace(state=state)
 
 
+@public
 def sample(key: Key, denoise: Denoiser, solver: Solver | str, grid: Grid, x: Array) -> Array:
     """Go through the whole grid and return x at its last node; the arguments are those of `iterate`."""
     for info in iterate(key, denoise, solver, grid, x):

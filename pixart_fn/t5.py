@@ -61,7 +61,7 @@ _IGNORED = (
 
 def read_config(json: dict[str, Any]) -> Config:
     """The configuration in a parsed text_encoder/config.json; ValueError for what isn't a gated-GELU T5 encoder."""
-    fixed = {
+    fixed: dict[str, tuple[Any, ...]] = {
         "dense_act_fn": ("gelu_new",),
         "feed_forward_proj": ("gated-gelu", "gated-gelu_new"),  # two names of one function in transformers
         "is_decoder": (False,),

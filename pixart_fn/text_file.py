@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor
 
+from .checks import kind
 from .hub import written
+from .public import public
 from .safetensors_file import open_file, write_file
 from .types import Text
 
 
+@public
 def save_text(text: Text, file: str | os.PathLike) -> None:
     """Write encoded prompts to a .safetensors file.
 
-    Raises: ValueError: the name doesn't end in .safetensors.
+    Raises: TypeError: text isn't a Text. ValueError: the name doesn't end in .safetensors.
     """
+    if not isinstance(text, Text):
+        raise TypeError(f"text must be a Text, as px.encode_prompt makes, got {kind(text)}")
     path = _checked(file)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -28,6 +33,7 @@ def save_text(text: Text, file: str | os.PathLike) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@public
 def load_text(file: str | os.PathLike) -> Text:
     """What `save_text` wrote.
 

@@ -53,7 +53,8 @@ def factor(config: Config) -> int:
 
 def read_config(json: dict[str, Any]) -> Config:
     """The configuration in a parsed vae/config.json; ValueError for what isn't AutoencoderKL as computed here."""
-    depth = len(json.get("block_out_channels", Config.block_out_channels))
+    channels = json.get("block_out_channels", Config.block_out_channels)
+    depth = len(channels) if isinstance(channels, (list, tuple)) else 0  # `config_.read` says what else is wrong
     fixed = {
         "act_fn": ("silu",),
         "down_block_types": (["DownEncoderBlock2D"] * depth,),

@@ -13,11 +13,11 @@ import numpy as np
 from .. import nn, solvers, tree
 from .. import tokenizer as tokenizer_
 from ..layout import COMPONENTS, check_names, current_names, read_json, shards
+from ..public import public
 from ..safetensors_file import DTYPES, Stored, open_file
 from ..schedule import check_option
 from ..tokenizer import Tokenizer
 from ..types import Tree
-from .arguments import refused
 from .files import File, Part, Plan, Source, fetch, find_pipeline, plan
 from .params import Configs, Params
 
@@ -30,7 +30,7 @@ PIPELINES = {
 }
 
 
-@refused
+@public
 def load(
     source: Source | None = None,
     *,

@@ -13,12 +13,14 @@ from .. import tokenizer as tokenizer_
 from .. import tree
 from ..hub import written
 from ..layout import COMPONENTS, Component, check_names, some, write_json
+from ..public import public
 from ..safetensors_file import DTYPES, write_file
 from ..schedule import check_option
 from ..types import Tree
 from .params import Params
 
 
+@public
 def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -> None:
     """Write a pipeline in diffusers layout, which diffusers and `load` read.
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .. import jit, tree
 from ..layout import check_names
+from ..public import public
 from ..types import Tree
 from . import optim
 
@@ -48,6 +49,7 @@ def prepare() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on from here"))
 
 
+@public
 def run(
     loss: Callable[[Tree, Any], Tensor],
     params: Tree,
