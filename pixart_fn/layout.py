@@ -77,7 +77,9 @@ COMPONENTS = {
 
 HALVES = ("fp16", "bf16")
 """Variants that are the plain weights, rounded."""
-TOKENIZER = ("spiece.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+TOKENIZER = (
+    "spiece.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "tokenizer.json"
+)  # fmt: skip
 """The files that a tokenizer is read from; only the first has to be there."""
 
 

@@ -78,6 +78,9 @@ def test_what_the_cache_has_in_place_of_something_else_is_taken_with_a_warning(o
     with pytest.warns(UserWarning, match=message) as warned:
         checkpoint.load("owner/name")
     assert [warning.filename for warning in warned] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checkpoint.load("owner/name", variant={"vae": "fp16"})
     shutil.rmtree(snapshot / "scheduler")
     with pytest.warns(
         UserWarning, match=r"cache of 'owner/name' holds no scheduler; that of .*pipeline is taken$"
@@ -190,6 +193,21 @@ def test_shards_with_the_decoder_alone_are_not_downloaded(hub, pipeline):
     (pipeline / "text_encoder" / "model-00003-of-00003.safetensors").write_text("not read")
     assert_same(checkpoint.load("owner/name").text_encoder, arrays("text_encoder"))
     assert "text_encoder/model-00003-of-00003.safetensors" not in hub.downloaded()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_a_tokenizer_is_read_from_is_downloaded(hub, pipeline, told):
+    """The large tokenizer.json only where tokenizer_config.json doesn't say which tokens were added."""
+    config = {"extra_ids": 0} | ({"added_tokens_decoder": {"1": {"content": "</s>"}}} if told else {})
+    write_json(pipeline / "tokenizer" / "tokenizer_config.json", config)
+    write_json(pipeline / "tokenizer" / "special_tokens_map.json", {"eos_token": "</s>"})
+    write_json(pipeline / "tokenizer" / "added_tokens.json", {})
+    write_json(pipeline / "tokenizer" / "tokenizer.json", {"added_tokens": []})
+    (pipeline / "tokenizer" / "vocab.txt").write_text("not read")
+    checkpoint.load("owner/name", vae=None)
+    names = ["spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+    expected = {f"tokenizer/{name}" for name in (names if told else [*names, "tokenizer.json"])}
+    assert {file for file in hub.downloaded() if file.startswith("tokenizer/")} == expected
 
 
 @pytest.mark.parametrize("variant", [None, "fp16"])

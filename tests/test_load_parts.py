@@ -83,6 +83,28 @@ def test_a_folder_without_the_model_is_refused(pipeline, tmp_path):
         checkpoint.load(pipeline, vae=pipeline / "transformer")
 
 
+@pytest.mark.parametrize("place", ["tokenizer", "text_encoder"])
+def test_the_tokenizer_comes_with_its_text_encoder(pipeline, other, place):
+    """Also where the source has one of its own."""
+    if place != "tokenizer":  # as a repository of the encoder alone has it
+        for file in (other / "tokenizer").iterdir():
+            shutil.copy(file, other / place)
+    write_json(other / place / "tokenizer_config.json", {"extra_ids": 3})
+    for given in (other, other / "text_encoder"):
+        assert checkpoint.load(pipeline, text_encoder=given).tokenizer.extra_ids == 3
+    shutil.rmtree(other / "tokenizer")
+    if place == "tokenizer":
+        assert checkpoint.load(pipeline, text_encoder=other).tokenizer.extra_ids == 0
+
+
+def test_a_tokenizer_may_have_as_many_ids_as_the_embedding_has_rows(pipeline):
+    write_json(pipeline / "tokenizer" / "tokenizer_config.json", {"extra_ids": 6})
+    assert checkpoint.load(pipeline).tokenizer.size == CONFIGS["text_encoder"]["vocab_size"] == 32
+    write_json(pipeline / "tokenizer" / "tokenizer_config.json", {"extra_ids": 7})
+    with pytest.raises(ValueError, match="has 33 ids and the text encoder knows 32"):
+        checkpoint.load(pipeline)
+
+
 # --- files of other classes -------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,11 @@ def test_streamed_states_are_those_of_the_weights_in_memory(stored):
 def test_a_large_encoder_is_streamed_unasked(tmp_path, monkeypatch):
     px.save(tiny.params(), tmp_path / "saved")
     assert not stream.is_stored(px.load(tmp_path / "saved").text_encoder["shared"]["weight"])
-    monkeypatch.setattr(px.checkpoint.loading, "STREAMED", 1000)
+    assert px.checkpoint.loading.STREAMED == 2 * 1024**3  # the 2 GiB that `load` promises
+    size = 4 * tree.size(tiny.params().text_encoder)  # of float32
+    monkeypatch.setattr(px.checkpoint.loading, "STREAMED", size)
+    assert not stream.is_stored(px.load(tmp_path / "saved").text_encoder["shared"]["weight"])
+    monkeypatch.setattr(px.checkpoint.loading, "STREAMED", size - 1)
     assert stream.is_stored(px.load(tmp_path / "saved").text_encoder["shared"]["weight"])
     assert not stream.is_stored(px.load(tmp_path / "saved", stream=False).text_encoder["shared"]["weight"])
 

@@ -140,9 +140,10 @@ def _variants(variant: Any, wanted: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _configuration(chosen: Plan) -> tuple[dict[File, Path], Configs]:
     """The paths of all files but the weights, and the configuration in them, which is checked."""
-    files = [chosen.pipeline, *chosen.configs.values(), *chosen.tokenizer]
+    files = [chosen.pipeline, *chosen.configs.values(), *(file for file in chosen.tokenizer if not _rust(file))]
     files += [] if isinstance(chosen.scheduler, dict) else [chosen.scheduler]
     path = fetch([*files, *(file for file in chosen.weights.values() if file[1].endswith(".json"))])
+    path |= fetch(_more_of_the_tokenizer(chosen.tokenizer, path))
     models = {name: _config(path[file], name) for name, file in chosen.configs.items()}
     config = Configs(
         text_encoder=models.get("text_encoder"),
@@ -154,6 +155,17 @@ def _configuration(chosen: Plan) -> tuple[dict[File, Path], Configs]:
     solvers.from_config(config.scheduler)
     _check_widths(config)
     return path, config
+
+
+def _rust(file: File) -> bool:
+    return file[1].endswith("tokenizer.json")
+
+
+def _more_of_the_tokenizer(files: list[File], path: Mapping[File, Path]) -> list[File]:
+    """Its large tokenizer.json, which is read where tokenizer_config.json doesn't say which tokens were added."""
+    configs = [path[file] for file in files if file[1].endswith("tokenizer_config.json")]
+    told = any("added_tokens_decoder" in read_json(config) for config in configs)
+    return [file for file in files if _rust(file) and not told]
 
 
 def _pipeline(index: Path) -> str:
