@@ -192,6 +192,35 @@ def test_rescaling_meets_the_conditional_deviation(prediction, shape, phi):
     assert_close(output(guidance.classifier_free(pair, 4.5, **options)(x, t)), expected, 1e-9)
 
 
+def test_rescaling_by_hand():
+    """At α = 0.6 and σ = 0.8 with w = 2, φ = 0.5: ε = (1.25, 1), (0.5, 2.5) and so 0.55 · (2, -0.5)."""
+    noise = schedule.Schedule(np.array([0.5, 4 / 3]))
+    x, pair = np.array([[1.0, 2.0]]), lambda x, t: (np.array([[0.0, 2.0]]), np.array([[1.0, 0.0]]))
+    in_noise = guidance.classifier_free(pair, 2.0, rescale=0.5, schedule=noise)(x, 1.0)
+    assert_close(in_noise, np.array([[0.2, 3.7]]))
+    in_x0 = np.array([[-0.7, 2.8]])  # (1 - 0.5 + 0.5 · 2/5) · (-1, 4)
+    assert_close(guidance.classifier_free(pair, 2.0, rescale=0.5)(x, 1.0), in_x0)
+    of_x0 = schedule.Schedule(noise.ratio, "sample")
+    assert_close(guidance.classifier_free(pair, 2.0, rescale=0.5, schedule=of_x0)(x, 1.0), in_x0)
+
+
+def test_thresholds_by_hand():
+    x0 = np.array([[0.5, -1.0, 2.0, 4.0], [0.1, 0.2, -0.3, 0.4]])
+
+    def threshold(*options):
+        return guidance.threshold(lambda x, t: x0, *options)(x0, 1.0)
+
+    small = [0.1, 0.2, -0.3, 0.4]  # s is never under 1
+    assert_close(threshold(0.5, 2.0), np.array([[1 / 3, -2 / 3, 1.0, 1.0], small]))  # s = 1.5, between 1 and 2
+    assert_close(threshold(1.0, 2.0), np.array([[0.25, -0.5, 1.0, 1.0], small]))  # s = 4, but at most 2
+    assert_close(threshold(1.0, 8.0), np.array([[0.125, -0.25, 0.5, 1.0], small]))
+    assert_close(threshold(), np.array([[0.5, -1.0, 1.0, 1.0], small]))
+    many = np.arange(1.0, 1001.0)[None]
+    assert guidance.threshold(lambda x, t: many, largest=2000.0)(many, 1.0)[0, 0] == pytest.approx(1 / 995.005)
+    assert_close(guidance.clip(lambda x, t: x0, 0.3)(x0, 1.0)[1], np.array([0.1, 0.2, -0.3, 0.3]))
+    assert_close(guidance.clip(lambda x, t: x0)(x0, 1.0)[0], np.array([0.5, -1.0, 1.0, 1.0]))
+
+
 def test_the_original_guides_three_channels():
     """forward_with_cfg of PixArt-α: ε[:, :3] is guided, the rest stays the prompt's."""
     x, conditional, unconditional = (latents(i, (2, 4, 3, 3)) for i in range(3))
