@@ -15,7 +15,7 @@ from .types import Array, Denoiser
 Pair: TypeAlias = Callable[[Array, float], tuple[Array, Array]]
 """(x_t, t) → (x0 with the condition, x0 without it)."""
 
-Scale: TypeAlias = float | Sequence[float] | Array | Callable[[float], Any]
+Scale: TypeAlias = float | Sequence[float] | Array | Callable[[float], float | Sequence[float] | Array]
 """A number, one a sample (B,), or a function of t that gives either."""
 
 

@@ -208,7 +208,9 @@ def value_and_grad(
     f: Callable[Concatenate[T, P], tuple[Tensor, A]], has_aux: Literal[True]
 ) -> Callable[Concatenate[T, P], tuple[tuple[Tensor, A], T]]: ...
 @public
-def value_and_grad(f: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(
+    f: Callable[..., Tensor | tuple[Tensor, A]], has_aux: bool = False
+) -> Callable[..., tuple[Tensor | tuple[Tensor, A], Tree]]:
     """The value of f and its gradient with respect to its first argument, a tree.
 
     Args:

@@ -6,15 +6,18 @@ Each function draws on the axes that it is given, or on new ones, and returns th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .schedule import Schedule
 from .types import Array, Grid
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def schedules(named: Mapping[str, Schedule], axes: Any = None) -> Any:
+
+def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """α, σ and λ of schedules over t.
 
     Args:
@@ -33,7 +36,7 @@ def schedules(named: Mapping[str, Schedule], axes: Any = None) -> Any:
     return axes
 
 
-def grids(named: Mapping[str, Grid], axes: Any = None) -> Any:
+def grids(named: Mapping[str, Grid], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Where grids have their nodes: a row of dots each, over t and over λ.
 
     Args:
@@ -52,7 +55,7 @@ def grids(named: Mapping[str, Grid], axes: Any = None) -> Any:
     return axes
 
 
-def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Any:
+def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Sequence[Axes]]:
     """A trajectory: rows of pictures, one column a step.
 
     Args:
@@ -74,7 +77,9 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Any:
     return axes
 
 
-def work(curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "relative error", ax: Any = None) -> Any:
+def work(
+    curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "relative error", ax: Axes | None = None
+) -> Axes:
     """What evaluations of the model buy: one line a solver.
 
     Args:

@@ -18,7 +18,7 @@ from . import config as config_
 from . import jit, nn, rng, stream, tree
 from .arrays import as_tensor
 from .public import public
-from .types import Key, Tree
+from .types import Json, Key, Tree
 
 MASKED = -1e9  # far enough for a float32 softmax to give padding exactly zero
 
@@ -59,7 +59,7 @@ _IGNORED = (
 )  # fmt: skip
 
 
-def read_config(json: dict[str, Any]) -> Config:
+def read_config(json: Json) -> Config:
     """The configuration in a parsed text_encoder/config.json; ValueError for what isn't a gated-GELU T5 encoder."""
     fixed: dict[str, tuple[Any, ...]] = {
         "dense_act_fn": ("gelu_new",),
@@ -74,7 +74,7 @@ def read_config(json: dict[str, Any]) -> Config:
     return config_.read(Config, json, fixed=fixed, ignored=_IGNORED)
 
 
-def to_json(config: Config) -> dict[str, Any]:
+def to_json(config: Config) -> Json:
     """The config.json that transformers reads."""
     return {
         "architectures": ["T5EncoderModel"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -20,7 +20,7 @@ from . import jit, nn, rng, tree
 from .arrays import as_float, as_tensor
 from .checks import kind
 from .public import public
-from .types import Array, Key, Tree
+from .types import Array, Json, Key, Tree
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of a number
 MASKED = -10000.0  # what diffusers adds to the scores of padding
@@ -86,7 +86,7 @@ class Config:
         return max(self.sample_size // 64, 1) if self.interpolation_scale is None else self.interpolation_scale
 
 
-def read_config(json: dict[str, Any]) -> Config:
+def read_config(json: Json) -> Config:
     """The configuration in a parsed transformer/config.json; ValueError for what isn't computed here."""
     fixed = {
         "activation_fn": ("gelu-approximate",),
@@ -106,7 +106,7 @@ def read_config(json: dict[str, Any]) -> Config:
     return config_.read(Config, json, fixed=fixed, ignored=("dropout", "norm_num_groups"))
 
 
-def to_json(config: Config) -> dict[str, Any]:
+def to_json(config: Config) -> Json:
     """The config.json that diffusers reads."""
     return {
         "_class_name": "PixArtTransformer2DModel",

@@ -7,10 +7,12 @@ lists subtrees in `TREES` and has a `replace`, as `px.Params` does. None is a tr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from .types import Tree
+
+T = TypeVar("T")
 
 
 class Weights(dict[str, Any]):
@@ -28,7 +30,7 @@ class Layers(list[Any]):
         return f"Layers({size(self):,} numbers; {_some([_summary(child) for child in self], 2)})"
 
 
-def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
     """Yield ("a.b.0.c", leaf) in the tree's own order: the names that a checkpoint gives its tensors."""
     children = _children(tree, prefix)
     if children is None:
@@ -38,7 +40,7 @@ def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from items(child, _joined(prefix, name))
 
 
-def leaves(tree: Tree) -> list[Any]:
+def leaves(tree: Tree) -> list[Tree]:
     """The leaves in the order of `items`."""
     return [leaf for _, leaf in items(tree)]
 
@@ -48,7 +50,7 @@ def paths(tree: Tree) -> list[str]:
     return [name for name, _ in items(tree)]
 
 
-def unflatten(like: Tree, leaves: Iterable[Any]) -> Tree:
+def unflatten(like: Tree, leaves: Iterable[Tree]) -> Tree:
     """Rebuild a tree of `like`'s structure from an iterable of leaves in the order of `items`.
 
     Raises:
@@ -69,7 +71,7 @@ def _build(node: Tree, leaves: Iterator[Any]) -> Tree:
     return _rebuilt(node, [_build(child, leaves) for child in children.values()])
 
 
-def rows(tree: Tree, *rest: Tree) -> Iterator[tuple[Any, ...]]:
+def rows(tree: Tree, *rest: Tree) -> Iterator[tuple[Tree, ...]]:
     """Yield (name, leaf, *leaves of the same name in `rest`) in the order of `items`.
 
     Dicts are matched by their keys, in whatever order these are.
@@ -90,7 +92,7 @@ def _rows(path: str, node: Tree, rest: tuple[Tree, ...]) -> Iterator[tuple[Any, 
         yield from _rows(_joined(path, name), child, tuple(other[name] for other in others))
 
 
-def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+def map(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
     """Apply f to each leaf, with the leaves of the same name in `rest` as further arguments.
 
     Args:
@@ -103,19 +105,19 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     return map_with_path(lambda _, *row: f(*row), tree, *rest)
 
 
-def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+def map_with_path(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
     """`map` with the leaf's name, such as "transformer_blocks.0.attn1.to_q.weight", as f's first argument."""
     return unflatten(tree, [f(*row) for row in rows(tree, *rest)])
 
 
-def reduce(f: Callable[[Any, Any], Any], tree: Tree, initial: Any) -> Any:
+def reduce(f: Callable[[T, Tree], T], tree: Tree, initial: T) -> T:
     """Fold the leaves in the order of `items`: f(… f(f(initial, first), second) …, last)."""
     for leaf in leaves(tree):
         initial = f(initial, leaf)
     return initial
 
 
-def nest(flat: dict[str, Any]) -> Tree:
+def nest(flat: Mapping[str, Tree]) -> Tree:
     """Turn {"a.0.b": leaf} into {"a": [{"b": leaf}]}: the inverse of `dict(items(tree))` for dicts and lists.
 
     A dict whose keys are 0 … n-1 becomes a list.

@@ -5,7 +5,7 @@ A dict is weights, a frozen dataclass is static configuration, a NamedTuple is r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,6 +20,9 @@ else:
 
 Tree: TypeAlias = Any
 """Nested dicts and lists of arrays: weights. Its keys are the checkpoint's names split on "."."""
+
+Json: TypeAlias = Mapping[str, Any]
+"""A parsed JSON object: the content of a config.json."""
 
 Key: TypeAlias = NDArray[np.uint64]
 """A uint64 array of shape (2,), or (B, 2) with one key for each picture; see `rng`."""

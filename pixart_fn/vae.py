@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from mindspore import Tensor, ops
@@ -18,7 +17,7 @@ from . import jit, nn, rng, strips, tiles, tree
 from .arrays import as_float
 from .checks import kind
 from .public import public
-from .types import Key, Moments, Tree
+from .types import Json, Key, Moments, Tree
 
 LARGE = 256 * 256
 """Pixels from which the pictures of a batch are encoded and decoded one by one."""
@@ -51,7 +50,7 @@ def factor(config: Config) -> int:
     return 2 ** (len(config.block_out_channels) - 1)
 
 
-def read_config(json: dict[str, Any]) -> Config:
+def read_config(json: Json) -> Config:
     """The configuration in a parsed vae/config.json; ValueError for what isn't AutoencoderKL as computed here."""
     channels = json.get("block_out_channels", Config.block_out_channels)
     depth = len(channels) if isinstance(channels, (list, tuple)) else 0  # `config_.read` says what else is wrong
@@ -66,7 +65,7 @@ def read_config(json: dict[str, Any]) -> Config:
     return config_.read(Config, json, fixed=fixed, ignored=("force_upcast",))
 
 
-def to_json(config: Config) -> dict[str, Any]:
+def to_json(config: Config) -> Json:
     """The config.json that diffusers reads."""
     depth = len(config.block_out_channels)
     return {

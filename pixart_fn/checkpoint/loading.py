@@ -17,7 +17,7 @@ from ..public import public
 from ..safetensors_file import DTYPES, Stored, open_file
 from ..schedule import check_option
 from ..tokenizer import Tokenizer
-from ..types import Tree
+from ..types import Json, Tree
 from .files import File, Part, Plan, Source, fetch, find_pipeline, plan
 from .params import Configs, Params
 
@@ -38,7 +38,7 @@ def load(
     transformer: Source | bool = True,
     text_encoder: Source | bool | None = True,
     vae: Source | bool | None = True,
-    scheduler: Source | Mapping[str, Any] | bool = True,
+    scheduler: Source | Json | bool = True,
     variant: str | Mapping[str, str] | None = None,
     stream: bool | None = None,
     dtype: str = "float32",

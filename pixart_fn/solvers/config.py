@@ -14,7 +14,7 @@ from .. import config, guidance
 from .. import schedule as schedule_
 from ..checks import check_option, check_whole, kind
 from ..schedule import Schedule
-from ..types import Denoiser, Grid, Key, Solver, SolverState, StepInfo
+from ..types import Denoiser, Grid, Json, Key, Solver, SolverState, StepInfo
 from . import scheduler as of
 from .adams import lms, pndm
 from .ddim import ddim
@@ -35,7 +35,7 @@ _SIGMAS = {
 }
 
 
-def from_config(scheduler_config: Mapping[str, Any]) -> Sampler:
+def from_config(scheduler_config: Json) -> Sampler:
     """Make what a checkpoint's scheduler_config.json describes, each option as diffusers 0.42 takes it.
 
     An absent option has its class's default. A field of another class is ignored whatever it holds, since diffusers
