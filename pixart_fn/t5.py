@@ -108,13 +108,14 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init(key: Key, config: Config) -> Tree:
-    """Fresh weights with T5's scales: N(0, 1) embeddings, 1/√fan-in projections, and q another 1/√K."""
+    """Fresh weights with T5's scales: N(0, 1) embeddings, 1/√fan-in projections, q another 1/√K, positions 1/√D."""
     flat = {}
     for i, (name, shape) in enumerate(shapes(config).items()):
         if "layer_norm" in name:
             value = np.ones(shape, np.float32)
         else:
-            scale = 1.0 if name == "shared.weight" else shape[-1] ** -0.5
+            fan_in = config.d_model if "relative_attention_bias" in name else shape[-1]
+            scale = 1.0 if name == "shared.weight" else fan_in**-0.5
             if name.endswith(".q.weight"):
                 scale *= config.d_kv**-0.5
             value = rng.normal(rng.fold_in(key, i), shape) * np.float32(scale)

@@ -58,7 +58,7 @@ def test_fresh_weights_have_t5s_scales():
     D, K, ff, heads = 40, 16, 96, 3
     config = t5.Config(vocab_size=150, d_model=D, d_kv=K, d_ff=ff, num_layers=2, num_heads=heads)
     stds = {"q": (D * K) ** -0.5, "k": D**-0.5, "v": D**-0.5, "o": (heads * K) ** -0.5}
-    stds |= {"wi_0": D**-0.5, "wi_1": D**-0.5, "wo": ff**-0.5, "shared": 1.0}
+    stds |= {"wi_0": D**-0.5, "wi_1": D**-0.5, "wo": ff**-0.5, "shared": 1.0, "relative_attention_bias": D**-0.5}
     leaves = {name: leaf.asnumpy() for name, leaf in tree.items(t5.init(rng.key(0), config))}
     assert {name: leaf.shape for name, leaf in leaves.items()} == t5.shapes(config)
     for name, leaf in leaves.items():
@@ -66,10 +66,8 @@ def test_fresh_weights_have_t5s_scales():
         assert leaf.dtype == np.float32
         if part.endswith("layer_norm"):
             assert (leaf == 1).all(), name
-        elif part in stds:
-            assert_normal(name, leaf, stds[part])
         else:
-            assert part == "relative_attention_bias"
+            assert_normal(name, leaf, stds[part])
     assert_different(leaves)
 
 

@@ -131,6 +131,13 @@ def test_an_optimisers_step_moves_the_weight_of_the_gradients_name():
         optim.update(optim.AdamW(), start, {"a": gradients["a"]}, state, 0.1, 0.5)
 
 
+def test_a_weight_without_axes_is_trained_too():
+    start = {"a": Tensor(np.float32(1.0))}
+    params, state, _ = optim.update(optim.AdamW(), start, {"a": Tensor(np.float32(2.0))}, optim.init(start), 0.1, 0.5)
+    again, _, _ = optim.update(optim.AdamW(), params, {"a": Tensor(np.float32(2.0))}, state, 0.1, 0.5)
+    np.testing.assert_allclose([params["a"].asnumpy(), again["a"].asnumpy()], [0.9, 0.8], atol=1e-6)
+
+
 def test_a_tree_of_weights_is_shown_in_a_few_lines():
     params = tiny.params()
     for node in (params.transformer, params.transformer["transformer_blocks"], params.vae):

@@ -57,17 +57,22 @@ def params(config: transformer.Config = TRANSFORMER, decoder: vae.Config = VAE) 
     return Params(
         text_encoder=t5.init(rng.key(1), encoder),
         transformer=without_zeros(transformer.init(rng.key(2), config)),
-        vae=vae.init(rng.key(3), decoder),
+        vae=without_zeros(vae.init(rng.key(3), decoder)),
         config=Configs(encoder, config, decoder, SCHEDULER),
         tokenizer=words(),
     )
 
 
 def without_zeros(p: Any) -> Any:
-    """Random numbers for the matrices that start at zero: text would change nothing, and the output would be zero."""
+    """Random numbers for the weights and biases that start at zero.
+
+    With zeros, text would change nothing, the transformer's output would be zero, and a group norm right after the
+    latents would make the VAE blind to their scale.
+    """
     flat = dict(tree.items(p))
     for i, (name, leaf) in enumerate(flat.items()):
-        if name.endswith("weight") and not np.any(leaf.asnumpy()):
+        if not np.any(leaf.asnumpy()):
             noise = rng.normal(rng.fold_in(rng.key(4), i), leaf.shape)
-            flat[name] = Tensor.from_numpy(noise * np.float32(leaf.shape[1] ** -0.5))
+            fan_in = np.prod(leaf.shape[1:]) if name.endswith("weight") else 25
+            flat[name] = Tensor.from_numpy(noise * np.float32(fan_in**-0.5))
     return tree.nest(flat)

@@ -73,7 +73,9 @@ def update(
         v = v + np.float32(1 - hyper.b2) * (g * g - v)
         shrink = np.float32(1 - rate * hyper.weight_decay if p.ndim > 1 else 1)
         p = shrink * p - np.float32(rate * correction) * m / (np.sqrt(v) + np.float32(eps))
-        return Tensor.from_numpy(p), m, v, ema + np.float32(1 - decay) * (p - ema)
+        ema = ema + np.float32(1 - decay) * (p - ema)
+        p, m, v, ema = map(np.asarray, (p, m, v, ema))  # NumPy makes scalars of arrays without axes
+        return Tensor.from_numpy(p), m, v, ema
 
     with ThreadPoolExecutor() as pool:
         moved = list(pool.map(leaf, rows))
