@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mindspore import Tensor
 from PIL import Image, PngImagePlugin
 
+from pixart_fn import picture
 from pixart_fn.picture import read_settings, save_picture, sheet
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".PNG": "PNG"}
@@ -109,6 +110,7 @@ WRONG = {
     "swapped": ("cat.png", GREY, {}, TypeError, "file must be a path, got "),
     "an object": (GREY, "a.png", {"key": np.zeros(2)}, TypeError, "the setting 'key' must be what JSON can say"),
     "nan": (GREY, "a.png", {"x": float("nan")}, TypeError, "the setting 'x' must be what JSON can say .* got nan"),
+    "infinite": (GREY, "a.png", {"x": float("inf")}, TypeError, "the setting 'x' must be what JSON can say .* got inf"),
     "a tuple": (GREY, "a.png", {"size": (1, 2)}, TypeError, "the setting 'size' must be what JSON can say"),
     "keys": (GREY, "a.png", {"x": {1: 2}}, TypeError, "the setting 'x' must be what JSON can say"),
     "long": (GREY, "a.jpg", {"x": "a" * 65_500}, ValueError, r"take 655\d\d bytes and a JPEG holds 65533; use .png or"),
@@ -136,6 +138,29 @@ def test_a_mistake_is_one_sentence_before_anything_is_written(tmp_path, monkeypa
         save_picture(what, file, **settings)
     assert len(str(raised.value).splitlines()) == 1
     assert files(tmp_path) == ["file", "folder.png"]
+
+
+def test_a_picture_that_would_not_be_opened_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture, "PIXELS", 4 * 6 - 1)
+    with pytest.raises(ValueError, match="a PNG holds at most 2147483647 pixels along a side and 23 in all, got 4 x 6"):
+        save_picture(GREY, tmp_path / "a.png")
+    monkeypatch.setattr(picture, "PIXELS", 4 * 6)
+    save_picture(GREY, tmp_path / "a.png")
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda folder, mode: (str(folder), mode) != (str(tmp_path), os.W_OK))
+    with pytest.raises(PermissionError, match=r"the folder '.*' can't be written to"):
+        save_picture(GREY, tmp_path / "new" / "a.png")
+    assert not files(tmp_path)
+
+
+def test_a_jpeg_keeps_the_edges_of_colours(tmp_path):
+    stripes = np.zeros((16, 16, 3), np.float32)
+    stripes[:, ::2, 0] = stripes[:, 1::2, 2] = 1  # red and blue, a pixel wide: halved colours would make all purple
+    save_picture(stripes, tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as saved:
+        assert np.abs(np.asarray(saved) / 255 - stripes).max() < 0.1
 
 
 def test_long_settings_go_where_there_is_room(tmp_path):
