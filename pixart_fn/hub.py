@@ -75,14 +75,13 @@ class Repository:
     def fetch(self, names: Collection[str]) -> Path:
         """The local folder that has the files, which are downloaded where the cache doesn't hold them.
 
+        Args:
+            names: of files that the repository has.
         Raises:
-            OSError: the repository lacks a file, or the hub can't give it.
+            OSError: the hub can't give one.
         """
         from huggingface_hub import errors, snapshot_download
 
-        for name in names:
-            if not self.has(name):
-                raise self.lacks(name)
         patterns = [glob.escape(name) for name in sorted(names)]
         try:
             path = Path(snapshot_download(self.id, revision=self.revision, allow_patterns=patterns))

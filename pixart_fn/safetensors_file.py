@@ -134,7 +134,7 @@ def open_file(path: Path) -> dict[str, Stored]:
         )
     for name, (begin, end) in spans.items():
         width = _STORAGE[dtypes[name]].itemsize if dtypes[name] in _STORAGE else None
-        if begin < 0 or end < begin or (width and end - begin != width * math.prod(shapes[name])):
+        if begin < 0 or (width and end - begin != width * math.prod(shapes[name])):
             raise ValueError(f"{path}: the place of {name} in the file doesn't fit its shape; download it again")
     file = Mapped(path)
     return {name: Stored(file, dtypes[name], shapes[name], start + spans[name][0]) for name in entries}

@@ -14,6 +14,7 @@ from pipelines import arrays, assert_same, shard, weights_file, write_json
 from safetensors.numpy import save_file
 
 from pixart_fn import checkpoint
+from pixart_fn.hub import find
 
 
 @pytest.fixture
@@ -174,6 +175,17 @@ def test_hub_downloads_only_what_is_read(hub, pipeline):
     weights = {file for file in READ if file.startswith(("text_encoder/model", "vae/diffusion", "tokenizer/"))}
     assert hub.downloaded() == READ - weights
     assert {revision for _, revision, _ in hub.downloads} == {None}
+
+
+def test_a_folder_and_a_repository_list_the_same(hub, pipeline):
+    for file in ("diffusion_pytorch_model.fp16.safetensors", "vae/old/config.json", "vae_approx/config.json"):
+        (pipeline / file).parent.mkdir(exist_ok=True)
+        (pipeline / file).write_text("")
+    expected = {"": ["diffusion_pytorch_model.fp16.safetensors", "model_index.json"], "nowhere": []}
+    expected["vae"] = ["config.json", "diffusion_pytorch_model.safetensors"]
+    for place in (find(pipeline), find("owner/name")):
+        assert {folder: place.names(folder) for folder in expected} == expected
+        assert place.has("vae/old/config.json") and not place.has("vae") and not place.has("old/config.json")
 
 
 def test_no_weights_are_downloaded_before_the_configuration_is_checked(hub, pipeline):

@@ -99,3 +99,28 @@ def test_save_wants_a_folder(pipeline):
     with pytest.raises(TypeError, match=r"params must be Params, such as px\.load\(\) gives, got a dict"):
         checkpoint.save({}, pipeline.parent / "new")
     assert not (pipeline.parent / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"source": "no/such/folder"}, FileNotFoundError, "there is no folder no/such/folder; give"),
+        ({"source": "./nowhere"}, FileNotFoundError, "there is no folder nowhere; give"),
+        ({"source": "{pipeline}/model_index.json"}, ValueError, "is a file; give the folder"),
+        (
+            {"source": "{pipeline}/vae"},
+            FileNotFoundError,
+            "a model's own folder goes to transformer=, text_encoder= or vae=",
+        ),
+        ({"source": "{pipeline}", "revision": "main"}, ValueError, "revision='main' belongs to a hub id"),
+        ({"revision": "main"}, ValueError, "the embedded checkpoint has none"),
+        ({"source": "{pipeline}", "vae": False}, TypeError, "vae must be True, None"),
+    ],
+)
+def test_sources_and_arguments_that_do_not_go_together(pipeline, arguments, kind, message):
+    arguments = {
+        name: str(pipeline).join(value.split("{pipeline}")) if isinstance(value, str) else value
+        for name, value in arguments.items()
+    }
+    with pytest.raises(kind, match=message):
+        checkpoint.load(**arguments)

@@ -192,6 +192,13 @@ HALVES = {name: value.astype(np.float16) for name, value in arrays("text_encoder
 WIDENED = {name: value.astype(np.float32) for name, value in HALVES.items()}
 
 
+@pytest.mark.parametrize("half", ["fp16", "bf16"])
+def test_one_half_precision_variant_alone_needs_no_asking(pipeline, half):
+    plain = weights_file(pipeline, "vae")
+    plain.rename(plain.with_suffix(f".{half}.safetensors"))
+    assert_same(checkpoint.load(pipeline).vae, arrays("vae"))
+
+
 @pytest.mark.parametrize("asked", [None, "fp16", {"text_encoder": "fp16"}])
 @pytest.mark.parametrize("index", [None, "model.safetensors.index.fp16.json", "model.safetensors.fp16.index.json"])
 def test_files_of_a_variant_alone(pipeline, index, asked):
@@ -266,3 +273,15 @@ def test_numbers_of_an_unknown_type_are_an_error_of_load_though_nothing_is_read(
     save_file(wide, weights_file(pipeline, "text_encoder"))
     with pytest.raises(ValueError, match=r"model\.safetensors stores F64, which isn't supported"):
         checkpoint.load(pipeline, stream=True)
+
+
+# --- the embedded checkpoint ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["package/_weights/emoji", "weights/emoji"])
+def test_embedded_is_found_installed_and_in_a_source_tree(monkeypatch, pipeline, tmp_path, place):
+    monkeypatch.setattr(checkpoint.files, "__file__", str(tmp_path / "package" / "checkpoint" / "files.py"))
+    with pytest.raises(FileNotFoundError, match="lacks its embedded checkpoint"):
+        checkpoint.load()
+    shutil.copytree(pipeline, tmp_path / place)
+    assert_same(checkpoint.load().vae, arrays("vae"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import mmap
 import os
 import subprocess
 import sys
@@ -118,6 +119,21 @@ def test_prefetch_reads_the_file_that_is_mapped_though_another_took_its_name(tmp
     leaf.prefetch()
     leaf.release()
     np.testing.assert_array_equal(leaf.read(), value)
+
+
+def test_release_lets_go_of_whole_pages_of_its_own_alone(tmp_path):
+    """A tensor beside it may have been changed in memory, which the file doesn't know."""
+    small, large = np.arange(10, dtype=np.float32), np.ones(3 * mmap.PAGESIZE // 4, np.float32)
+    file = tmp_path / "x.safetensors"
+    leaves = {"before": small, "large": large, "after": small}
+    safetensors_file.write_file(file, leaves, dict.fromkeys(leaves, "F32"))
+    stored = safetensors_file.open_file(file)
+    for leaf in stored.values():
+        leaf.read()[...] = 7
+    stored["large"].release()
+    for name in ("before", "after"):
+        np.testing.assert_array_equal(stored[name].read(), 7)
+    assert stored["large"].read()[mmap.PAGESIZE // 4] == 1  # given back, and read again
 
 
 def test_a_bfloat16_tensor_is_read_without_numpys_bfloat16():
