@@ -342,7 +342,7 @@ def test_the_gradient_of_a_picture_agrees_with_a_finite_difference(params):
     def f(p):
         model = params.replace(transformer=p)
         z = px.sample_latents(model, text, KEY, negative=negative, steps=2)
-        return (px.decode_latents(model, z * 0.1) ** 2).mean()
+        return (px.decode_latents(model, z * 0.03) ** 2).mean()  # few pixels near the kinks of the clamp
 
     value, gradients = px.value_and_grad(f)(params.transformer)
     flat = {name: g.asnumpy() for name, g in tree.items(gradients)}
