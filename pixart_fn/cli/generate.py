@@ -201,7 +201,6 @@ def _draw(
         drawn = generate(
             params, prompts[first // each], own, images_per_prompt=len(own), progress=progress,
             negative_prompt=settings["negative"], steps=settings["steps"], guidance_scale=settings["guidance"],
-            solver=None if settings["solver"] is None else solvers.named(settings["solver"]),
-            **{name: settings[name] for name in ("height", "width", "clean", "binning", "tile")},
+            **{name: settings[name] for name in ("height", "width", "solver", "clean", "binning", "tile")},
         )  # fmt: skip
         yield from drawn if isinstance(drawn, list) else [drawn]
