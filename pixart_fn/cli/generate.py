@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..checkpoint import Params
 
 BATCH = 16
-"""Pictures of one prompt that are drawn together: more wouldn't be faster, and memory grows with them."""
+"""Pictures of one prompt that are drawn together at most, since memory grows with them."""
 
 
 class Output(NamedTuple):
