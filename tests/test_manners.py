@@ -16,6 +16,7 @@ import pixart_fn as px
 
 PACKAGE = Path(px.__file__).parent
 SETTINGS = ("mode", "device_target", "device_id", "runtime_num_threads", "inter_op_parallel_num", "deterministic")
+ALIASES = {"Denoiser", "Key"}  # of types, which have no place for a docstring
 DRAW = """
 params = px.load(sys.argv[1])
 for steps in (1, 2):
@@ -93,5 +94,6 @@ def test_the_package_says_that_it_is_typed():
 def test_the_public_names_are_few_and_documented():
     assert len(px.__all__) == len(set(px.__all__)) <= 40
     assert px.__all__ == sorted(px.__all__)
-    undocumented = [name for name in px.__all__ if not inspect.getdoc(getattr(px, name))]
-    assert not undocumented
+    named = {name: getattr(px, name) for name in px.__all__ if name not in ALIASES}
+    assert not [name for name, value in named.items() if not inspect.getdoc(value)]
+    assert px.__version__.startswith("0.2.")

@@ -75,8 +75,10 @@ def test_a_single_patch_has_nothing_to_perturb(params):
     assert_close(perturbed, plain, ALONE)
     with pytest.raises(ValueError, match=r"pag_layers \(0,\) need a pag_scale, which is 0"):
         latents(params, pag_layers=(0,))
-    with pytest.raises(ValueError, match=r"perturbed must name blocks within 0 … 1, got \[2\]"):
+    with pytest.raises(ValueError, match=r"pag_layers must be a list of blocks within 0 … 1, got \(2,\)"):
         latents(params, pag_scale=1.0, pag_layers=(2,))
+    with pytest.raises(ValueError, match=r"perturbed must name blocks within 0 … 1, got \[2\]"):
+        px.transformer.apply(params.transformer, params.config.transformer, x, t, *text, perturbed=[2])
 
 
 def test_the_original_reads_the_negative_text_under_the_prompts_mask(params):
