@@ -105,6 +105,22 @@ def test_a_tokenizer_may_have_as_many_ids_as_the_embedding_has_rows(pipeline):
         checkpoint.load(pipeline)
 
 
+@pytest.mark.parametrize(("value", "fits"), [(-1e5, False), (1e5, False), (-65504, True), (65504, True)])
+def test_a_weight_beyond_float16_is_refused_in_float16(pipeline, value, fits):
+    weights = arrays("transformer")
+    weights["proj_out.bias"][3] = value
+    save_file(weights, weights_file(pipeline, "transformer"))
+    assert_same(checkpoint.load(pipeline, text_encoder=None).transformer, weights)
+    if fits:
+        found = checkpoint.load(pipeline, text_encoder=None, dtype="float16").transformer
+        assert found["proj_out"]["bias"].asnumpy()[3] == value
+        return
+    with pytest.raises(
+        ValueError, match=r"proj_out\.bias has values beyond float16's 65504; load with dtype='bfloat16'"
+    ):
+        checkpoint.load(pipeline, text_encoder=None, dtype="float16")
+
+
 # --- files of other classes -------------------------------------------------------------------------------------------
 
 

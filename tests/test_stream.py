@@ -72,6 +72,7 @@ def test_two_layers_are_held_at_most():
 
     class Leaf:
         shape = (2,)
+        released = 0
 
         def read(self):
             return np.ones(2, np.float32).view(Counted)
@@ -80,15 +81,17 @@ def test_two_layers_are_held_at_most():
             pass
 
         def release(self):
-            pass
+            self.released += 1
 
+    layers = [{"w": Leaf()} for _ in range(6)]
     gc.disable()
     try:
-        for layer in stream.each([{"w": Leaf()} for _ in range(6)]):
+        for layer in stream.each(layers):
             assert layer["w"].shape == (2,)
     finally:
         gc.enable()
     assert Counted.most == 2
+    assert [layer["w"].released for layer in layers] == [1] * 6
 
 
 def test_an_error_of_the_reader_reaches_the_caller():
