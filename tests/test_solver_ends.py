@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from strategies import gaussian, latents
 
 from pixart_fn import rng, schedule, solvers
-from pixart_fn.sample import sample
+from pixart_fn.sample import iterate, sample
 
 NOISE = schedule.from_betas(schedule.linear())
 KEY = rng.key(0)
@@ -37,3 +39,60 @@ def test_sa_solver_without_noise_goes_backwards_with_second_order():
         exact = grid.alpha[-1] * mean + (start - grid.alpha[0] * mean) * spread[-1] / spread[0]
         errors.append(np.abs(ended - exact).max())
     assert np.log2(errors[1] / errors[2]) == pytest.approx(2, abs=0.3)
+
+
+def test_unipc_of_third_order_ends_as_that_of_second():
+    """With `lower_order_final` the last predictor is of order 1, and the corrector before it of order 2 whatever p."""
+    grid = schedule.grid(NOISE, [900, 700, 500, 300, 200, 100])
+    denoise, last = gaussian(0.3, 0.6, NOISE), 5
+    *_, before = islice(iterate(KEY, denoise, solvers.unipc(3), grid, latents(0, (1, 2, 3, 3))), last)
+    ends = [solvers.unipc(order).step(KEY, denoise, grid, last, before.state)[0] for order in (2, 3)]
+    np.testing.assert_array_equal(ends[0].history[0], ends[1].history[0])  # x as it was corrected
+    np.testing.assert_array_equal(ends[0].x, ends[1].x)
+
+
+def curved(x, t):
+    """A denoiser that is linear in nothing."""
+    return 0.5 * np.tanh(x) + 0.3 * np.sin(t / 150)
+
+
+def test_a_step_of_dpm_adaptive_is_that_of_dpm_solver_3():
+    """DPM-Solver (arXiv:2206.00927), algorithm 2, with r1 = 1/3 and r2 = 2/3, written out."""
+    grid = schedule.grid(NOISE, [400], final="sigma_min")
+    x = latents(0, (1, 2, 3, 3))
+    start, end = -np.log(grid.sigma / grid.alpha)
+    h = end - start
+
+    def at(part):
+        lam = start + part * h
+        t = NOISE.time(lam)
+        return t, 1 / np.sqrt(1 + np.exp(-2 * lam)), 1 / np.sqrt(1 + np.exp(2 * lam))
+
+    def eps(x, t, alpha, sigma):
+        return (x - alpha * curved(x, t)) / sigma
+
+    (_, alpha, _), (_, alpha1, sigma1), (_, alpha2, sigma2), (_, alpha3, sigma3) = map(at, (0, 1 / 3, 2 / 3, 1))
+    first = eps(x, *at(0))
+    u1 = alpha1 / alpha * x - sigma1 * np.expm1(h / 3) * first
+    d1 = eps(u1, *at(1 / 3)) - first
+    half = 2 / 3 * h
+    u2 = alpha2 / alpha * x - sigma2 * np.expm1(half) * first - sigma2 * 2 * (np.expm1(half) / half - 1) * d1
+    d2 = eps(u2, *at(2 / 3)) - first
+    expected = alpha3 / alpha * x - sigma3 * np.expm1(h) * first - sigma3 * 1.5 * (np.expm1(h) / h - 1) * d2
+    (info,) = iterate(KEY, curved, solvers.dpm_adaptive(rtol=1e9, first=100.0), grid, x)
+    assert info.evaluations == 3
+    np.testing.assert_allclose(info.x, expected, rtol=1e-10)
+
+
+def test_dpm_adaptive_grows_a_step_tenfold_at_most():
+    """Where the model always says the same, each step is exact, and the next is ten times as long in λ."""
+    grid = schedule.grid(NOISE, [900], final="sigma_min")
+    asked = []
+
+    def constant(x, t):
+        asked.append(t)
+        return np.full_like(x, 0.2)
+
+    list(iterate(KEY, constant, solvers.dpm_adaptive(first=0.01), grid, latents(0, (1, 2, 3, 3))))
+    lam = NOISE.lam(np.array(asked[::3]))  # three evaluations a step, the first at its start
+    np.testing.assert_allclose(np.diff(lam)[:3], [0.01, 0.1, 1.0], rtol=1e-6)

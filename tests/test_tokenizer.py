@@ -199,6 +199,7 @@ def test_wrong_arguments(tiny, prompts, length, error, message):
         ("  A CUTE Cat \n", "a cute cat", "a cute cat"),
         ("a+b%20<B>Bold</B> IMG_1.JPG", "a b bold", "a+b%20<b>bold</b> img_1.jpg"),
         ("\u3000ΟΔΟΣ\u00a0\u1e9e\t", "οδος ß", "οδος\u00a0ß"),
+        ("“a” ‟b‟ †c† ‡d‡", '"a" "b" †c† ‡d‡', "“a” ‟b‟ †c† ‡d‡"),  # the quotes end at U+201F
         ("Two  Spaces, <my-cat>", "two spaces", "two  spaces, <my-cat>"),
     ],
 )
