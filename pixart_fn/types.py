@@ -124,9 +124,17 @@ class Text(NamedTuple):
     states: Array
     mask: Array
 
+    def __repr__(self) -> str:
+        """Arrays as dtype and shape."""
+        return _fields(self)
+
 
 class Moments(NamedTuple):
     """The VAE's posterior: mean and log-variance, each (B, C, h, w), of unscaled latents."""
 
     mean: Tensor
     logvar: Tensor
+
+    def __repr__(self) -> str:
+        """Tensors as dtype and shape."""
+        return _fields(self)

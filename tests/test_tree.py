@@ -145,4 +145,5 @@ def test_a_tree_of_weights_is_shown_in_a_few_lines():
     assert repr(tree.nest({"a.b": np.zeros((2, 3), np.float32), "c.0": np.zeros(4), "c.1": np.zeros(4)})) == (
         "Weights(14 numbers; a: {b}, c: 2 layers)"
     )
+    assert repr(px.encode_prompt(params, "a cat")) == "Text(states=float32 (1, 16, 32), mask=int32 (1, 16))"
     assert repr(tree.nest({"b": np.zeros((2, 3), np.float32)})) == "Weights(6 numbers; b: float32 (2, 3))"
