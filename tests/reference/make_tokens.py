@@ -10,18 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import make_tokenizer
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from reference import make_tokenizer  # noqa: E402
-
 OUT = Path(__file__).with_name("tokens.json")
 OWN = ROOT / "weights" / "emoji" / "tokenizer" / "spiece.model"
 LENGTH = 28
