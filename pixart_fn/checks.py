@@ -54,6 +54,12 @@ def check_whole(name: str, value: int, low: int, high: int | None = None) -> Non
         raise ValueError(f"{name} must be {valid}, got {value}; the nearest is {low if value < low else high}")
 
 
+def check_switch(name: str, value: bool) -> None:
+    """Raise a TypeError where `value` isn't True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {kind(value)}")
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether it is one real number of Python's or NumPy's; a bool isn't."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -13,6 +13,7 @@ from mindspore import Tensor, ops
 from . import guidance, solvers, transformer
 from .arrays import as_float, as_numpy
 from .checkpoint import Params
+from .checks import check_switch, kind
 from .public import public
 from .request import Guide, as_text, check_guide, check_params, has_perturbed, is_one, picture_size
 from .schedule import Schedule
@@ -59,6 +60,9 @@ def text_denoiser(
         TypeError, ValueError: an argument isn't as above, or, when it is called, x_t has another shape.
     """
     check_params(params)
+    check_switch("learned_variance", learned_variance)
+    if not (schedule is None or isinstance(schedule, Schedule)):
+        raise TypeError(f"schedule must be a Schedule, as px.schedule.from_betas makes, got {kind(schedule)}")
     text = as_text(params, "text", text)
     guide = Guide(guidance_scale, interval, rescale, pag_scale, pag_layers, compat)
     check_guide(params, guide, len(text.mask))

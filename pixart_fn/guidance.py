@@ -180,7 +180,7 @@ def threshold(denoise: Denoiser, quantile: float = 0.995, largest: float = 1.0) 
     def shrink(x0: Array) -> Array:
         sizes = _numpy(abs(x0)).reshape(x0.shape[0], -1)
         s = np.clip(np.quantile(sizes.astype(np.float64), quantile, axis=1), 1, largest)
-        return (x0 / _column(s, x0, 0.0)).clip(-1.0, 1.0) if largest > 1 else x0.clip(-1.0, 1.0)
+        return _clipped(x0 / _column(s, x0, 0.0) if largest > 1 else x0, 1.0)
 
     return _on_x0(denoise, shrink)
 
@@ -188,7 +188,13 @@ def threshold(denoise: Denoiser, quantile: float = 0.995, largest: float = 1.0) 
 def clip(denoise: Denoiser, largest: float = 1.0) -> Denoiser:
     """Clip x0 to ±largest, which is above 0: for pixels, as `threshold`."""
     check_number("largest", largest, 0, above=True)
-    return _on_x0(denoise, lambda x0: x0.clip(-largest, largest))
+    return _on_x0(denoise, lambda x0: _clipped(x0, largest))
+
+
+def _clipped(x0: Array, largest: float) -> Array:
+    """x0 within ±largest, where NaN stays NaN: MindSpore's own clip makes a number of it."""
+    clipped = x0.clip(-largest, largest)
+    return clipped if isinstance(x0, np.ndarray) else clipped + 0.0 * x0
 
 
 def _on_x0(denoise: Denoiser, change: Callable[[Array], Array]) -> Denoiser:

@@ -24,7 +24,7 @@ from mindspore.graph.api import _no_grad, _pynative_executor, ms_compile_cache
 
 from . import tree as tree_
 from .arithmetic import precision
-from .checks import kind
+from .checks import check_switch, kind
 from .public import public
 from .types import Tree
 
@@ -224,8 +224,12 @@ def value_and_grad(
     if not callable(f):
         raise TypeError(f"value_and_grad needs a function, got {kind(f)}; call it as value_and_grad(f)(tree)")
 
+    check_switch("has_aux", has_aux)
+
     def value_and_gradient(tree: Tree, *args: Any, **kwargs: Any) -> Any:
         leaves = tree_.leaves(tree)
+        if not leaves:
+            raise ValueError("value_and_grad needs a tree with at least one leaf, got none")
         for name, leaf in tree_.items(tree):
             if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
                 raise TypeError(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from . import guidance, jit, vae
 from .checkpoint import Params
-from .checks import check_option, check_whole
+from .checks import check_option, check_switch, check_whole
 from .denoiser import repeat
 from .public import public
 from .request import (
@@ -162,7 +162,7 @@ def generate(
         tile: in pixels; decode in overlapping squares of this size, for pictures that memory is too small for.
         interval, rescale, pag_scale, pag_layers, compat: of guidance, as in `text_denoiser`.
         check: whether to raise where a stage's result isn't finite.
-        on_step: called after each step with its StepInfo; what it returns is ignored.
+        on_step: called after each step with its StepInfo, whose arrays it mustn't change; what it returns is ignored.
         progress: whether to show a bar.
     Returns: one PIL picture for one prompt and picture, a list of them otherwise; an array or Tensor for the others.
     Raises:
@@ -173,6 +173,8 @@ def generate(
     check_params(params)
     _check_output(params, output, tile)
     check_on_step(on_step)
+    for name, value in (("clean", clean), ("binning", binning), ("check", check), ("progress", progress)):
+        check_switch(name, value)
     prompts, negatives = texts("prompt", prompt), texts("negative_prompt", negative_prompt)
     check_whole("images_per_prompt", images_per_prompt, 1)
     if len(negatives) not in (1, len(prompts)):

@@ -5,7 +5,7 @@ B pictures, L tokens, C latent channels, h/w latent and H/W pixel size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +13,11 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import guidance, rng, sizes, solvers, vae
-from .arrays import as_float, as_tensor
+from . import guidance, rng, sizes, solvers, stream, tree, vae
+from .arrays import as_float, as_tensor, check_mask
 from .checkpoint import Params
 from .checks import check_number, check_option, check_whole, is_number, kind
+from .layout import COMPONENTS, check_names
 from .schedule import Schedule, check_grid
 from .types import Array, Grid, Key, Solver, StepInfo, Text
 
@@ -68,18 +69,39 @@ def request(
     check_guide(params, guide, rows)
     schedule, make_grid, own_solver = solvers.from_config(params.config.scheduler)
     check_whole("steps", steps, 1)
-    grid = make_grid(int(steps)) if grid is None else grid
-    check_grid(grid)
+    grid = make_grid(int(steps)) if grid is None else _own_grid(grid, schedule)
     solver = own_solver if solver is None else solvers.named(solver)
     shape = latent_shape(params, rows, size)
     x = Tensor.from_numpy(rng.normal(keys, shape)) if latents is None else _start(latents, shape)
     return Request(size, keys, schedule, grid, solver, x, guide)
 
 
+def _own_grid(grid: Grid, schedule: Schedule) -> Grid:
+    """The grid, which must lie on the model's schedule: the denoiser takes α and σ from there."""
+    check_grid(grid)
+    noisy = grid.sigma > 0
+    if not np.allclose(grid.alpha[noisy], schedule.alpha(grid.t[noisy]), rtol=0, atol=1e-6):
+        raise ValueError("grid is of another schedule than the model's: px.solvers.from_config gives the model's own")
+    return grid
+
+
 def check_params(params: Params) -> None:
-    """Raise TypeError where params aren't what `load` gives."""
+    """Raise TypeError or ValueError where params aren't what `load` gives: trees as their configurations say."""
     if not isinstance(params, Params):
         raise TypeError(f"params must be what px.load() returns, got {type(params).__name__}")
+    for name, part in COMPONENTS.items():
+        weights, config = getattr(params, name), getattr(params.config, name)
+        if weights is None and name != "transformer":
+            continue
+        if weights is None or config is None:
+            raise ValueError(f"params.{name} is {'None' if weights is None else 'there without its configuration'}")
+        leaves = dict(tree.items(weights))
+        shapes = {path: tuple(getattr(leaf, "shape", ())) for path, leaf in leaves.items()}
+        check_names(shapes, part.module.shapes(config), f"params.{name}")
+        for path, leaf in leaves.items():
+            if not (isinstance(leaf, Tensor) or (name == "text_encoder" and stream.is_stored(leaf))):
+                hint = "px.tree.map(mindspore.Tensor, tree) makes them"
+                raise TypeError(f"params.{name} must hold Tensors, got {kind(leaf)} at {path}; {hint}")
 
 
 def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> Text:
@@ -97,7 +119,7 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
         raise TypeError(f"{name} must be a Text of states and mask, got {type(text).__name__}; {hint}")
     states, mask = as_float(text[0], f"{name}.states"), as_tensor(text[1], f"{name}.mask")
     width = params.config.transformer.caption_channels
-    if states.ndim != 3 or states.shape[2] != width:
+    if states.ndim != 3 or states.shape[2] != width or 0 in states.shape:
         raise ValueError(f"{name}.states must have the shape (B, L, {width}), got {tuple(states.shape)}")
     if tuple(mask.shape) != tuple(states.shape[:2]):
         raise ValueError(
@@ -105,9 +127,7 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
         )
     if rows is not None and len(mask) not in (1, rows):
         raise ValueError(f"{name} must have one row or {rows}, as text has, got {len(mask)}")
-    real = mask.asnumpy()
-    if not np.isin(real, (0, 1)).all() or not real.any(1).all():
-        raise ValueError(f"{name}.mask must be 1 where a token is real and 0 elsewhere, with a real token in each row")
+    check_mask(mask, f"{name}.mask")
     return Text(states, mask.int())
 
 
@@ -128,7 +148,10 @@ def _check_scale(name: str, scale: guidance.Scale, rows: int) -> None:
         return
     if isinstance(scale, (bool, str)) or not (is_number(scale) or isinstance(scale, (Sequence, np.ndarray, Tensor))):
         raise TypeError(f"{name} must be a number, one for each picture, or a function of t, got {kind(scale)}")
-    w = _numbers(scale)
+    try:
+        w = _numbers(scale)
+    except ValueError:
+        raise TypeError(f"{name} must be a number, or a list of one for each picture, got {scale!r:.60}") from None
     if not np.isfinite(w).all():
         raise ValueError(f"{name} must be finite, got {w}")
     if w.shape not in ((), (rows,)):
@@ -144,11 +167,12 @@ def _check_interval(interval: tuple[float, float]) -> None:
 
 def _check_layers(guide: Guide, last: int) -> None:
     layers = guide.pag_layers
-    if not isinstance(layers, (Sequence, np.ndarray)) or isinstance(layers, str):
+    if isinstance(layers, str) or not isinstance(layers, (Sequence, np.ndarray)) or np.ndim(layers) != 1:
         raise TypeError(f"pag_layers must be a list of blocks within 0 … {last}, got {layers!r}")
     if not has_perturbed(guide):
         raise ValueError(f"pag_layers {tuple(layers)} need a pag_scale, which is 0")
-    if not len(layers) or not all(isinstance(i, (int, np.integer)) and 0 <= i <= last for i in layers):
+    named = [i for i in layers if isinstance(i, (int, np.integer)) and not isinstance(i, bool) and 0 <= i <= last]
+    if not named or len(named) != len(layers):
         raise ValueError(f"pag_layers must be a list of blocks within 0 … {last}, got {tuple(layers)}")
 
 
@@ -164,9 +188,9 @@ def has_perturbed(guide: Guide) -> bool:
 
 def texts(name: str, prompt: str | Sequence[str]) -> list[str]:
     """One prompt or several as a list of at least one string."""
-    listed = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else []
+    listed = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else []
     if not listed or not all(isinstance(each, str) for each in listed):
-        raise TypeError(f"{name} must be a string or a list of at least one string, got {prompt!r}")
+        raise TypeError(f"{name} must be a string or a list of at least one string, got {prompt!r:.200}")
     return listed
 
 
@@ -220,9 +244,10 @@ def pixels(pictures: Picture | Array | Sequence[Picture | Array]) -> Tensor:
     else:
         x = Tensor.from_numpy(_picture(pictures))
     x = x.expand_dims(0) if x.ndim == 3 else x
-    if x.ndim != 4 or x.shape[3] != 3:
+    if x.ndim != 4 or x.shape[3] != 3 or 0 in x.shape:
         raise ValueError(f"pictures must have the shape (H, W, 3) or (B, H, W, 3), got {tuple(x.shape)}")
-    low, high = float(x.min().asnumpy()), float(x.max().asnumpy())
+    values = x.asnumpy()
+    low, high = float(values.min()), float(values.max())  # MindSpore's own pass over NaN
     if not (low >= 0 and high <= 1):
         raise ValueError(f"pictures must be within [0, 1], or uint8, got {low:g} … {high:g}")
     return x
@@ -275,4 +300,7 @@ def _start(latents: Array, shape: tuple[int, ...]) -> Tensor:
 
 
 def _numbers(scale: guidance.Scale) -> NDArray[np.float64]:
-    return np.asarray(scale.asnumpy() if isinstance(scale, Tensor) else scale, float)
+    numbers = np.asarray(scale.asnumpy() if isinstance(scale, Tensor) else scale)
+    if numbers.dtype.kind not in "iuf":
+        raise ValueError(f"these are no numbers: {numbers.dtype}")
+    return numbers.astype(np.float64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from .checks import check_whole, kind
 from .public import public
 from .schedule import check_grid
@@ -38,7 +40,23 @@ def iterate(
     if not isinstance(x, SolverState) and not hasattr(x, "shape"):
         raise TypeError(f"x must be an array, a Tensor or a SolverState, got {kind(x)}")
     check_whole("start", start, 0, len(grid.t) - 1)
-    return _iterate(key, denoise, solver, grid, x if isinstance(x, SolverState) else solver.init(x), start)
+    return _iterate(key, _asked(denoise), solver, grid, x if isinstance(x, SolverState) else solver.init(x), start)
+
+
+def _asked(denoise: Denoiser) -> Denoiser:
+    """The denoiser, whose x0 must be of x's kind and shape; a learned variance may follow as further channels."""
+
+    def ask(x: Array, t: float) -> Array:
+        x0 = denoise(x, t)
+        if isinstance(x, np.ndarray) != isinstance(x0, np.ndarray) or not hasattr(x0, "shape"):
+            raise TypeError(f"denoise must give what x is, {kind(x)}, got {kind(x0)}")
+        shape = tuple(x.shape)
+        both = (*shape[:1], 2 * shape[1], *shape[2:]) if len(shape) > 1 else shape
+        if tuple(x0.shape) not in (shape, both):
+            raise ValueError(f"denoise must give x0 of the shape {shape} of x, got {tuple(x0.shape)}")
+        return x0
+
+    return ask
 
 
 def _iterate(

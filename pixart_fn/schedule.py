@@ -322,6 +322,13 @@ def check_grid(grid: Grid) -> None:
     shapes = [getattr(nodes, "shape", None) for nodes in grid[:3]]
     if shapes[0] is None or shapes != [(len(grid.t),)] * 3:
         raise ValueError(f"t, alpha and sigma of a grid must be arrays of one length, got shapes {shapes}")
+    if len(grid.t) < 2 or any(nodes.dtype.kind != "f" for nodes in grid[:3]):
+        raise ValueError(f"a grid must have two nodes at least, of floating-point numbers, got {len(grid.t)} nodes")
+    if not np.allclose(grid.alpha**2 + grid.sigma**2, 1, rtol=0, atol=1e-6) or not np.isfinite(grid.t).all():
+        raise ValueError("the nodes of a grid must be finite, with α² + σ² = 1; schedule.grid makes such grids")
+    steps = np.diff(grid.sigma)
+    if not (np.all(steps <= 0) or np.all(steps >= 0)):
+        raise ValueError("the nodes of a grid must go from noisy to clean, or all of them the other way")
 
 
 def truncate(grid: Grid, strength: float) -> Grid:

@@ -12,9 +12,9 @@ from tqdm.auto import tqdm
 
 from . import guidance, jit, rng, sizes, t5, vae
 from . import tokenizer as tokenizer_
-from .arrays import as_float, check_finite
+from .arrays import as_float, check_finite, clamp
 from .checkpoint import Params
-from .checks import check_whole
+from .checks import check_switch, check_whole
 from .denoiser import guided_denoiser
 from .public import public
 from .request import (
@@ -60,6 +60,8 @@ def encode_prompt(
         ValueError, TypeError: an argument isn't as above, or the states aren't finite.
     """
     check_params(params)
+    check_switch("clean", clean)
+    check_switch("check", check)
     length = TEXT_LENGTHS[params.config.pipeline]
     check_whole("tokens", tokens, 1, length)
     config = params.config.text_encoder
@@ -113,6 +115,8 @@ def sample_latents(
     """
     check_params(params)
     check_on_step(on_step)
+    check_switch("check", check)
+    check_switch("progress", progress)
     text = as_text(params, "text", text)
     B = len(text.mask)
     negative = None if negative is None else as_text(params, "negative", negative, B)
@@ -122,6 +126,8 @@ def sample_latents(
         steps=steps, solver=solver, grid=grid, latents=latents,
     )  # fmt: skip
     if negative is None and not is_one(guide):
+        if params.text_encoder is None:
+            raise ValueError("without a text encoder, give negative=, a Text of the empty prompt, or guidance_scale=1")
         negative = encode_prompt(params, "", tokens=text.mask.shape[1] if compat == "original" else 1)
     return run(params, asking, text, negative, check, on_step, progress)
 
@@ -149,12 +155,15 @@ def decode_latents(
         ValueError, TypeError: an argument isn't as above, or a pixel isn't finite.
     """
     check_params(params)
+    check_switch("check", check)
     config = vae_config(params)
     if tile is not None:
         vae.check_tile(config, tile)
     if size is not None:
         jit.refuse_recording("resizing", "decode without size=")
-        sizes.check(*size, 1)
+        if not (isinstance(size, (tuple, list)) and len(size) == 2):
+            raise TypeError(f"size must be (height, width) in pixels, got {size!r}")
+        sizes.check(size[0], size[1], 1)
     z = as_float(latents, "latents")
     vae.check_latents(config, z)
     return decode(params, z, tile, size, check)
@@ -181,6 +190,7 @@ def encode_image(
         ValueError, TypeError: an argument isn't as above, or a latent isn't finite.
     """
     check_params(params)
+    check_switch("check", check)
     config = vae_config(params)
     x = pixels(pictures)
     sizes.check(x.shape[1], x.shape[2], vae.factor(config))
@@ -224,12 +234,19 @@ def run(
     denoise = guided_denoiser(
         params, text, negative, asking.guide, asking.size, asking.schedule, asking.solver.learned_variance
     )
-    x, S = asking.x, len(asking.grid.t) - 1
-    run: Iterable[StepInfo] = iterate(asking.keys, denoise, asking.solver, asking.grid, x)
-    for i, info in enumerate(tqdm(run, total=S, unit="step", disable=not progress)):
-        x = info.x
+    x, S, done = asking.x, len(asking.grid.t) - 1, 0
+
+    def watched(x: Array, t: float) -> Array:
+        x0 = denoise(x, t)
+        check_finite(x0, f"x0 in step {done + 1} of {S} (t = {t:g}) of sample_latents")
+        return x0
+
+    asked = watched if check else denoise
+    run: Iterable[StepInfo] = iterate(asking.keys, asked, asking.solver, asking.grid, x)
+    for info in tqdm(run, total=S, unit="step", disable=not progress):
+        x, done = info.x, done + 1
         if check:
-            check_finite(x, f"x after step {i + 1} of {S} (t = {info.t:g}) of sample_latents")
+            check_finite(x, f"x after step {done} of {S} (t = {info.t:g}) of sample_latents")
         if on_step is not None:
             on_step(info)
     return x
@@ -250,7 +267,7 @@ def decode(params: Params, z: Tensor, tile: int | None, size: tuple[int, int] | 
         check_finite(x, "the picture of decode_latents")
     if size is not None:  # before the clamp, so that what lies beyond [-1, 1] is averaged as it is
         x = Tensor.from_numpy(sizes.resize_and_crop(x.asnumpy(), *size))
-    return ops.clamp(x * 0.5 + 0.5, 0.0, 1.0)
+    return clamp(x * 0.5 + 0.5, 0.0, 1.0)
 
 
 def _bucket(n: int, length: int) -> int:

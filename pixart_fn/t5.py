@@ -16,7 +16,7 @@ from mindspore import Tensor, ops
 
 from . import config as config_
 from . import jit, nn, rng, stream, tree
-from .arrays import as_tensor
+from .arrays import as_tensor, check_mask
 from .public import public
 from .types import Json, Key, Tree
 
@@ -135,6 +135,7 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
     """
     ids, mask = as_tensor(ids, "ids"), as_tensor(mask, "mask")
     _check_ids(config, ids, mask)
+    ids = ids.int()  # the lookup takes no other whole numbers than signed ones
     L = ids.shape[1]
     embeddings, blocks = p["shared"]["weight"], p["encoder"]["block"]
     stored = stream.is_stored(embeddings)
@@ -148,13 +149,14 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def _check_ids(config: Config, ids: Tensor, mask: Tensor) -> None:
-    if ids.ndim != 2 or 0 in ids.shape or ids.is_floating_point() or tuple(mask.shape) != tuple(ids.shape):
+    if ids.ndim != 2 or 0 in ids.shape or "int" not in str(ids.dtype).lower() or tuple(mask.shape) != tuple(ids.shape):
         got = f"{str(ids.dtype).lower()} {tuple(ids.shape)} and {tuple(mask.shape)}"
         raise ValueError(f"ids must be whole numbers (B, L) and mask of the same shape, got {got}")
     values = ids.asnumpy()
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= config.vocab_size:  # a lookup beyond the table gives zeros without a word
         raise ValueError(f"ids must be within 0 … {config.vocab_size - 1}, got {low if low < 0 else high}")
+    check_mask(mask, "mask")
 
 
 def quantize(p: Tree) -> Tree:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor
 
+from .arrays import as_float, as_tensor, check_finite, check_mask
 from .checks import kind
 from .hub import written
 from .public import public
@@ -24,6 +25,12 @@ def save_text(text: Text, file: str | os.PathLike) -> None:
     """
     if not isinstance(text, Text):
         raise TypeError(f"text must be a Text, as px.encode_prompt makes, got {kind(text)}")
+    states, mask = as_float(text.states, "text.states"), as_tensor(text.mask, "text.mask")
+    if states.ndim != 3 or tuple(mask.shape) != tuple(states.shape[:2]):
+        shapes = f"{tuple(states.shape)} and {tuple(mask.shape)}"
+        raise ValueError(f"text must have states (B, L, C) and a mask (B, L), got {shapes}")
+    check_mask(mask, "text.mask")
+    check_finite(states, "text.states")
     path = _checked(file)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:

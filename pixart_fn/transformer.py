@@ -17,7 +17,7 @@ from mindspore import Tensor, ops
 
 from . import config as config_
 from . import jit, nn, rng, tree
-from .arrays import as_float, as_tensor
+from .arrays import as_float, as_tensor, check_mask
 from .checks import kind
 from .public import public
 from .types import Array, Json, Key, Tree
@@ -206,8 +206,9 @@ def apply(
         them; there is no such block.
     """
     check_latents(config, x)
-    if len(x) != len(mask):
-        raise ValueError(f"x has {len(x)} rows and the text has {len(mask)}; they must be as many")
+    mask = as_tensor(mask, "mask")
+    if len(x) != mask.shape[0]:
+        raise ValueError(f"x has {len(x)} rows and the text has {mask.shape[0]}; they must be as many")
     context = captions(p, config, text, mask)
     return evaluate(p, config, x, t, context, resolution, aspect_ratio, perturbed=perturbed)
 
@@ -222,6 +223,7 @@ def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
         raise ValueError(f"text must have the shape (B, L, {config.caption_channels}), got {tuple(text.shape)}")
     if tuple(mask.shape) != tuple(text.shape[:2]):
         raise ValueError(f"mask must have the shape {tuple(text.shape[:2])} of the text, got {tuple(mask.shape)}")
+    check_mask(mask, "mask")
     text = _caption(p["caption_projection"], text)
     attentions = [block["attn2"] for block in p["transformer_blocks"]]
     pairs = [_keys_values({"k": a["to_k"], "v": a["to_v"]}, text, config=config) for a in attentions]
@@ -252,6 +254,10 @@ def evaluate(
         needs = "needs resolution and aspect_ratio" if config.conditions else "takes no resolution or aspect_ratio"
         raise ValueError(f"this transformer {needs} (use_additional_conditions = {config.conditions})")
     if resolution is not None and aspect_ratio is not None:
+        resolution, aspect_ratio = as_float(resolution, "resolution"), as_float(aspect_ratio, "aspect_ratio")
+        if (tuple(resolution.shape), tuple(aspect_ratio.shape)) != ((len(x), 2), (len(x), 1)):
+            got = f"{tuple(resolution.shape)} and {tuple(aspect_ratio.shape)}"
+            raise ValueError(f"resolution must be ({len(x)}, 2) and aspect_ratio ({len(x)}, 1), got {got}")
         condition, modulation = _condition_sized(
             p["adaln_single"], sinusoid(t), sinusoid(resolution.reshape(-1)), sinusoid(aspect_ratio.reshape(-1))
         )

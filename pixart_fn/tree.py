@@ -125,13 +125,13 @@ def nest(flat: Mapping[str, Tree]) -> Tree:
     Raises:
         ValueError: one name is both a leaf and the beginning of another.
     """
-    root = Weights()
+    root = _Node()
     for name, leaf in flat.items():
-        *path, last = name.split(".")
+        *path, last = str(name).split(".")
         node = root
         for part in path:
-            node = node.setdefault(part, Weights())
-            if not isinstance(node, Weights):
+            node = node.setdefault(part, _Node())
+            if not isinstance(node, _Node):
                 raise ValueError(f"{name!r} begins with the name of a leaf")
         if last in node:
             raise ValueError(f"{name!r} is the beginning of another name")
@@ -144,8 +144,12 @@ def size(tree: Tree) -> int:
     return sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves(tree))
 
 
+class _Node(dict[str, Any]):
+    """A dict that `nest` makes, as opposed to one that is a leaf of its argument."""
+
+
 def _listed(node: Any) -> Any:
-    if not isinstance(node, Weights):
+    if not isinstance(node, _Node):
         return node
     if node and set(node) == {str(i) for i in range(len(node))}:
         return Layers(_listed(node[str(i)]) for i in range(len(node)))
@@ -156,7 +160,7 @@ def _children(node: Tree, path: str = "") -> dict[str, Any] | None:
     """The children by name, or None for a leaf."""
     if isinstance(node, dict):
         children = {str(name): child for name, child in node.items()}
-        if len(children) != len(node) or any("." in name for name in children):
+        if len(children) != len(node) or any("." in name or not name for name in children):
             keys = _some([repr(name) for name in node])
             raise ValueError(f"the keys at {path or 'the root'} must be different names without a dot, got {keys}")
         return children

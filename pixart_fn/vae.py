@@ -14,7 +14,7 @@ from mindspore import Tensor, ops
 
 from . import config as config_
 from . import jit, nn, rng, strips, tiles, tree
-from .arrays import as_float
+from .arrays import as_float, clamp
 from .checks import kind
 from .public import public
 from .types import Json, Key, Moments, Tree
@@ -157,7 +157,7 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
     Raises: TypeError, ValueError: x isn't such an array, or H or W is no such multiple.
     """
     x = as_float(x, "x")
-    if x.ndim != 4 or x.shape[1] != config.in_channels:
+    if x.ndim != 4 or x.shape[1] != config.in_channels or 0 in x.shape:
         last = x.ndim == 4 and x.shape[3] == config.in_channels
         hint = "; x.transpose(0, 3, 1, 2) turns channels last into that" if last else ""
         raise ValueError(f"x must have the shape (B, {config.in_channels}, H, W), got {tuple(x.shape)}{hint}")
@@ -179,7 +179,7 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
         picture = [_pointwise(p["quant_conv"], strip) for strip in picture]
     x = strips.channels_first(picture)
     mean, logvar = ops.split(x, config.latent_channels, axis=1)
-    return Moments(mean, ops.clamp(logvar, -30.0, 20.0))
+    return Moments(mean, clamp(logvar, -30.0, 20.0))
 
 
 @public

@@ -19,6 +19,15 @@ from .console import report
 from .generate import generate
 from .show import show
 
+# what other programs call our options
+ALIASES = {
+    **dict.fromkeys(("height", "width", "resolution"), "size"),
+    **dict.fromkeys(("cfg", "cfg-scale", "scale", "guidance-scale"), "guidance"),
+    **dict.fromkeys(("num-images", "batch-size", "num", "count"), "n"),
+    **dict.fromkeys(("num-inference-steps", "num-steps"), "steps"),
+    **dict.fromkeys(("scheduler", "sampler"), "solver"),
+}
+
 
 class Verbs(click.Group):
     """Verbs, of which a misspelt one is answered with the nearest."""
@@ -77,9 +86,10 @@ def _sentence(error: click.ClickException, words: list[str]) -> str:
         return error.format_message().rstrip(".")
     # of -seed click names -s, its first letter
     unknown = next((word.split("=")[0] for word in words if word.startswith(error.option_name)), error.option_name)
-    names = [name for parameter in error.ctx.command.get_params(error.ctx) for name in parameter.opts]
-    options = {name.lstrip("-"): name for name in names if name.startswith("--")}
-    return f"there is no option {unknown}; the nearest is {options[_nearest(unknown.lstrip('-'), options)]}"
+    shown = [p for p in error.ctx.command.get_params(error.ctx) if not getattr(p, "hidden", False)]
+    options = {name.lstrip("-"): name for p in shown for name in p.opts if name.startswith("--")}
+    word = unknown.lstrip("-").replace("_", "-")
+    return f"there is no option {unknown}; the nearest is {options[_nearest(ALIASES.get(word, word), options)]}"
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:

@@ -78,7 +78,7 @@ def named(solver: Solver | str) -> Solver:
         return solver
     if isinstance(solver, str):
         if solver not in SOLVERS:
-            nearest = difflib.get_close_matches(solver, SOLVERS, 1, cutoff=0.0)[0]
+            nearest = difflib.get_close_matches(solver.lower(), SOLVERS, 1, cutoff=0.0)[0]
             raise ValueError(
                 f"solver must be one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}, the nearest is {nearest!r}"
             )

@@ -11,6 +11,9 @@ from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .euler import Point, ask, between, move, node
 from .linear import maker, report
 
+SHORTEST = 1e-9
+"""In λ: a step under this is none in float64."""
+
 
 @maker
 def dpm_adaptive(order: int = 3, rtol: float = 0.05, atol: float = 0.0078, first: float = 0.05) -> Solver:
@@ -57,6 +60,11 @@ def dpm_adaptive(order: int = 3, rtol: float = 0.05, atol: float = 0.0078, first
             low, high = _pair(denoise, grid, x, eps, here, there, order)
             evaluations += order - 1
             error = _error(low, high, previous, rtol, atol)
+            if not math.isfinite(error) or h < SHORTEST:
+                raise ValueError(
+                    f"dpm_adaptive can't go on at t = {here.t:g}: the error is {error:g} in a step of {length:.3g}; "
+                    "either the model's x0 isn't finite, or rtol and atol are too small"
+                )
             if error <= 1:
                 previous, x, here, said = low, high, there, None
             if error <= 1 and length == left and h > left:

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from .. import jit, tree
+from ..checks import check_number, is_number, kind
 from ..layout import check_names
 from ..public import public
 from ..types import Tree
@@ -75,7 +76,7 @@ def run(
     Returns: the parameters and the optimiser's state (its `ema` is what to use).
     """
     _check_rate(lr)
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "state.safetensors"
     params, state = restore(file, params) if file.exists() else (params, optim.init(params))
@@ -136,7 +137,6 @@ def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
 def _check_rate(lr: float | Callable[[int], float]) -> None:
     if callable(lr):
         return
-    if isinstance(lr, bool) or not isinstance(lr, (int, float)):
-        raise TypeError(f"lr must be a number or a function of the step, got {lr!r}")
-    if not 0 <= lr < float("inf"):
-        raise ValueError(f"lr must be finite and at least 0, got {lr}")
+    if not is_number(lr):
+        raise TypeError(f"lr must be a number or a function of the step, got {kind(lr)}")
+    check_number("lr", lr, 0)

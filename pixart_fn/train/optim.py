@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import Tensor
 
 from .. import tree
+from ..checks import check_number
 from ..types import Tree
 
 
@@ -55,11 +56,21 @@ def update(
         lr: learning rate. decay: of the moving average, ema ← decay · ema + (1 − decay) · params.
     Returns: the new parameters, the new state, the gradient's global norm before clipping.
     Raises:
-        ValueError: the trees of parameters, gradients and state differ.
+        ValueError: the trees of parameters, gradients and state differ in names or shapes, or the gradient or lr isn't
+            finite.
     """
     columns = [tree.map(lambda leaf: leaf.asnumpy(), each) for each in (params, gradients)]
     rows = list(tree.rows(*columns, state.m, state.v, state.ema))
+    check_number("lr", lr, 0)
+    for name, p, *others in rows:
+        if any(np.shape(other) != p.shape for other in others):
+            got = ", ".join(str(np.shape(other)) for other in others)
+            raise ValueError(f"{name} has the shape {p.shape}, and its gradient, moments and average {got}")
     norm = float(np.sqrt(sum(float(np.vdot(g, g)) for _, _, g, *_ in rows)))
+    if not np.isfinite(norm):
+        raise ValueError(
+            f"the gradient's norm is {norm} at step {state.step}: the loss isn't finite, or lr is too large"
+        )
     step = state.step + 1
     scale = min(1.0, hyper.clip / (norm + 1e-12))
     correction = np.sqrt(1 - hyper.b2**step) / (1 - hyper.b1**step)

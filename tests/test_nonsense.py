@@ -1,0 +1,248 @@
+"""What a hostile user tried: nonsense that was accepted without a word, or ended in another library's message."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+from drawing import KEY, draw
+
+import pixart_fn as px
+from pixart_fn import guidance, t5, text_file, transformer, tree, vae
+from pixart_fn.train import loop, optim
+
+import mindspore as ms  # isort: skip - after pixart_fn, which silences it
+
+NOISE = px.schedule.from_betas(px.schedule.linear())
+GRID = px.schedule.grid(NOISE, [900, 500])
+NAN = np.float32(np.nan)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return tiny.params()
+
+
+def spoiled(params, model, name, value=NAN):
+    def spoil(path, leaf):
+        return ms.Tensor(np.full(leaf.shape, value, np.float32)) if path == name else leaf
+
+    return params.replace(**{model: tree.map_with_path(spoil, getattr(params, model))})
+
+
+# --- NaN that something makes a number of ----------------------------------------------------------------------------
+
+CLIPPING = {
+    "DDPM": {"_class_name": "DDPMScheduler", "clip_sample": True},
+    "LCM": {"_class_name": "LCMScheduler", "clip_sample": True},
+    "threshold": {"_class_name": "DPMSolverMultistepScheduler", "thresholding": True, "sample_max_value": 2.0},
+}
+
+
+@pytest.mark.parametrize("name", CLIPPING)
+def test_clipping_doesnt_hide_what_isnt_finite(params, name):
+    broken = spoiled(params, "transformer", "proj_out.bias")
+    config = type(params.config)(
+        **{**vars(params.config), "scheduler": {**CLIPPING[name], "prediction_type": "sample"}}
+    )
+    with pytest.raises(ValueError, match=r"step 1 of 2 \(t = \d+\) of sample_latents must be finite"):
+        draw(broken.replace(config=config), steps=2)
+
+
+@pytest.mark.parametrize("wrap", [guidance.clip, lambda d: guidance.threshold(d, 0.9, 2.0)], ids=["clip", "threshold"])
+def test_nan_stays_nan_in_tensors_as_in_arrays(wrap):
+    x = np.float32([[[[NAN, 5.0, -5.0]]]])
+    tensor = wrap(lambda x, t: x)(ms.Tensor(x), 5.0).asnumpy()
+    assert np.isnan(tensor[0, 0, 0, 0]) and (wrap is not guidance.clip or tensor[0, 0, 0, 1:].tolist() == [1, -1])
+
+
+def test_the_adaptive_solver_ends_where_the_model_says_nan(params):
+    with pytest.raises(ValueError, match="dpm_adaptive can't go on at t = 900: the error is nan"):
+        px.sample(KEY, lambda x, t: x * np.nan, "dpm_adaptive", GRID, np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"can't go on at t = .* or rtol and atol are too small"):
+        px.sample(KEY, lambda x, t: np.tanh(x), px.solvers.dpm_adaptive(rtol=0, atol=1e-300), GRID, np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"step 1 of 3 .* must be finite"):
+        draw(spoiled(params, "transformer", "proj_out.bias"), solver="dpm_adaptive")
+
+
+def test_a_log_variance_that_isnt_finite_is_no_latent(params):
+    picture = np.zeros((16, 16, 3), np.uint8)
+    with pytest.raises(ValueError, match="the latents of encode_image must be finite"):
+        px.encode_image(spoiled(params, "vae", "quant_conv.bias"), picture, key=KEY)
+
+
+def test_nan_latents_stay_nan_where_nothing_is_checked(params):
+    z = np.full((1, 4, 8, 8), NAN)
+    assert np.isnan(px.decode_latents(params, z, check=False).asnumpy()).all()
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def leaf(*numbers):
+    return ms.Tensor(np.float32(numbers))
+
+
+def test_an_optimisers_step_takes_no_other_shape_and_no_nan():
+    start = {"a": leaf(1, 2)}
+    state = optim.init(start)
+    with pytest.raises(ValueError, match=r"a has the shape \(2,\), and its gradient, moments and average \(1,\)"):
+        optim.update(optim.AdamW(), start, {"a": leaf(1)}, state, 0.1, 0.5)
+    with pytest.raises(ValueError, match="the gradient's norm is nan at step 0"):
+        optim.update(optim.AdamW(), start, {"a": leaf(NAN, 1)}, state, 0.1, 0.5)
+    for lr in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="lr must be"):
+            optim.update(optim.AdamW(), start, start, state, lr, 0.5)
+
+
+def test_a_loss_that_isnt_finite_leaves_the_last_good_state(tmp_path):
+    def loss(p, batch):
+        return (p["a"] * p["a"]).sum() * batch
+
+    start = {"a": leaf(1, 2)}
+    with pytest.raises(ValueError, match="the gradient's norm is nan at step 1"):
+        loop.run(loss, start, lambda step: [1.0, float("nan")][step], tmp_path, steps=2, lr=np.float32(0.1))
+    params, state = loop.restore(tmp_path / "state.safetensors", start)
+    assert state.step == 1 and np.isfinite(params["a"].asnumpy()).all()
+
+
+# --- grids, denoisers, trees -----------------------------------------------------------------------------------------
+
+GRIDS = {
+    "one node": px.Grid(GRID.t[:1], GRID.alpha[:1], GRID.sigma[:1]),
+    "words": GRID._replace(t=np.array(["a", "b", "c"])),
+    "alpha": GRID._replace(alpha=np.array([3.0, 2.0, 1.0])),
+    "NaN": GRID._replace(alpha=np.array([0.1, np.nan, 1.0])),
+    "shuffled": px.Grid(GRID.t[[1, 0, 2]], GRID.alpha[[1, 0, 2]], GRID.sigma[[1, 0, 2]]),
+}
+
+
+@pytest.mark.parametrize("case", GRIDS)
+def test_a_grid_by_hand_is_checked(case):
+    with pytest.raises(ValueError, match=r"a grid must have two nodes|the nodes of a grid must"):
+        px.sample(KEY, lambda x, t: x, "ddim", GRIDS[case], np.ones((1, 2)))
+
+
+def test_a_grid_of_another_schedule_is_refused(params):
+    other = px.schedule.from_betas(px.schedule.scaled_linear())
+    with pytest.raises(ValueError, match="grid is of another schedule than the model's"):
+        draw(params, grid=px.schedule.grid(other, [900, 500]))
+
+
+@pytest.mark.parametrize(
+    "said", [lambda x, t: x[:, :1], lambda x, t: x[:1], lambda x, t: None, lambda x, t: ms.Tensor(x)]
+)
+def test_a_denoiser_must_give_what_x_is(said):
+    with pytest.raises((TypeError, ValueError), match="denoise must give"):
+        px.sample(KEY, said, "ddim", GRID, np.ones((2, 3, 4, 4), np.float32))
+
+
+def test_nest_leaves_its_leaves_alone():
+    inner = tree.nest({"b": 1})
+    with pytest.raises(ValueError, match="begins with the name of a leaf"):
+        tree.nest({"a": inner, "a.c": 2})
+    assert inner == {"b": 1}
+    with pytest.raises(ValueError, match="must be different names"):
+        tree.paths({"": {"a": 1}, "a": 2})
+
+
+# --- params ----------------------------------------------------------------------------------------------------------
+
+
+def test_params_whose_parts_dont_fit_are_named(params):
+    blocks = params.transformer["transformer_blocks"]
+    changes = {
+        "transformer": (
+            {**params.transformer, "transformer_blocks": blocks[:1]},
+            "params.transformer doesn't hold the",
+        ),
+        "vae": (params.transformer, "params.vae doesn't hold the tensors of its configuration"),
+    }
+    for name, (weights, sentence) in changes.items():
+        with pytest.raises(ValueError, match=sentence):
+            draw(params.replace(**{name: weights}))
+    with pytest.raises(ValueError, match=r"params.transformer is None"):
+        draw(params.replace(transformer=None))
+    arrays = tree.map(lambda leaf: leaf.asnumpy(), params.transformer)
+    with pytest.raises(
+        TypeError, match=r"params.transformer must hold Tensors, got an ndarray at pos_embed.proj.weight"
+    ):
+        draw(params.replace(transformer=arrays))
+
+
+# --- arrays and switches ---------------------------------------------------------------------------------------------
+
+
+def test_the_order_of_bytes_says_nothing(params):
+    z = px.noise(params, KEY).asnumpy()
+    assert np.array_equal(px.decode_latents(params, z.astype(">f4")), px.decode_latents(params, z))
+    swapped = draw(params, latents=z.astype(">f4"), output="latents")
+    assert np.array_equal(swapped, draw(params, latents=z, output="latents"))
+
+
+NONSENSE = {
+    "clean": ({"clean": "false"}, "clean must be True or False, got 'false'"),
+    "check": ({"check": "no"}, "check must be True or False, got 'no'"),
+    "a set": ({"prompt": {"a", "b"}}, "prompt must be a string or a list of at least one string"),
+    "a dict": ({"prompt": {"a": 1}}, "prompt must be a string or a list of at least one string"),
+    "scales": ({"guidance_scale": [[1, 2], [3]]}, "guidance_scale must be a number, or a list"),
+    "words": ({"guidance_scale": ["a"]}, "guidance_scale must be a number, or a list"),
+    "flags": ({"guidance_scale": np.array([True])}, "guidance_scale must be a number, or a list"),
+    "layers": ({"pag_scale": 1.0, "pag_layers": [True]}, "pag_layers must be a list of blocks within 0 … 1"),
+    "a layer": ({"pag_scale": 1.0, "pag_layers": np.array(1)}, "pag_layers must be a list of blocks within 0 … 1"),
+    "rescale": ({"guidance_rescale": 0.5}, "the argument is 'rescale'"),
+    "embeddings": ({"prompt_embeds": 0}, r"px.sample_latents\(params, text, key\) takes a Text"),
+    "a solver": ({"solver": "HEUN"}, "the nearest is 'heun'"),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_nonsense_is_one_sentence(params, case):
+    options, sentence = NONSENSE[case]
+    with pytest.raises((TypeError, ValueError), match=sentence) as raised:
+        draw(params, **options)
+    assert "\n" not in str(raised.value)
+
+
+EMPTY = np.zeros((0, 16, 16, 3), np.float32)
+CALLS = {
+    "size": lambda p, z: px.decode_latents(p, z, size=16),
+    "three sizes": lambda p, z: px.decode_latents(p, z, size=(16, 16, 3)),
+    "no picture": lambda p, z: px.encode_image(p, EMPTY),
+    "no row": lambda p, z: vae.encode(p.vae, p.config.vae, EMPTY.transpose(0, 3, 1, 2)),
+    "no text": lambda p, z: px.sample_latents(p, px.Text(np.zeros((0, 4, 32), np.float32), np.zeros((0, 4))), KEY),
+    "a schedule": lambda p, z: px.text_denoiser(p, px.encode_prompt(p, "a"), schedule="linear"),
+    "bools as ids": lambda p, z: t5.encode(
+        p.text_encoder, p.config.text_encoder, np.ones((1, 4), bool), np.ones((1, 4))
+    ),
+    "a soft mask": lambda p, z: t5.encode(
+        p.text_encoder, p.config.text_encoder, np.ones((1, 4), int), np.full((1, 4), 0.5)
+    ),
+    "no token": lambda p, z: transformer.apply(
+        p.transformer, p.config.transformer, z, np.float32([5]), np.zeros((1, 4, 32), np.float32), np.zeros((1, 4))
+    ),
+    "no mask": lambda p, z: transformer.apply(
+        p.transformer, p.config.transformer, z, np.float32([5]), np.zeros((1, 4, 32), np.float32), None
+    ),
+    "a text to save": lambda p, z: text_file.save_text(
+        px.Text(np.zeros((1, 4, 32)), np.full((1, 4), 0.5)), "t.safetensors"
+    ),
+    "no leaf": lambda p, z: px.value_and_grad(lambda t: z.sum())({}),
+    "aux": lambda p, z: px.value_and_grad(lambda t: z.sum(), {"a": z}),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_a_call_that_means_nothing_is_one_sentence(params, case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=r"must|needs") as raised:
+        CALLS[case](params, px.noise(params, KEY))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64])
+def test_ids_of_any_whole_numbers_are_read(params, dtype):
+    ids, mask = np.array([[5, 7, 1, 0]]), np.array([[1, 1, 1, 0]])
+    encoder, config = params.text_encoder, params.config.text_encoder
+    expected = t5.encode(encoder, config, ids.astype(np.int32), mask)
+    assert np.array_equal(t5.encode(encoder, config, ids.astype(dtype), mask), expected)
