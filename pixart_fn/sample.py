@@ -37,6 +37,8 @@ def iterate(
     check_grid(grid)
     if not callable(denoise):
         raise TypeError(f"denoise must be a function (x_t, t) → x0, got {kind(denoise)}")
+    if isinstance(x, StepInfo):
+        raise TypeError("x is a StepInfo; go on from its state: iterate(…, x=info.state, start=i)")
     if not isinstance(x, SolverState) and not hasattr(x, "shape"):
         raise TypeError(f"x must be an array, a Tensor or a SolverState, got {kind(x)}")
     check_whole("start", start, 0, len(grid.t) - 1)

@@ -118,6 +118,12 @@ def from_betas(betas: Sequence[float] | np.ndarray, prediction: str = "epsilon")
     return Schedule(_frozen(np.sqrt(np.expm1(-np.cumsum(np.log1p(-betas))))), prediction)
 
 
+def _checked(schedule: Schedule) -> Schedule:
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a Schedule, as schedule.from_betas makes; got {kind(schedule)}")
+    return schedule
+
+
 def zero_terminal_snr(schedule: Schedule, alpha_bar: float = 0.0) -> Schedule:
     """Shift and scale √ᾱ so that x_{T-1} is pure noise and x_0 stays as it is (arXiv:2305.08891, alg. 1).
 
@@ -126,7 +132,7 @@ def zero_terminal_snr(schedule: Schedule, alpha_bar: float = 0.0) -> Schedule:
         alpha_bar: what ᾱ(T - 1) is set to afterwards; diffusers takes 2⁻²⁴ for solvers that divide by α.
     """
     check_number("alpha_bar", alpha_bar, 0, 1)
-    root = 1 / np.hypot(1, schedule.ratio)
+    root = 1 / np.hypot(1, _checked(schedule).ratio)
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
     root[-1] = alpha_bar**0.5
     with np.errstate(divide="ignore"):
@@ -199,6 +205,7 @@ def timesteps(
             that λ, or the offset leads out of the training times.
         TypeError: steps or offset is no whole number, or lam_min no number.
     """
+    _checked(schedule)
     check_option("timestep_spacing", spacing, SPACINGS)
     check_whole("offset (steps_offset)", offset, 0)
     check_number("lam_min", lam_min, -math.inf, schedule.lam(0))
@@ -262,7 +269,7 @@ def beta(
 
 
 def _range(schedule: Schedule, steps: int, first: float | None, last: float | None) -> tuple[float, float]:
-    first = float(schedule.ratio[-1]) if first is None else first
+    first = float(_checked(schedule).ratio[-1]) if first is None else first
     last = float(schedule.ratio[0]) if last is None else last
     check_number("first (the largest σ/α)", first, 0, math.inf)
     check_number("last (the smallest σ/α)", last, 0, math.inf)
@@ -285,6 +292,7 @@ def grid(schedule: Schedule, timesteps: Sequence[float] | np.ndarray, *, final: 
         ValueError: there is no time, or the times don't fall strictly within [0, T - 1].
     """
     check_option("final", final, FINALS)
+    _checked(schedule)
     t = np.asarray(timesteps, np.float64)
     if t.ndim != 1 or len(t) == 0:
         raise ValueError(f"timesteps must be a list of at least one time, got {timesteps!r}")

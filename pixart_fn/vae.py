@@ -39,7 +39,14 @@ class Config:
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        if self.norm_num_groups < 1 or not self.block_out_channels:
+            got = f"{self.norm_num_groups} groups and {self.block_out_channels}"
+            raise ValueError(
+                f"vae config: at least one group (norm_num_groups) and block_out_channels are needed, got {got}"
+            )
+        if not self.scaling_factor > 0:
+            raise ValueError(f"vae config: scaling_factor must be above 0, got {self.scaling_factor}")
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise ValueError(f"vae config: {channels} channels don't divide into {self.norm_num_groups} groups")

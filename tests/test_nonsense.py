@@ -137,6 +137,12 @@ def test_a_denoiser_must_give_what_x_is(said):
         px.sample(KEY, said, "ddim", GRID, np.ones((2, 3, 4, 4), np.float32))
 
 
+def test_a_step_is_gone_on_from_by_its_state():
+    info = next(px.iterate(KEY, lambda x, t: 0.5 * x, "ddim", GRID, np.ones((1, 2))))
+    with pytest.raises(TypeError, match=r"x is a StepInfo; go on from its state"):
+        px.iterate(KEY, lambda x, t: 0.5 * x, "ddim", GRID, info, start=1)
+
+
 def test_nest_leaves_its_leaves_alone():
     inner = tree.nest({"b": 1})
     with pytest.raises(ValueError, match="begins with the name of a leaf"):
@@ -202,6 +208,32 @@ def test_nonsense_is_one_sentence(params, case):
     with pytest.raises((TypeError, ValueError), match=sentence) as raised:
         draw(params, **options)
     assert "\n" not in str(raised.value)
+
+
+NOT_SCHEDULES = {
+    "grid": lambda s: px.schedule.grid(s, [500]),
+    "timesteps": lambda s: px.schedule.timesteps(s, 5),
+    "karras": lambda s: px.schedule.karras(s, 5),
+    "beta": lambda s: px.schedule.beta(s, 5),
+    "zero_terminal_snr": lambda s: px.schedule.zero_terminal_snr(s),
+}
+
+
+@pytest.mark.parametrize("name", NOT_SCHEDULES)
+@pytest.mark.parametrize(
+    "given", [None, {}, (NOISE, None, None), px.schedule.linear()], ids=["None", "a dict", "a triple", "betas"]
+)
+def test_what_is_no_schedule_is_one_sentence(name, given):
+    with pytest.raises(TypeError, match=r"schedule must be a Schedule, as schedule.from_betas makes; got"):
+        NOT_SCHEDULES[name](given)
+
+
+@pytest.mark.parametrize(
+    "change", [{"norm_num_groups": 0}, {"block_out_channels": []}, {"scaling_factor": 0.0}], ids=str
+)
+def test_a_vae_that_cant_be_is_refused(change):
+    with pytest.raises(ValueError, match=r"vae config: "):
+        vae.read_config({"_class_name": "AutoencoderKL", **change})
 
 
 EMPTY = np.zeros((0, 16, 16, 3), np.float32)
