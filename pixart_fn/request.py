@@ -71,6 +71,12 @@ def request(
     check_whole("steps", steps, 1)
     grid = make_grid(int(steps)) if grid is None else _own_grid(grid, schedule)
     solver = own_solver if solver is None else solvers.named(solver)
+    model = params.config.transformer
+    if solver.learned_variance and model.out_channels == model.in_channels:
+        raise ValueError(f"{solver} reads a learned variance, which this model doesn't predict")
+    for name, scale in (("guidance_scale(t)", guide.scale), ("pag_scale(t)", guide.pag_scale)):
+        if callable(scale):
+            _check_scale(name, scale(float(grid.t[0])), rows)
     shape = latent_shape(params, rows, size)
     x = Tensor.from_numpy(rng.normal(keys, shape)) if latents is None else _start(latents, shape)
     return Request(size, keys, schedule, grid, solver, x, guide)

@@ -155,6 +155,12 @@ def test_nest_leaves_its_leaves_alone():
 # --- params ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_variance_that_no_model_learned_is_refused(params):
+    plain = tiny.transformer.Config(**{**vars(tiny.TRANSFORMER), "out_channels": 4})
+    with pytest.raises(ValueError, match=r"ddpm\('learned_range'\) reads a learned variance, which this model doesn't"):
+        draw(tiny.params(plain), solver=px.solvers.ddpm("learned_range"))
+
+
 def test_params_whose_parts_dont_fit_are_named(params):
     blocks = params.transformer["transformer_blocks"]
     changes = {
@@ -194,6 +200,8 @@ NONSENSE = {
     "scales": ({"guidance_scale": [[1, 2], [3]]}, "guidance_scale must be a number, or a list"),
     "words": ({"guidance_scale": ["a"]}, "guidance_scale must be a number, or a list"),
     "flags": ({"guidance_scale": np.array([True])}, "guidance_scale must be a number, or a list"),
+    "a function": ({"guidance_scale": lambda t: "4.5"}, r"guidance_scale\(t\) must be a number, .*, got '4.5'"),
+    "of two": ({"pag_scale": lambda t: [1.0, 2.0]}, r"pag_scale\(t\) must be a number or one for each of 1 pictures"),
     "layers": ({"pag_scale": 1.0, "pag_layers": [True]}, "pag_layers must be a list of blocks within 0 … 1"),
     "a layer": ({"pag_scale": 1.0, "pag_layers": np.array(1)}, "pag_layers must be a list of blocks within 0 … 1"),
     "rescale": ({"guidance_rescale": 0.5}, "the argument is 'rescale'"),
