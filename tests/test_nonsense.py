@@ -95,6 +95,13 @@ def test_an_optimisers_step_takes_no_other_shape_and_no_nan():
             optim.update(optim.AdamW(), start, start, state, lr, 0.5)
 
 
+@pytest.mark.parametrize("lr", [True, "1e-4", None, -1.0, float("nan")])
+def test_a_rate_that_is_none_is_refused_before_the_folder_is_made(tmp_path, lr):
+    with pytest.raises((TypeError, ValueError), match=r"lr, which may also be a function of the step, must be a "):
+        loop.run(lambda p, b: p["a"].sum(), {"a": leaf(1)}, lambda step: None, tmp_path / "run", steps=1, lr=lr)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_isnt_finite_leaves_the_last_good_state(tmp_path):
     def loss(p, batch):
         return (p["a"] * p["a"]).sum() * batch

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from .. import jit, tree
-from ..checks import check_number, is_number, kind
+from ..checks import check_number
 from ..layout import check_names
 from ..public import public
 from ..types import Tree
@@ -75,7 +75,8 @@ def run(
         decay: of the weights' moving average; shorter at the start, as (1 + step) / (10 + step).
     Returns: the parameters and the optimiser's state (its `ema` is what to use).
     """
-    _check_rate(lr)
+    if not callable(lr):
+        check_number("lr, which may also be a function of the step,", lr, 0)
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "state.safetensors"
@@ -132,11 +133,3 @@ def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
 
         params, m, v, ema = (part(name) for name in PARTS)
     return tree.map(Tensor.from_numpy, params), optim.State(step, m, v, ema)
-
-
-def _check_rate(lr: float | Callable[[int], float]) -> None:
-    if callable(lr):
-        return
-    if not is_number(lr):
-        raise TypeError(f"lr must be a number or a function of the step, got {kind(lr)}")
-    check_number("lr", lr, 0)
