@@ -4,30 +4,26 @@ import pixart_fn as px
 image = px.generate(px.load(), "a cute cat", px.key(0))
 """
 
-import os
-import tempfile
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import guidance, rng, schedule, solvers
-from .arithmetic import precision
+from .backend.precision import precision
+from .backend.runtime import set_environment
 from .rng import fold_in, key, split
 from .sample import iterate, sample
 from .types import Denoiser, Grid, Key, Solver, Text
 
-# before the first import of mindspore
-os.environ.setdefault("GLOG_v", "3")  # its log speaks of internals at level 2
-if not Path("/dev/davinci_manager").exists():  # no Ascend: a thread that waits for work by spinning takes a CPU from it
-    os.environ.setdefault("MS_DEV_HOST_BLOCKING_RUN", "1")
-# where it writes what a failed compilation looked like, which otherwise is rank_0/ in the working directory
-os.environ.setdefault("MS_OM_PATH", str(Path(tempfile.gettempdir(), f"mindspore-{os.getuid()}")))
+set_environment()  # before the first import of mindspore
 
 if TYPE_CHECKING:
-    from . import plots, t5, train, transformer, tree, types, vae
-    from .checkpoint import Params, load, save
+    from . import plots, train, tree, types
+    from .backend.autodiff import grad, value_and_grad
+    from .checkpoint.load import load
+    from .checkpoint.save import save
     from .denoiser import text_denoiser
-    from .jit import grad, value_and_grad
+    from .models import t5, transformer, vae
+    from .params import Params
     from .picture import save_picture
     from .pipeline import generate
     from .stages import decode_latents, encode_image, encode_prompt, noise, sample_latents
@@ -73,10 +69,12 @@ __all__ = [
     "value_and_grad",
 ]
 
+_MODELS = ("t5", "transformer", "vae")
 _HOMES = {
-    "checkpoint": ("Params", "load", "save"),
+    "backend.autodiff": ("grad", "value_and_grad"),
+    "checkpoint": ("load", "save"),
     "denoiser": ("text_denoiser",),
-    "jit": ("grad", "value_and_grad"),
+    "params": ("Params",),
     "picture": ("save_picture",),
     "pipeline": ("generate",),
     "stages": ("decode_latents", "encode_image", "encode_prompt", "noise", "sample_latents"),
@@ -87,10 +85,12 @@ def __getattr__(name: str) -> object:
     """Import what runs on MindSpore when it is first asked for: schedules, solvers and guidance do without."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = next((module for module, names in _HOMES.items() if name in names), None)
-    found = (
-        import_module(f".{name}", __name__) if module is None else getattr(import_module(f".{module}", __name__), name)
-    )
+    found: object
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        found = import_module(f".models.{name}" if name in _MODELS else f".{name}", __name__)
+    else:
+        found = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = found  # MindSpore's parser looks for it there
     return found
 

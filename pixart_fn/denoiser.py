@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from mindspore import Tensor, ops
 
-from . import guidance, solvers, transformer
-from .arrays import as_float, as_numpy
-from .checkpoint import Params
+from . import guidance, solvers
+from .backend.arrays import as_float, as_numpy
 from .checks import check_switch, kind
+from .models import transformer
+from .params import Params
 from .public import public
 from .request import Guide, as_text, check_guide, check_params, has_perturbed, is_one, picture_size
 from .schedule import Schedule

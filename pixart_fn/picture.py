@@ -7,7 +7,6 @@ import json
 import math
 import os
 import reprlib
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
 from .checks import check_number, check_option, check_whole, kind
+from .files import atomic
 from .solvers import SOLVERS
 from .types import Array
 
@@ -68,13 +68,7 @@ def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, 
     picture = _pil(picture)
     check_size(*picture.size, path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    temporary.touch(exist_ok=False)
-    try:
-        picture.save(temporary, **options)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomic.write(path, lambda temporary: picture.save(temporary, **options))
 
 
 def prepare(file: str | os.PathLike[str], settings: Mapping[str, object]) -> tuple[Path, dict[str, Any]]:

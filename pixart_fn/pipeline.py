@@ -10,10 +10,12 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import guidance, jit, vae
-from .checkpoint import Params
+from . import guidance
+from .backend import autodiff
 from .checks import check_option, check_switch, check_whole
 from .denoiser import repeat
+from .models import vae
+from .params import Params
 from .public import public
 from .request import (
     Guide,
@@ -169,7 +171,7 @@ def generate(
         ValueError, TypeError: an argument isn't as above; the sentence says what is valid. ValueError: a stage's result
             isn't finite; the sentence names the stage, the step and t.
     """
-    jit.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
+    autodiff.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
     check_params(params)
     _check_output(params, output, tile)
     check_on_step(on_step)

@@ -13,11 +13,12 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import guidance, rng, sizes, solvers, stream, tree, vae
-from .arrays import as_float, as_tensor, check_mask
-from .checkpoint import Params
+from . import guidance, rng, solvers, tree
+from .backend import stream
+from .backend.arrays import as_float, as_tensor, check_mask
 from .checks import check_number, check_option, check_whole, is_number, kind
-from .layout import COMPONENTS, check_names
+from .models import sizes, vae
+from .params import MODELS, Params
 from .schedule import Schedule, check_grid
 from .types import Array, Grid, Key, Solver, StepInfo, Text
 
@@ -95,7 +96,7 @@ def check_params(params: Params) -> None:
     """Raise TypeError or ValueError where params aren't what `load` gives: trees as their configurations say."""
     if not isinstance(params, Params):
         raise TypeError(f"params must be what px.load() returns, got {type(params).__name__}")
-    for name, part in COMPONENTS.items():
+    for name, model in MODELS.items():
         weights, config = getattr(params, name), getattr(params.config, name)
         if weights is None and name != "transformer":
             continue
@@ -103,7 +104,7 @@ def check_params(params: Params) -> None:
             raise ValueError(f"params.{name} is {'None' if weights is None else 'there without its configuration'}")
         leaves = dict(tree.items(weights))
         shapes = {path: tuple(getattr(leaf, "shape", ())) for path, leaf in leaves.items()}
-        check_names(shapes, part.module.shapes(config), f"params.{name}")
+        tree.check_names(shapes, model.shapes(config), f"params.{name}")
         for path, leaf in leaves.items():
             if not (isinstance(leaf, Tensor) or (name == "text_encoder" and stream.is_stored(leaf))):
                 hint = "px.tree.map(mindspore.Tensor, tree) makes them"

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from mindspore import Tensor, ops
 from tqdm.auto import tqdm
 
-from . import guidance, jit, rng, sizes, t5, vae
-from . import tokenizer as tokenizer_
-from .arrays import as_float, check_finite, clamp
-from .checkpoint import Params
+from . import guidance, rng
+from .backend import autodiff
+from .backend.arrays import as_float, check_finite, clamp
 from .checks import check_switch, check_whole
 from .denoiser import guided_denoiser
+from .models import sizes, t5, vae
+from .models import tokenizer as tokenizer_
+from .params import Params
 from .public import public
 from .request import (
     Guide,
@@ -160,7 +162,7 @@ def decode_latents(
     if tile is not None:
         vae.check_tile(config, tile)
     if size is not None:
-        jit.refuse_recording("resizing", "decode without size=")
+        autodiff.refuse_recording("resizing", "decode without size=")
         if not (isinstance(size, (tuple, list)) and len(size) == 2):
             raise TypeError(f"size must be (height, width) in pixels, got {size!r}")
         sizes.check(size[0], size[1], 1)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from .checks import first_few
 from .types import Tree
 
 T = TypeVar("T")
@@ -20,14 +21,14 @@ class Weights(dict[str, Any]):
 
     def __repr__(self) -> str:
         shown = [f"{name}: {_summary(child)}" for name, child in self.items()]
-        return f"Weights({size(self):,} numbers; {_some(shown)})"
+        return f"Weights({size(self):,} numbers; {first_few(shown)})"
 
 
 class Layers(list[Any]):
     """A list with a short repr, likewise."""
 
     def __repr__(self) -> str:
-        return f"Layers({size(self):,} numbers; {_some([_summary(child) for child in self], 2)})"
+        return f"Layers({size(self):,} numbers; {first_few([_summary(child) for child in self], 2)})"
 
 
 def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
@@ -161,7 +162,7 @@ def _children(node: Tree, path: str = "") -> dict[str, Any] | None:
     if isinstance(node, dict):
         children = {str(name): child for name, child in node.items()}
         if len(children) != len(node) or any("." in name or not name for name in children):
-            keys = _some([repr(name) for name in node])
+            keys = first_few([repr(name) for name in node])
             raise ValueError(f"the keys at {path or 'the root'} must be different names without a dot, got {keys}")
         return children
     if isinstance(node, tuple) and hasattr(node, "_fields"):
@@ -219,9 +220,20 @@ def _summary(node: Any) -> str:
     if isinstance(node, list):
         return f"{len(node)} layers"
     if isinstance(node, dict):
-        return f"{{{_some(list(node), 6)}}}"
+        return f"{{{first_few(list(node), 6)}}}"
     return f"{str(getattr(node, 'dtype', type(node).__name__)).lower()} {tuple(getattr(node, 'shape', ()))}"
 
 
-def _some(texts: list[str], limit: int = 8) -> str:
-    return ", ".join(texts[:limit]) + (", …" if len(texts) > limit else "")
+def check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple], where: str) -> None:
+    """Raise ValueError that names all leaves that are missing, unexpected or of another shape."""
+    wrong = [
+        f"{key} {found[key]} instead of {shape}" for key, shape in expected.items() if found.get(key, shape) != shape
+    ]
+    kinds = {
+        "missing": [key for key in expected if key not in found],
+        "unexpected": [key for key in found if key not in expected],
+        "of another shape": wrong,
+    }
+    problems = [f"{len(names)} {kind}: {first_few(names)}" for kind, names in kinds.items() if names]
+    if problems:
+        raise ValueError(f"{where} doesn't hold the tensors of its configuration; {'; '.join(problems)}")

@@ -43,7 +43,7 @@ def spiece(tmp_path_factory) -> Path:
 @pytest.fixture
 def pipeline(tmp_path, spiece) -> Path:
     """A folder as the released ones are: the old transformer class, a SentencePiece model, float32 safetensors."""
-    from pipelines import CONFIGS, INDEX, SCHEDULER, arrays, weights_file, write_json
+    from helpers.pipelines import CONFIGS, INDEX, SCHEDULER, arrays, weights_file, write_json
 
     folder = tmp_path / "pipeline"
     write_json(folder / "model_index.json", INDEX)

@@ -11,10 +11,10 @@ import json
 import os
 import sys
 
-import compare
+from helpers import compare
 from reference.case import Case, load
 
-from pixart_fn import convolution, nn
+from pixart_fn.backend import convolution, nn
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 from mindspore import ops

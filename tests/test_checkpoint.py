@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import CONFIGS, MODULES, SCHEDULER, arrays, assert_same, shard, weights_file, write_json
+from helpers.pipelines import CONFIGS, MODULES, SCHEDULER, arrays, assert_same, shard, weights_file, write_json
 from safetensors.numpy import load_file, save_file
 
-from pixart_fn import checkpoint, safetensors_file, vae
+from pixart_fn import checkpoint, vae
+from pixart_fn.files import safetensors
 
 from mindspore import Tensor  # isort: skip - after pixart_fn, which silences it
 
@@ -59,9 +61,11 @@ def test_replace_leaves_the_original_alone(pipeline):
 
 def test_float32_is_the_mapped_file_and_writing_to_it_stays_in_memory(pipeline, monkeypatch):
     opened = {}
-    open_file = safetensors_file.open_file
+    open_file = safetensors.open_file
     monkeypatch.setattr(
-        checkpoint.loading, "open_file", lambda path: opened.setdefault(path.parent.name, open_file(path))
+        import_module("pixart_fn.checkpoint.load"),
+        "open_file",
+        lambda path: opened.setdefault(path.parent.name, open_file(path)),
     )
     path = weights_file(pipeline, "vae")
     before = path.read_bytes()
@@ -76,7 +80,7 @@ def test_a_header_of_any_length_is_read(tmp_path, pad):
     """Old writers didn't pad the header, so tensors start at any byte."""
     value = np.arange(6, dtype=np.float32).reshape(2, 3)
     raw_file(tmp_path / "x.safetensors", {"a": ("F32", (2, 3), value.tobytes())}, pad)
-    read = safetensors_file.open_file(tmp_path / "x.safetensors")["a"].read()
+    read = safetensors.open_file(tmp_path / "x.safetensors")["a"].read()
     assert read.flags.aligned
     np.testing.assert_array_equal(read, value)
     np.testing.assert_array_equal(Tensor.from_numpy(read).asnumpy(), value)
@@ -89,7 +93,7 @@ def test_half_precision_becomes_float32(tmp_path):
     raw_file(
         tmp_path / "x.safetensors", {"h": ("F16", (6,), halves.tobytes()), "b": ("BF16", (2, 2), brains.tobytes())}
     )
-    stored = safetensors_file.open_file(tmp_path / "x.safetensors")
+    stored = safetensors.open_file(tmp_path / "x.safetensors")
     np.testing.assert_array_equal(stored["h"].read(), halves.astype(np.float32))
     expected = np.array([[1, -2], [2.0**-133, np.inf]], np.float32)
     np.testing.assert_array_equal(stored["b"].read(), expected)

@@ -6,7 +6,7 @@ import io
 import sys
 
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 import pixart_fn as px

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import tiny
+from helpers import tiny
 
 import pixart_fn as px
-from pixart_fn import jit
+from pixart_fn.backend import jit
 
 KEY = px.key(0)
 BASE = {"steps": 3, "progress": False}

@@ -10,8 +10,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from strategies import DETERMINISTIC, STOCHASTIC, gaussian
-from tolerances import relative_error
+from helpers.strategies import DETERMINISTIC, STOCHASTIC, gaussian
+from helpers.tolerances import relative_error
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pixart_fn.train import captions, data, emoji, judge, shapes
+from pixart_fn.train.emoji import captions, data, judge, render, shapes
 
 SETS = {"noto": "cartoon", "twemoji": "flat", "fluent-emoji-high-contrast": "line drawing"}
 
@@ -215,10 +215,10 @@ def test_concepts_keep_things_and_leave_out_hours_people_and_flags(tmp_path, mon
         path = tmp_path / "emojibase-data" / name
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(content), "utf-8")
-    cat, dog, grin, thumb = emoji.concepts(tmp_path)
+    cat, dog, grin, thumb = render.concepts(tmp_path)
     assert (cat["code"], cat["unique_tags"], cat["animal_or_food"], cat["flip"]) == ("1f431", ["kitty"], True, True)
     # a cat face answers to "kitten", a common word; a common phrase doesn't count
-    assert (cat["weight"], dog["weight"], grin["weight"]) == (2.5, 2.5 * emoji.RARE, 0.3 * emoji.RARE)
+    assert (cat["weight"], dog["weight"], grin["weight"]) == (2.5, 2.5 * render.RARE, 0.3 * render.RARE)
     assert not thumb["flip"]
 
 
@@ -231,7 +231,7 @@ def test_icons_are_found_by_code_name_and_alias_on_a_square(tmp_path) -> None:
     }
     (tmp_path / "icons.json").write_text(json.dumps(icons), "utf-8")
     (tmp_path / "chars.json").write_text(json.dumps({"1f697-fe0f": "sedan"}), "utf-8")
-    find = emoji.iconify(tmp_path)
+    find = render.iconify(tmp_path)
     assert "<a/>" in find("0", "piñata")
     assert find("1f697", "any") == find("0", "automobile")
     assert 'viewBox="0.0 -4.0 40 40"' in find("1f697", "any")

@@ -55,7 +55,7 @@ def theirs(folder: Path) -> None:
 
 def ours(folder: Path) -> None:
     """Load them, run each, and print the distances."""
-    import compare
+    from helpers import compare
 
     from pixart_fn import checkpoint, transformer, vae
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.strategies import latents, schedules, shapes
+from helpers.tolerances import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import latents, schedules, shapes
-from tolerances import assert_close
 
-from pixart_fn import guidance, numpy2, schedule
+from pixart_fn import guidance, schedule
+from pixart_fn.backend import numpy2
 
 LINEAR = schedule.from_betas(schedule.linear())
 

@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compare
 import numpy as np
 import pytest
-import tiny
+from helpers import compare, tiny
+from helpers.tolerances import RELATIVE
 from reference.case import load
 from test_parity import SCENARIOS
-from tolerances import RELATIVE
 
 import pixart_fn as px
 from pixart_fn import t5, tree

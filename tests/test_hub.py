@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import arrays, assert_same, shard, weights_file, write_json
+from helpers.pipelines import arrays, assert_same, shard, weights_file, write_json
 from safetensors.numpy import save_file
 
 from pixart_fn import checkpoint
-from pixart_fn.hub import find
+from pixart_fn.checkpoint.hub import find
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from helpers.strategies import EVERY, gaussian, latents, one
+from helpers.tolerances import assert_close, relative_error
 from reference import make_schedulers as golden
-from strategies import EVERY, gaussian, latents, one
-from tolerances import assert_close, relative_error
 
 from pixart_fn import guidance, rng, schedule, solvers
 from pixart_fn.sample import iterate, sample

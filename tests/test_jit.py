@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pixart_fn import jit, nn, tree
+from pixart_fn import tree
+from pixart_fn.backend import autodiff, jit, nn
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -77,7 +78,7 @@ def test_a_second_call_does_without_mindspores_search(monkeypatch):
 
 
 def test_every_leaf_and_input_has_its_gradient(point):
-    value, gradients = jit.value_and_grad(total)(point)
+    value, gradients = autodiff.value_and_grad(total)(point)
     assert float(value) == pytest.approx(float(total(point)), rel=1e-6)
     leaves = tree.leaves(point)
     for i, (name, gradient) in enumerate(tree.items(gradients)):
@@ -93,24 +94,24 @@ def test_every_leaf_and_input_has_its_gradient(point):
 
 def test_a_tree_of_one_leaf_has_its_whole_gradient():
     x = ms.Tensor(numbers(2, 3))
-    _, gradient = jit.value_and_grad(lambda x: (x**3).sum())(x)
+    _, gradient = autodiff.value_and_grad(lambda x: (x**3).sum())(x)
     np.testing.assert_allclose(gradient.asnumpy(), 3 * x.asnumpy() ** 2, rtol=1e-6)
 
 
 def test_a_leaf_that_the_value_ignores_has_a_zero_gradient(point):
-    _, gradients = jit.value_and_grad(lambda p: (p["x"] ** 2).sum())(point)
+    _, gradients = autodiff.value_and_grad(lambda p: (p["x"] ** 2).sum())(point)
     assert not gradients["y"].asnumpy().any()
     np.testing.assert_allclose(gradients["x"].asnumpy(), 2 * point["x"].asnumpy())
 
 
 def test_aux_comes_back_untouched(point):
-    (value, aux), _ = jit.value_and_grad(lambda p: (total(p), "aux"), has_aux=True)(point)
+    (value, aux), _ = autodiff.value_and_grad(lambda p: (total(p), "aux"), has_aux=True)(point)
     assert aux == "aux" and float(value) == pytest.approx(float(total(point)))
 
 
 def test_grad_is_the_second_half_of_value_and_grad(point):
     for ours, theirs in zip(
-        tree.leaves(jit.grad(total)(point)), tree.leaves(jit.value_and_grad(total)(point)[1]), strict=True
+        tree.leaves(autodiff.grad(total)(point)), tree.leaves(autodiff.value_and_grad(total)(point)[1]), strict=True
     ):
         np.testing.assert_array_equal(ours.asnumpy(), theirs.asnumpy())
 
@@ -128,18 +129,20 @@ def test_second_derivatives_raise():
 
 def test_what_leaves_the_differentiable_world_raises():
     with pytest.raises(RuntimeError, match="the picture can't be differentiated; use the latents"):
-        ms.grad(lambda x: (jit.refuse_recording("the picture", "use the latents"), x.sum())[1])(ms.Tensor(numbers(2)))
+        ms.grad(lambda x: (autodiff.refuse_recording("the picture", "use the latents"), x.sum())[1])(
+            ms.Tensor(numbers(2))
+        )
 
 
 def test_leaves_must_be_float_tensors():
     with pytest.raises(TypeError, match=r"float Tensors as leaves, got Int32 \(2,\) at 'ids'"):
-        jit.value_and_grad(lambda p: p["x"].sum())(
+        autodiff.value_and_grad(lambda p: p["x"].sum())(
             {"x": ms.Tensor(numbers(2)), "ids": ms.Tensor(np.zeros(2, np.int32))}
         )
     with pytest.raises(TypeError, match="got ndarray at 'x'"):
-        jit.value_and_grad(lambda p: p["x"].sum())({"x": numbers(2)})
+        autodiff.value_and_grad(lambda p: p["x"].sum())({"x": numbers(2)})
 
 
 def test_the_value_must_be_a_scalar():
     with pytest.raises(ValueError, match="scalar Tensor"):
-        jit.value_and_grad(lambda p: p["x"] * 2)({"x": ms.Tensor(numbers(2))})
+        autodiff.value_and_grad(lambda p: p["x"] * 2)({"x": ms.Tensor(numbers(2))})

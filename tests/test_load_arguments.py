@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import SCHEDULER, arrays, assert_same
+from helpers.pipelines import SCHEDULER, arrays, assert_same
 
 from pixart_fn import checkpoint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from pipelines import CONFIGS, assert_same
+from helpers.pipelines import CONFIGS, assert_same
 
 from pixart_fn import checkpoint, t5, transformer, vae
 

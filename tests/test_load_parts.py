@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import CONFIGS, SCHEDULER, arrays, assert_same, shard, weights_file, write_json
+from helpers.pipelines import CONFIGS, SCHEDULER, arrays, assert_same, shard, weights_file, write_json
 from safetensors.numpy import save_file
 
 from pixart_fn import checkpoint, t5

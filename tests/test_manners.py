@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+from helpers import tiny
 
 import pixart_fn as px
 
@@ -72,7 +72,7 @@ print(json.dumps([before, after, settings()]))
 
 def test_mindspore_is_silent_by_default_whichever_module_comes_first(model, tmp_path):
     source = f"""
-import pixart_fn.vae
+import pixart_fn.models.vae
 import sys, mindspore as ms, pixart_fn as px
 print(ms.get_level())
 {DRAW}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tolerances import assert_close
+from helpers.tolerances import assert_close
 
-from pixart_fn import nn
+from pixart_fn.backend import nn
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from strategies import EVERY, ROUGH, gaussian, latents, one
+from helpers.strategies import EVERY, ROUGH, gaussian, latents, one
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
-from drawing import KEY, draw
+from helpers import tiny
+from helpers.drawing import KEY, draw
 
 import pixart_fn as px
-from pixart_fn import guidance, t5, text_file, transformer, tree, vae
+from pixart_fn import guidance, t5, transformer, tree, vae
+from pixart_fn.checkpoint.text import save_text
 from pixart_fn.train import loop, optim
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
@@ -271,9 +272,7 @@ CALLS = {
     "no mask": lambda p, z: transformer.apply(
         p.transformer, p.config.transformer, z, np.float32([5]), np.zeros((1, 4, 32), np.float32), None
     ),
-    "a text to save": lambda p, z: text_file.save_text(
-        px.Text(np.zeros((1, 4, 32)), np.full((1, 4), 0.5)), "t.safetensors"
-    ),
+    "a text to save": lambda p, z: save_text(px.Text(np.zeros((1, 4, 32)), np.full((1, 4), 0.5)), "t.safetensors"),
     "no leaf": lambda p, z: px.value_and_grad(lambda t: z.sum())({}),
     "aux": lambda p, z: px.value_and_grad(lambda t: z.sum(), {"a": z}),
 }

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pixart_fn import numpy2
+from pixart_fn.backend import numpy2
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tolerances import assert_close
+from helpers.tolerances import assert_close
 
 from pixart_fn import tree
 from pixart_fn.train import optim

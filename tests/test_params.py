@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import CONFIGS, arrays, shard, weights_file
+from helpers.pipelines import CONFIGS, arrays, shard, weights_file
 
-from pixart_fn import checkpoint, safetensors_file, stream, t5, transformer, tree, vae
-from pixart_fn.checkpoint import Configs, Params
+from pixart_fn import checkpoint, t5, transformer, tree, vae
+from pixart_fn.backend import stream
+from pixart_fn.files import safetensors
+from pixart_fn.params import Configs, Params
 
 
 def lines(shown: str, width: int = 120) -> int:
@@ -91,14 +93,14 @@ def test_loading_warns_of_no_open_file(pipeline):
     code = """
         import sys
         from pathlib import Path
-        from pixart_fn import checkpoint, safetensors_file
+        from pixart_fn import checkpoint, safetensors
         for stream in (True, False):
             params = checkpoint.load(sys.argv[1], stream=stream)
             checkpoint.save(params, sys.argv[1] + "-copy")
             del params
         for name in ("cut", "empty"):
             try:
-                safetensors_file.open_file(Path(sys.argv[1]) / name)
+                safetensors.open_file(Path(sys.argv[1]) / name)
             except ValueError:
                 pass
     """
@@ -113,8 +115,8 @@ def test_loading_warns_of_no_open_file(pipeline):
 def test_prefetch_reads_the_file_that_is_mapped_though_another_took_its_name(tmp_path):
     file = tmp_path / "x.safetensors"
     value = np.arange(6, dtype=np.float32)
-    safetensors_file.write_file(file, {"a": value}, {"a": "F32"})
-    leaf = safetensors_file.open_file(file)["a"]
+    safetensors.write_file(file, {"a": value}, {"a": "F32"})
+    leaf = safetensors.open_file(file)["a"]
     file.unlink()
     leaf.prefetch()
     leaf.release()
@@ -126,8 +128,8 @@ def test_release_lets_go_of_whole_pages_of_its_own_alone(tmp_path):
     small, large = np.arange(10, dtype=np.float32), np.ones(3 * mmap.PAGESIZE // 4, np.float32)
     file = tmp_path / "x.safetensors"
     leaves = {"before": small, "large": large, "after": small}
-    safetensors_file.write_file(file, leaves, dict.fromkeys(leaves, "F32"))
-    stored = safetensors_file.open_file(file)
+    safetensors.write_file(file, leaves, dict.fromkeys(leaves, "F32"))
+    stored = safetensors.open_file(file)
     for leaf in stored.values():
         leaf.read()[...] = 7
     stored["large"].release()
@@ -148,5 +150,5 @@ def test_a_bfloat16_tensor_is_read_without_numpys_bfloat16():
         return types.SimpleNamespace(asnumpy=lambda: np.ones(2, np.float32))
 
     leaf = types.SimpleNamespace(dtype="BFloat16", asnumpy=refuse, float=widened)
-    np.testing.assert_array_equal(safetensors_file.array(leaf), np.ones(2, np.float32))
+    np.testing.assert_array_equal(safetensors.array(leaf), np.ones(2, np.float32))
     assert asked == ["float"]

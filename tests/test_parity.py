@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import compare
 import pytest
+from helpers import compare
 from reference.case import load
 
 SCENARIOS = [

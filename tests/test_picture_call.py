@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pixart_fn import picture, safetensors_file
+from pixart_fn import picture
+from pixart_fn.files import safetensors
 from pixart_fn.picture import call
 
 ALL = {
@@ -120,4 +121,4 @@ def test_only_what_is_checked_is_printed(case):
 
 
 def test_its_dtypes_are_those_of_the_files():
-    assert set(picture.DTYPES) == set(safetensors_file.DTYPES)
+    assert set(picture.DTYPES) == set(safetensors.DTYPES)

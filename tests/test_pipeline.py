@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
-from drawing import ALONE, KEY, STEPS, counted, draw, latents
+from helpers import tiny
+from helpers.drawing import ALONE, KEY, STEPS, counted, draw, latents
+from helpers.tolerances import assert_close
 from PIL import Image
-from tolerances import assert_close
 
 import pixart_fn as px
-from pixart_fn import jit, sizes, t5, tokenizer, transformer, tree
+from pixart_fn import t5, transformer, tree
+from pixart_fn.backend import autodiff
+from pixart_fn.models import sizes, tokenizer
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -332,7 +334,7 @@ def test_generate_refuses_to_be_differentiated_and_recording_ends(params):
 
     with pytest.raises(RuntimeError, match="generate can't be differentiated; differentiate encode_prompt"):
         px.value_and_grad(f)(params.transformer)
-    assert not jit.recording()
+    assert not autodiff.recording()
     assert draw(params).size == (16, 16)
 
 

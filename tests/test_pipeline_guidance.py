@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
-from drawing import ALONE, KEY, counted, latents
-from tolerances import assert_close
+from helpers import tiny
+from helpers.drawing import ALONE, KEY, counted, latents
+from helpers.tolerances import assert_close
 
 import pixart_fn as px
 from pixart_fn import transformer

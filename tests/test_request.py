@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
-from drawing import KEY, STEPS, counted, draw
+from helpers import tiny
+from helpers.drawing import KEY, STEPS, counted, draw
 
 import pixart_fn as px
 from pixart_fn import t5, transformer, vae

@@ -8,9 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.strategies import keys
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import keys
 
 from pixart_fn import rng
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.strategies import CONSISTENT, EVERY, ROUGH, gaussian, grids, keys, latents, one, schedules, shapes
+from helpers.tolerances import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import CONSISTENT, EVERY, ROUGH, gaussian, grids, keys, latents, one, schedules, shapes
-from tolerances import assert_close
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample

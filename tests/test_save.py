@@ -7,11 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
-from pipelines import CONFIGS, SCHEDULER, arrays, assert_same, shard, weights_file
+from helpers.pipelines import CONFIGS, SCHEDULER, arrays, assert_same, shard, weights_file
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from pixart_fn import checkpoint, safetensors_file, tokenizer, tree
+from pixart_fn import checkpoint, tree
+from pixart_fn.files import safetensors
+from pixart_fn.models import tokenizer
 
 import mindspore  # isort: skip - after pixart_fn, which silences it
 
@@ -64,8 +66,8 @@ def test_every_tensor_is_written_at_a_multiple_of_its_width(tmp_path):
         "b": np.ones(1, np.float32),
         "name of another length": np.ones(4, np.float32),
     }
-    safetensors_file.write_file(tmp_path / "x", leaves, {"a": "F16", "b": "F32", "name of another length": "BF16"})
-    stored = safetensors_file.open_file(tmp_path / "x")
+    safetensors.write_file(tmp_path / "x", leaves, {"a": "F16", "b": "F32", "name of another length": "BF16"})
+    stored = safetensors.open_file(tmp_path / "x")
     assert [stored["b"].offset % 4, stored["a"].offset % 2] == [0, 0]
 
 
@@ -73,8 +75,8 @@ def test_bfloat16_rounds_to_nearest_even(tmp_path):
     half = 2.0**-8  # of bfloat16's spacing above 1
     value = np.array([1, 1 + half, 1 + 3 * half, 1 + 1.01 * half, -1 - 1.01 * half, np.inf, np.nan, 0], np.float32)
     expected = np.array([1, 1, 1 + 4 * half, 1 + 2 * half, -1 - 2 * half, np.inf, np.nan, 0], np.float32)
-    safetensors_file.write_file(tmp_path / "x.safetensors", {"a": value}, {"a": "BF16"})
-    np.testing.assert_array_equal(safetensors_file.open_file(tmp_path / "x.safetensors")["a"].read(), expected)
+    safetensors.write_file(tmp_path / "x.safetensors", {"a": value}, {"a": "BF16"})
+    np.testing.assert_array_equal(safetensors.open_file(tmp_path / "x.safetensors")["a"].read(), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -84,9 +86,9 @@ def test_narrow_round_trip_is_idempotent(pipeline, tmp_path, dtype):
     for name in CONFIGS:
         assert weights_file(tmp_path / "once", name).read_bytes() == weights_file(tmp_path / "twice", name).read_bytes()
         largest = 2.0**-8 if dtype == "bfloat16" else 2.0**-11
-        for key, stored in safetensors_file.open_file(weights_file(tmp_path / "once", name)).items():
+        for key, stored in safetensors.open_file(weights_file(tmp_path / "once", name)).items():
             wide = dtype == "float16" and key.endswith("DenseReluDense.wo.weight")
-            assert stored.dtype == ("F32" if wide else safetensors_file.DTYPES[dtype])
+            assert stored.dtype == ("F32" if wide else safetensors.DTYPES[dtype])
             np.testing.assert_allclose(stored.read(), arrays(name)[key], rtol=largest, atol=1e-7)
 
 

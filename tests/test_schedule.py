@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from helpers.strategies import grids, latents, schedules
+from helpers.tolerances import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import grids, latents, schedules
-from tolerances import assert_close
 
 from pixart_fn import schedule
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
+from helpers.strategies import gaussian, latents
 from reference import make_schedulers as golden
-from strategies import gaussian, latents
 
 from pixart_fn import rng, solvers
 from pixart_fn.sample import sample

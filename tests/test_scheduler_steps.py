@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from strategies import gaussian, latents
-from tolerances import assert_close
+from helpers.strategies import gaussian, latents
+from helpers.tolerances import assert_close
 
 from pixart_fn import rng, solvers
 from pixart_fn.sample import iterate

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.tolerances import RELATIVE, assert_close, relative_error
 from reference import make_schedulers as golden
-from tolerances import RELATIVE, assert_close, relative_error
 
 from pixart_fn import guidance, rng, solvers
 from pixart_fn.sample import iterate

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import make_sizes
 
-from pixart_fn import sizes
+from pixart_fn.models import sizes
 
 GOLDEN = json.loads((Path(__file__).parent / "reference" / "sizes.json").read_text(encoding="utf-8"))
 BASES = (256, 512, 1024, 2048)

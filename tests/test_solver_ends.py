@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from strategies import gaussian, latents
+from helpers.strategies import gaussian, latents
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample

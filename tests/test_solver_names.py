@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from strategies import EVERY, latents
+from helpers.strategies import EVERY, latents
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample

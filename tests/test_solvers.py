@@ -6,9 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from strategies import (
+from helpers.strategies import (
     ADAPTIVE,
     CONSISTENT,
     DETERMINISTIC,
@@ -24,9 +22,12 @@ from strategies import (
     schedules,
     shapes,
 )
-from tolerances import assert_close, relative_error
+from helpers.tolerances import assert_close, relative_error
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pixart_fn import guidance, numpy2, rng, schedule, solvers
+from pixart_fn import guidance, rng, schedule, solvers
+from pixart_fn.backend import numpy2
 from pixart_fn.sample import iterate, sample
 from pixart_fn.types import SolverState, StepInfo
 

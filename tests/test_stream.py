@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+from importlib import import_module
 
 import numpy as np
 import pytest
-import tiny
-from tolerances import assert_close, relative_error
+from helpers import tiny
+from helpers.tolerances import assert_close, relative_error
 
 import pixart_fn as px
-from pixart_fn import safetensors_file, stream, t5, text_file, tree
+from pixart_fn import t5, tree
+from pixart_fn.backend import stream
+from pixart_fn.checkpoint.text import load_text, save_text
+from pixart_fn.files import safetensors
 
 PROMPTS = ["a cute cat", "the big dog runs over a green field"]
 
@@ -24,7 +28,7 @@ def stored(request, tmp_path):
 
 def test_streamed_states_are_those_of_the_weights_in_memory(stored):
     whole, streamed = stored
-    assert all(isinstance(leaf, safetensors_file.Stored) for leaf in tree.leaves(streamed.text_encoder))
+    assert all(isinstance(leaf, safetensors.Stored) for leaf in tree.leaves(streamed.text_encoder))
     ours, theirs = (px.encode_prompt(params, PROMPTS) for params in (streamed, whole))
     np.testing.assert_array_equal(ours.states.asnumpy(), theirs.states.asnumpy())
     again = px.encode_prompt(streamed, PROMPTS)  # what was let go of is read again
@@ -34,11 +38,12 @@ def test_streamed_states_are_those_of_the_weights_in_memory(stored):
 def test_a_large_encoder_is_streamed_unasked(tmp_path, monkeypatch):
     px.save(tiny.params(), tmp_path / "saved")
     assert not stream.is_stored(px.load(tmp_path / "saved").text_encoder["shared"]["weight"])
-    assert px.checkpoint.loading.STREAMED == 2 * 1024**3  # the 2 GiB that `load` promises
+    loading = import_module("pixart_fn.checkpoint.load")  # whose name in the package is the function's
+    assert loading.STREAMED == 2 * 1024**3  # the 2 GiB that `load` promises
     size = 4 * tree.size(tiny.params().text_encoder)  # of float32
-    monkeypatch.setattr(px.checkpoint.loading, "STREAMED", size)
+    monkeypatch.setattr(loading, "STREAMED", size)
     assert not stream.is_stored(px.load(tmp_path / "saved").text_encoder["shared"]["weight"])
-    monkeypatch.setattr(px.checkpoint.loading, "STREAMED", size - 1)
+    monkeypatch.setattr(loading, "STREAMED", size - 1)
     assert stream.is_stored(px.load(tmp_path / "saved").text_encoder["shared"]["weight"])
     assert not stream.is_stored(px.load(tmp_path / "saved", stream=False).text_encoder["shared"]["weight"])
 
@@ -138,8 +143,8 @@ def test_quantized_states_are_near(stored):
 def test_encoded_prompts_are_saved_and_draw_the_same(tmp_path):
     params = tiny.params()
     text = px.encode_prompt(params, PROMPTS)
-    text_file.save_text(text, tmp_path / "text.safetensors")
-    back = text_file.load_text(tmp_path / "text.safetensors")
+    save_text(text, tmp_path / "text.safetensors")
+    back = load_text(tmp_path / "text.safetensors")
     for ours, theirs in zip(back, text, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours.asnumpy(), theirs.asnumpy())
@@ -152,11 +157,11 @@ def test_encoded_prompts_are_saved_and_draw_the_same(tmp_path):
 
 def test_a_file_without_encoded_prompts_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"stored in a \.safetensors file, got 'text\.npz'"):
-        text_file.save_text(px.encode_prompt(tiny.params(), "a cat"), "text.npz")
+        save_text(px.encode_prompt(tiny.params(), "a cat"), "text.npz")
     for name in (None, b"x.safetensors"):
         with pytest.raises(TypeError, match=r"file must be a \.safetensors file, as a str or a Path"):
-            text_file.load_text(name)
+            load_text(name)
     file = tmp_path / "other.safetensors"
-    safetensors_file.write_file(file, {"states": np.zeros((1, 2, 3), np.float32)}, {"states": "F32"})
+    safetensors.write_file(file, {"states": np.zeros((1, 2, 3), np.float32)}, {"states": "F32"})
     with pytest.raises(ValueError, match="doesn't hold encoded prompts"):
-        text_file.load_text(file)
+        load_text(file)

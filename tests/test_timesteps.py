@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from helpers.strategies import schedules
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import schedules
 
 from pixart_fn import schedule, solvers
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import make_tokenizer
 
-from pixart_fn import tokenizer as tk
+from pixart_fn.models import tokenizer as tk
 
 CAPTIONS = json.loads((Path(__file__).parent / "reference" / "tokenizer.json").read_text(encoding="utf-8"))
 SENTENCES = (

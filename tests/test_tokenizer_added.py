@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from reference import make_tokenizer, make_tokens
 
-from pixart_fn import tokenizer as tk
-from pixart_fn.tokenizer import AddedToken
+from pixart_fn.models import tokenizer as tk
+from pixart_fn.models.tokenizer import AddedToken
 
 GOLDEN = json.loads((Path(__file__).parent / "reference" / "tokens.json").read_text(encoding="utf-8"))
 TEXTS, PUBLIC = GOLDEN.pop("texts"), GOLDEN.pop("public")

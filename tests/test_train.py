@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tolerances import assert_close
+from helpers.tolerances import assert_close
 
 import pixart_fn as px
-from pixart_fn import rng, schedule, t5, tokenizer, transformer, tree, vae
-from pixart_fn.train import autoencoder, captions, data, latents, loop, text_to_image
+from pixart_fn import rng, schedule, t5, transformer, tree, vae
+from pixart_fn.models import tokenizer
+from pixart_fn.train import loop
+from pixart_fn.train.emoji import autoencoder, captions, data, latents, text_to_image
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 from mindspore import Tensor  # isort: skip
@@ -252,7 +254,7 @@ def test_latents_are_the_encoded_pictures_of_the_data(encoded_folder, glyphs):
 
 
 def test_no_latents(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no latents; python -m pixart_fn\.train\.latents --out"):
+    with pytest.raises(FileNotFoundError, match=r"holds no latents; python -m pixart_fn\.train\.emoji\.latents --out"):
         latents.load(tmp_path)
 
 

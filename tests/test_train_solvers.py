@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from pixart_fn import solvers, transformer
 from pixart_fn.train import solvers as measured

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import compare
 import numpy as np
 import pytest
-from fresh import assert_different, assert_normal
+from helpers import compare
+from helpers.fresh import assert_different, assert_normal
 from reference.case import load
 
 from pixart_fn import rng, transformer, tree

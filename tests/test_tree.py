@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import compare
 import numpy as np
 import pytest
-import tiny
-from fresh import assert_different, assert_normal
+from helpers import compare, tiny
+from helpers.fresh import assert_different, assert_normal
+from helpers.tolerances import assert_close
 from reference.case import load
-from tolerances import assert_close
 
 import pixart_fn as px
-from pixart_fn import convolution, rng, strips, tree, vae
+from pixart_fn import rng, tree, vae
+from pixart_fn.backend import convolution
+from pixart_fn.models import vae_layers
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -22,16 +23,16 @@ import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 def counts(request, monkeypatch):
     """Strips of few rows, blocks of few queries; gives how many strips the layers saw."""
     monkeypatch.setattr(convolution, "WIDE", request.param)
-    monkeypatch.setattr(strips, "STRIP", 768)
-    monkeypatch.setattr(strips, "SCORES", 1024)
-    seen, cut = [], strips._cut
+    monkeypatch.setattr(vae_layers, "STRIP", 768)
+    monkeypatch.setattr(vae_layers, "SCORES", 1024)
+    seen, cut = [], vae_layers._cut
 
     def watched(*args):
         picture = cut(*args)
         seen.append(len(picture))
         return picture
 
-    monkeypatch.setattr(strips, "_cut", watched)
+    monkeypatch.setattr(vae_layers, "_cut", watched)
     return seen
 
 
@@ -50,10 +51,10 @@ def test_gradients_through_strips_agree_with_torch(scenario, counts):
 
 
 def test_a_prime_height_goes_row_by_row(monkeypatch):
-    monkeypatch.setattr(strips, "STRIP", 5 * 8 * 16)
-    picture = strips._cut([ms.ops.zeros((1, 7, 8, 16))], strips.STRIP, 16)
+    monkeypatch.setattr(vae_layers, "STRIP", 5 * 8 * 16)
+    picture = vae_layers._cut([ms.ops.zeros((1, 7, 8, 16))], vae_layers.STRIP, 16)
     assert [part.shape for part in picture] == [(1, 1, 8, 16)] * 7
-    assert [part.shape for part in strips._cut(picture, 7 * 8 * 16, 16)] == [(1, 7, 8, 16)]
+    assert [part.shape for part in vae_layers._cut(picture, 7 * 8 * 16, 16)] == [(1, 7, 8, 16)]
 
 
 def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):
@@ -61,14 +62,14 @@ def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):
     x = ms.Tensor(np.tanh(rng.normal(rng.key(0), (2, 3, 16, 24))))
     z = ms.Tensor(rng.normal(rng.key(1), (2, 4, 8, 12)))
     together = vae.encode(params.vae, tiny.VAE, x), vae.decode(params.vae, tiny.VAE, z)
-    rows, resnet = [], strips.resnet
+    rows, resnet = [], vae_layers.resnet
 
     def watched(p, picture, config):
         rows.append(picture[0].shape[0])
         return resnet(p, picture, config)
 
     monkeypatch.setattr(vae, "LARGE", 16 * 24)
-    monkeypatch.setattr(strips, "resnet", watched)
+    monkeypatch.setattr(vae_layers, "resnet", watched)
     apart = vae.encode(params.vae, tiny.VAE, x), vae.decode(params.vae, tiny.VAE, z)
     assert rows and set(rows) == {1}
     for ours, theirs in zip((*apart[0], apart[1]), (*together[0], together[1]), strict=True):

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from .. import hub
-from ..hub import Folder, Place
-from ..layout import TOKENIZER, choose
+from . import hub
+from .hub import Folder, Place
+from .layout import TOKENIZER, choose
 
 SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
 USER = 5

@@ -21,7 +21,7 @@ from .console import note, result
 from .interrupt import stoppable
 
 if TYPE_CHECKING:
-    from ..checkpoint import Params
+    from ..params import Params
 
 BATCH = 16
 """Pictures of one prompt that are drawn together at most, since memory grows with them."""
@@ -180,7 +180,7 @@ def _load(options: dict[str, Any]) -> Params:
 
 
 def _own_size(params: Params) -> tuple[int, int]:
-    from .. import vae
+    from ..models import vae
 
     if params.config.vae is None:
         raise ValueError("this model has no VAE, without which there are no pictures")

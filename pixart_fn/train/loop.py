@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -10,15 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 from mindspore import Tensor
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from .. import jit, tree
+from .. import tree
+from ..backend import autodiff
+from ..backend.runtime import settle_on_cpu
 from ..checks import check_number
-from ..layout import check_names
+from ..files import atomic
 from ..public import public
 from ..types import Tree
 from . import optim
@@ -45,8 +45,7 @@ def prepare() -> None:
 
     MindSpore answers Ctrl-C with a SIGTERM to its own process, which would end it without the last save.
     """
-    ms.set_device("CPU")
-    ms.runtime.launch_blocking()
+    settle_on_cpu()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on from here"))
 
 
@@ -81,7 +80,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "state.safetensors"
     params, state = restore(file, params) if file.exists() else (params, optim.init(params))
-    value_and_grad = jit.value_and_grad(loss)
+    value_and_grad = autodiff.value_and_grad(loss)
     start = saved = time.monotonic()
     try:
         with (
@@ -107,12 +106,10 @@ def run(
 
 
 def save(file: Path, params: Tree, state: optim.State) -> None:
-    """Write parameters and optimiser state to a temporary name, then rename."""
+    """Write parameters and optimiser state in one step."""
     trees = dict(zip(PARTS, (tree.map(lambda p: p.asnumpy(), params), state.m, state.v, state.ema), strict=True))
     flat = {f"{part}/{name}": leaf for part, t in trees.items() for name, leaf in tree.items(t)}
-    temporary = file.with_suffix(".tmp")
-    save_file(flat, temporary, metadata={"step": str(state.step)})
-    os.replace(temporary, file)
+    atomic.write(file, lambda temporary: save_file(flat, temporary, metadata={"step": str(state.step)}))
 
 
 def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
@@ -125,7 +122,7 @@ def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
         expected = {f"{part}/{name}": tuple(leaf.shape) for part in PARTS for name, leaf in tree.items(like)}
         names: list[str] = tensors.keys()
         found = {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-        check_names(found, expected, str(file))
+        tree.check_names(found, expected, str(file))
         step = int(tensors.metadata()["step"])
 
         def part(name: str) -> Tree:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,13 @@ from tqdm import tqdm
 
 from .. import rng, solvers
 from .. import schedule as schedule_
-from ..checkpoint import Params, load
+from ..checkpoint import load
+from ..files import atomic
+from ..params import Params
 from ..pipeline import generate
 from ..sample import iterate
 from ..types import Solver
-from . import captions, data, judge
+from .emoji import captions, data, judge
 
 SKIPPED = {"dpm_multistep", "dpm_singlestep", "euler", "lcm", "dpm_adaptive"}
 """Families whose members are listed, another name of DDIM, what needs a distilled model, what chooses its steps."""
@@ -65,7 +66,7 @@ def measure(params: Params, solver: Solver, steps: int, prompts: list[str], **op
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that pixart_fn.train.emoji wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder that pixart_fn.train.emoji.render wrote")
     parser.add_argument("--model", help="a folder or id; the embedded one by default")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[6, 12, 24])
     parser.add_argument("--out", type=Path, required=True)
@@ -88,9 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
             pictures = np.round(pixels * 255).astype(np.uint8)
             row["r1"].append([n, judge.report(index, pictures, judge.noun_ids(glyphs)).r1])
         table[name] = row
-    temporary = args.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(table, indent=1), "utf-8")
-    os.replace(temporary, args.out)
+    atomic.write(args.out, lambda temporary: temporary.write_text(json.dumps(table, indent=1), "utf-8"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pixart_fn import checkpoint, rng, t5, transformer, tree, vae
-from pixart_fn.checkpoint import Configs, Params
+from pixart_fn.params import Configs, Params
 
 SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",

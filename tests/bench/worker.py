@@ -25,7 +25,7 @@ def serve(side: str, name: str, home: Path) -> None:
         answer({"seconds": time.perf_counter() - start})
     end = {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
     if side == "ours":
-        from pixart_fn import jit
+        from pixart_fn.backend import jit
 
         end["compilations"] = jit.compilations()
     answer(end)

@@ -1,0 +1,1 @@
+"""All that is known of MindSpore, and of CPU, GPU and Ascend."""

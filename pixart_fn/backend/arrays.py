@@ -1,0 +1,65 @@
+"""Arrays where they come in from the user: NumPy's and MindSpore's alike."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+
+from ..checks import kind
+from ..types import Array
+
+
+def as_tensor(x: Array, name: str) -> Tensor:
+    """x as a Tensor of its own dtype; an array's memory is shared where it is contiguous.
+
+    Raises:
+        TypeError: it is neither a Tensor nor an array; the sentence calls it `name`.
+    """
+    if isinstance(x, Tensor):
+        return x
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name} must be a Tensor or an array, got {kind(x)}")
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold numbers, got {x.dtype}")
+    return Tensor.from_numpy(np.ascontiguousarray(x, x.dtype.newbyteorder("=")))
+
+
+def as_float(x: Array, name: str) -> Tensor:
+    """x as a float32 Tensor, whatever its floating-point dtype.
+
+    Raises:
+        TypeError: it is neither a Tensor nor an array, or holds no floating-point numbers.
+    """
+    tensor = as_tensor(x, name)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must hold floating-point numbers, got {str(tensor.dtype).lower()}")
+    return tensor if tensor.dtype == ms.float32 else tensor.float()
+
+
+def clamp(x: Tensor, low: float, high: float) -> Tensor:
+    """x within [low, high], where NaN stays NaN: MindSpore's own clamp makes a number of it."""
+    return ops.clamp(x, low, high) + 0.0 * x
+
+
+def check_mask(mask: Tensor, name: str) -> None:
+    """Raise ValueError where a mask (B, L) isn't 1 or 0 everywhere, or a row of it hides all tokens."""
+    real = mask.asnumpy()
+    if not np.isin(real, (0, 1)).all() or not real.any(1).all():
+        raise ValueError(f"{name} must be 1 where a token is real and 0 elsewhere, with a real token in each row")
+
+
+def as_numpy(x: Array) -> np.ndarray:
+    """x as an array, which shares a Tensor's memory."""
+    return x.asnumpy() if isinstance(x, Tensor) else x
+
+
+def check_finite(x: Array, what: str) -> None:
+    """Raise ValueError where a number in x is NaN or infinite; the sentence begins with `what`."""
+    values = as_numpy(x)
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    rows = sorted({int(i) for i in np.argwhere(~finite)[:, 0]}) if len(values) > 1 else []
+    where = f" in row {', '.join(map(str, rows[:8]))} of {len(values)}" if rows else ""
+    raise ValueError(f"{what} must be finite, but NaN or infinity is among them{where}; check=False goes on")

@@ -1,0 +1,169 @@
+"""MindSpore's compilation: the one place that knows it.
+
+A model is a Python loop over *blocks*: pure functions f(p, *inputs, config) → Tensor or tuple, where p is a tree of
+weights. Each is compiled once for a (config, shapes) and serves every layer, so 28 layers cost the compilation of one.
+
+MindSpore returns zeros, silently, when a compiled function that takes a tree is differentiated eagerly. A block
+therefore carries its own backward: a second compiled function that recomputes the block and pulls the cotangents
+back, which eager autodiff calls. Only the block's inputs are kept in between, as in activation checkpointing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import mindspore as ms
+from mindspore import Tensor
+from mindspore.common._grad_function import _Function
+from mindspore.graph.api import _no_grad, _pynative_executor, ms_compile_cache
+
+from .. import tree as tree_
+from ..types import Tree
+from .autodiff import recording, refuse_recording
+from .precision import precision
+from .runtime import pin_workers
+
+
+def block(f: Callable) -> Callable:
+    """Make f(p, *inputs, config, *tables) a compiled block that eager autodiff goes through correctly.
+
+    Args:
+        f: a function in MindSpore's compiled subset of Python. p: a tree of float Tensors; inputs: float Tensors;
+           config: a frozen dataclass or None, a constant of the compilation; tables: Tensors that have no gradient.
+    Returns: call(p, *inputs, config=None, tables=()).
+    """
+
+    @functools.wraps(f)
+    def call(p: Tree, *inputs: Tensor, config=None, tables: tuple[Tensor, ...] = ()):
+        run, pull = _compiled(f, config, len(inputs), precision())
+        if not recording():
+            result = run(p, *inputs, *tables)
+            pin_workers()
+            return result
+        return _Block.apply((run, pull, p, tables), *tree_.leaves(p), *inputs)
+
+    return call
+
+
+@functools.cache
+def _compiled(f: Callable, config, n: int, mode: str) -> tuple[Callable, Callable]:
+    """f of n inputs and its pullback, jitted for a precision. The closures hold functions and constants, no Tensors."""
+
+    def run(p, *tensors):
+        return f(p, *tensors[:n], config, *tensors[n:])
+
+    def inner(p, cotangents, *tensors):
+        outputs = f(p, *tensors[:n], config, *tensors[n:])
+        if not isinstance(outputs, tuple):
+            outputs = (outputs,)
+        total = (outputs[0] * cotangents[0]).sum()
+        for i in range(1, len(outputs)):
+            total = total + (outputs[i] * cotangents[i]).sum()
+        return total
+
+    # MindSpore warns of a recompilation where two functions share a name
+    run.__name__ = f"{f.__module__}.{f.__qualname__}({config}, {n}, {mode})"
+    gradient = ms.grad(inner, grad_position=(0, *range(2, 2 + n)))
+
+    def pull(p, cotangents, *tensors):
+        bars = gradient(p, cotangents, *tensors)
+        return _flat(bars)
+
+    pull.__name__ = f"gradient of {run.__name__}"
+    return _Graphs(run), _Graphs(pull)
+
+
+class _Graphs:
+    """A jitted function that knows its graphs by their inputs' shapes.
+
+    MindSpore looks a graph up by describing all inputs anew, which on a CPU takes a third of a small block's time.
+    """
+
+    def __init__(self, f: Callable):
+        self.jitted = ms.jit(f)
+        self.phases: dict[tuple, str] = {}
+
+    def __call__(self, *inputs: Tree) -> Any:
+        """inputs: Tensors, and trees of Tensors in place of any."""
+        signature = [_pynative_executor.requires_grad()]
+        usual = all(_describe(each, signature) for each in inputs)
+        key = tuple(signature)
+        if usual and key in self.phases:
+            _pynative_executor.set_jit_compile_phase(self.phases[key])
+            return _pynative_executor.grad_jit(*inputs)
+        known = set(ms_compile_cache)
+        result = self.jitted(*(each if isinstance(each, Tensor) else ms.mutable(each) for each in inputs))
+        if usual and len(new := ms_compile_cache - known) == 1:
+            self.phases[key] = new.pop()
+        return result
+
+
+def _describe(node: Tree, signature: list) -> bool:
+    """Add all that a compilation depends on; False for a leaf that is more than a Tensor, as a Parameter is."""
+    if type(node) is Tensor:
+        signature += (node.shape, node.dtype)
+        return True
+    if not isinstance(node, (dict, list, tuple)):
+        return False
+    signature += ("dict" if isinstance(node, dict) else "tuple" if isinstance(node, tuple) else "list", len(node))
+    if isinstance(node, dict):
+        signature += node
+        node = node.values()
+    return all(_describe(child, signature) for child in node)
+
+
+def _flat(node):
+    """`tree.leaves` as MindSpore compiles it: a dict that leaves a graph would be made by calls of Python."""
+    if isinstance(node, Tensor):
+        return (node,)
+    leaves = ()
+    for child in node.values() if isinstance(node, dict) else node:
+        leaves = leaves + _flat(child)
+    return leaves
+
+
+class _Block(_Function):
+    """The node that a block leaves on the eager tape."""
+
+    @staticmethod
+    def forward(ctx, compiled, *tensors):
+        run, _, like, tables = compiled
+        ctx.compiled = compiled
+        ctx.save_for_backward(*tensors)
+        p, inputs = _split(like, tensors)
+        with _no_grad():  # or MindSpore builds a gradient graph of its own
+            outputs = run(p, *inputs, *tables)
+        pin_workers()
+        return outputs
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        refuse_recording("the gradient of a compiled block", "second derivatives would be silent zeros")
+        _, pull, like, tables = ctx.compiled
+        p, inputs = _split(like, ctx.saved_tensors)
+        with _no_grad():
+            return None, *pull(p, cotangents, *inputs, *tables)
+
+
+def _split(like: Tree, tensors: tuple) -> tuple[Tree, tuple]:
+    n = len(tree_.leaves(like))
+    return tree_.unflatten(like, tensors[:n]), tensors[n:]
+
+
+def function(f: Callable) -> Callable:
+    """Compile f(*Tensors) → tuple of Tensors, for work that nobody differentiates: an optimiser's step."""
+    run = ms.jit(f)
+
+    @functools.wraps(f)
+    def call(*tensors: Tensor):
+        refuse_recording(f.__name__, "call it outside value_and_grad")
+        return run(*tensors)
+
+    return call
+
+
+def compilations() -> int:
+    """How many graphs this process has compiled."""
+    return len(ms_compile_cache)

@@ -1,0 +1,51 @@
+"""The arithmetic of matrix products, as one explicit choice for the process."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from .device import has_amx
+
+PRECISIONS = {"float32": 0, "bf16-math": 1}
+"""Names, and oneDNN's numbers for them (dnnl_fpmath_mode_strict, dnnl_fpmath_mode_bf16)."""
+
+_chosen = "float32"
+
+
+def precision(mode: str | None = None) -> str:
+    """Choose how products of matrices are computed from here on; the one setting that isn't an argument.
+
+    "float32" multiplies in float32. "bf16-math" rounds both factors to bfloat16 (8 bits of mantissa) and sums in
+    float32; tensors stay float32. AMX does that several times faster; nothing else here changes: softmax, coefficients,
+    the sampler and norms stay float32, but that group norm's means are products too. Each mode compiles its own graphs.
+
+    Args:
+        mode: "float32", "bf16-math", or None to only ask.
+    Returns: the mode that holds now.
+    Raises: ValueError: the mode is none of these, or this machine has no AMX, where oneDNN would ignore it.
+    """
+    global _chosen
+    if mode is None or mode == _chosen:
+        return _chosen
+    if mode not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, got {mode!r}")
+    if mode == "bf16-math" and not has_amx():
+        raise ValueError(
+            "bf16-math needs a CPU with AMX (amx_bf16 among the flags in /proc/cpuinfo), which this machine hasn't; "
+            "'float32' runs everywhere"
+        )
+    if (status := _onednn().dnnl_set_default_fpmath_mode(PRECISIONS[mode])) != 0:
+        raise RuntimeError(f"oneDNN refused {mode} with status {status}")
+    _chosen = mode
+    return _chosen
+
+
+def _onednn() -> ctypes.CDLL:
+    """MindSpore's own oneDNN, which is the one that runs its products."""
+    import mindspore
+
+    library = Path(mindspore.__file__).parent / "lib" / "libdnnl.so.3"
+    if not library.is_file():
+        raise RuntimeError(f"{library} isn't there, so this MindSpore doesn't compute on a CPU through oneDNN")
+    return ctypes.CDLL(str(library))

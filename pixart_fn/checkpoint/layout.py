@@ -1,0 +1,191 @@
+"""What a pipeline's folder is called inside: each model's files, names of tensors and classes in diffusers layout."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ..checks import first_few
+from ..files.safetensors import Stored
+from ..params import MODELS
+from .hub import Folder, Place
+
+
+class Component(NamedTuple):
+    """What a model's folder is called inside and which of its tensors need care."""
+
+    module: ModuleType
+    package: str
+    classes: tuple[str, ...]  # the first is the one that `save` names
+    stem: str  # of the weights' file name
+    renamed: dict[str, str]  # part of an old name → part of today's
+    ignored: tuple[str, ...]  # what the names of tensors begin with that some releases store and nothing here uses
+    wide: str | None  # names that end so stay float32 where the others are halves
+
+    def dtype_of(self, name: str, dtype: str) -> str:
+        """A tensor's dtype where the model's is `dtype`."""
+        return "float32" if self.wide and name.endswith(self.wide) else dtype
+
+    def today(self, name: str) -> str:
+        """A tensor's name as it is today."""
+        for old, new in self.renamed.items():
+            name = name.replace(old, new)
+        return name
+
+    def ignores(self, name: str) -> bool:
+        return name.startswith(self.ignored)
+
+
+COMPONENTS = {
+    "text_encoder": Component(
+        MODELS["text_encoder"],
+        "transformers",
+        ("T5EncoderModel", "T5ForConditionalGeneration", "T5Model"),  # the others' encoder
+        "model",
+        # One tensor under two names: files keep either or both.
+        {"encoder.embed_tokens.": "shared."},
+        ("decoder.", "lm_head."),
+        # T5's feed-forward output overflows float16; transformers keeps these in float32 too.
+        ".wo.weight",
+    ),
+    "transformer": Component(
+        MODELS["transformer"],
+        "diffusers",
+        ("PixArtTransformer2DModel", "Transformer2DModel"),  # all the released ones carry the second, older name
+        "diffusion_pytorch_model",
+        {},
+        # The null caption learned in training (diffusers guides with T5's "" instead), and the table of positions
+        # that is recomputed for each size.
+        ("caption_projection.y_embedding", "pos_embed.pos_embed"),
+        None,
+    ),
+    "vae": Component(
+        MODELS["vae"],
+        "diffusers",
+        ("AutoencoderKL",),
+        "diffusion_pytorch_model",
+        # The names of diffusers' first releases; Stable Diffusion's VAE was published with them.
+        {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."},
+        (),
+        None,
+    ),
+}
+
+
+HALVES = ("fp16", "bf16")
+"""Variants that are the plain weights, rounded."""
+TOKENIZER = (
+    "spiece.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "tokenizer.json"
+)  # fmt: skip
+"""The files that a tokenizer is read from; only the first has to be there."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; FileNotFoundError or ValueError say which file and what is wrong."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{path} isn't valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write a JSON object, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def choose(place: Place, folder: str, name: str, variant: str | None) -> tuple[str, str]:
+    """The file of a model's weights in one of a place's folders, or the index that names its shards.
+
+    Without a variant it is the plain file; the one half-precision variant is taken where nothing else is there, since
+    it holds the same weights rounded, and another has to be asked for.
+
+    Args:
+        name: which model, a key of COMPONENTS. variant: such as "fp16", or None.
+    Returns:
+        The name of the file and the variant that it is of, "" for the plain one.
+    Raises:
+        FileNotFoundError, OSError: there are no weights.
+        ValueError: there are, but not those that are asked for, or not in a format that is read.
+    """
+    stem, names = COMPONENTS[name].stem, place.names(folder)
+    found = _variants(stem, names)
+    at = f"{place}/{folder}" if folder else str(place)
+    if variant is not None:
+        if variant not in found and found:
+            raise ValueError(f"{at} has no weights of the variant {variant!r}; found {first_few(list(found.values()))}")
+    elif "" in found:
+        variant = ""
+    elif len(found) == 1 and next(iter(found)) in HALVES:
+        variant = next(iter(found))
+    elif found:
+        others = " or ".join(f"variant={other!r}" for other in found)
+        raise ValueError(
+            f"{at} has no {stem}.safetensors; found {first_few(list(found.values()))}: choose with {others}"
+        )
+    if not found:
+        raise _no_weights(place, folder, name, names)
+    return found[variant or ""], variant or ""
+
+
+def _variants(stem: str, names: Collection[str]) -> dict[str, str]:
+    """Each variant's index or file, "" for the plain one; an index goes before a file."""
+    file = re.escape(stem)
+    forms = (
+        rf"{file}\.safetensors\.index(?:\.([^.]+))?\.json",
+        rf"{file}\.safetensors\.([^.]+)\.index\.json",  # as older diffusers wrote it
+        rf"{file}(?:\.([^.-]+))?\.safetensors",
+    )
+    found: dict[str, str] = {}
+    for form in forms:
+        for name in sorted(names):
+            if match := re.fullmatch(form, name):
+                found.setdefault(match[1] or "", name)
+    return found
+
+
+def _no_weights(place: Place, folder: str, name: str, names: Collection[str]) -> OSError | ValueError:
+    part = COMPONENTS[name]
+    at = f"{place}/{folder}" if folder else str(place)
+    if others := [other for other in names if ".safetensors" in other]:
+        return FileNotFoundError(
+            f"{at} has neither {part.stem}.safetensors nor its index.json; found {first_few(others)}, which isn't named"
+            f" as {part.package} names it"
+        )
+    if any(other.endswith(".bin") for other in names):
+        home = f"{at!r}" if isinstance(place, Folder) else f"{place.id!r}, subfolder={folder!r}"
+        convert = f"{part.package}.{part.classes[0]}.from_pretrained({home}).save_pretrained({name!r})"
+        return ValueError(
+            f"{at} has only .bin weights, which aren't read since unpickling them can run any code; convert them"
+            f" once where {part.package} is installed: {convert}"
+        )
+    file = f"{folder}/{part.stem}.safetensors" if folder else f"{part.stem}.safetensors"
+    return place.lacks(file, ", and so is its index.json" if isinstance(place, Folder) else " or its index.json")
+
+
+def shards(index: Path, part: Component) -> list[str]:
+    """The files that an index.json names for the tensors that are used.
+
+    Raises:
+        ValueError: it isn't an index.
+    """
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(f"{index} has no weight_map from tensor names to files; download it again")
+    return sorted({file for name, file in weight_map.items() if not part.ignores(name)})
+
+
+def current_names(stored: Mapping[str, Stored], part: Component) -> dict[str, Stored]:
+    """The tensors under today's names, without those that nothing uses."""
+    used = {name: value for name, value in stored.items() if not part.ignores(name)}
+    old = {part.today(name): value for name, value in used.items()}
+    return old | {name: value for name, value in used.items() if part.today(name) == name}

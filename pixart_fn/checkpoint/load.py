@@ -1,0 +1,259 @@
+"""From a folder or the hub to Params: what is read is chosen and checked before a tensor is read or downloaded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import solvers, tree
+from ..backend import nn
+from ..checks import check_option
+from ..files.safetensors import DTYPES, Stored, open_file
+from ..models import tokenizer as tokenizer_
+from ..models.tokenizer import Tokenizer
+from ..params import Configs, Params
+from ..public import public
+from ..types import Json, Tree
+from .files import File, Part, Plan, Source, fetch, find_pipeline, plan
+from .layout import COMPONENTS, current_names, read_json, shards
+
+STREAMED = 2**31
+"""Bytes in float32 above which a text encoder is streamed."""
+PIPELINES = {
+    "PixArtAlphaPipeline": "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline": "PixArtSigmaPipeline",
+    "PixArtSigmaPAGPipeline": "PixArtSigmaPipeline",  # the same pipeline; PAG is an argument of guidance here
+}
+
+
+@public
+def load(
+    source: Source | None = None,
+    *,
+    revision: str | None = None,
+    transformer: Source | bool = True,
+    text_encoder: Source | bool | None = True,
+    vae: Source | bool | None = True,
+    scheduler: Source | Json | bool = True,
+    variant: str | Mapping[str, str] | None = None,
+    stream: bool | None = None,
+    dtype: str = "float32",
+) -> Params:
+    """Load a pipeline; float32 weights stay in the mapped file until they are used, others are converted.
+
+    Of a hub repository only the files that are read are downloaded, and the weights after everything else is checked.
+
+    Args:
+        source: None for the embedded checkpoint, a folder in diffusers layout, or a hub id "owner/name".
+        revision: branch, tag or commit of a hub id.
+        transformer: True to take it from `source`, or the folder or hub id of another pipeline, of the model itself,
+            or of a folder that holds transformer/. Its family (PixArt-α or PixArt-Σ) must be the source's, whose
+            pipeline class decides how many tokens a prompt has.
+        text_encoder: likewise, or None to leave it and the tokenizer out.
+        vae: likewise, or None to leave it out.
+        scheduler: True for the scheduler_config.json that lies beside a transformer from elsewhere, which its weights
+            were trained or distilled for, and for that of `source` where there is none. Or the folder or hub id of a
+            scheduler or a pipeline, or the content of a scheduler_config.json.
+        variant: which weights to take, such as "fp16" for model.fp16.safetensors, of every model or, as a dict from
+            models to variants, of some. Unlike in diffusers, a model without that variant is an error. None takes the
+            plain files, and the half-precision ones ("fp16" or "bf16") of a model that has only these.
+        stream: whether the text encoder's leaves are places in the file, of which `t5.encode` holds a layer at a time
+            (`quantize` makes them int8), instead of Tensors that can be differentiated and trained. None streams an
+            encoder of more than 2 GiB in float32: T5-XXL has 18.
+        dtype: of weights and the products with them: "float32", "float16" or, on Ascend, "bfloat16". Norms, softmax,
+            T5's states and its feed-forward outputs and all that leaves a model stay float32, and so does, in float16,
+            a VAE whose config.json says `force_upcast`. On CPUs halves are slower.
+    Returns:
+        Params, with trees in the order of each model's `shapes`.
+    Raises:
+        TypeError: an argument is of another type, or there is none of its name.
+        FileNotFoundError: a folder or a file of it is missing.
+        OSError: the hub can't give what was asked for, or its cache is incomplete and it can't be reached.
+        ValueError: a file is damaged, a configuration has a field or value that isn't supported, the weights' names
+            and shapes aren't those of the configuration, or the dtype isn't there on this device, can't hold a weight
+            or is to be streamed.
+    """
+    wanted = {"text_encoder": text_encoder, "transformer": transformer, "vae": vae}
+    _check_arguments(source, revision, wanted, scheduler, dtype, stream)
+    chosen = plan(find_pipeline(source, revision), wanted, scheduler, _variants(variant, wanted))
+    path, config = _configuration(chosen)
+    words = None
+    if chosen.tokenizer and config.text_encoder:
+        words = _tokenizer(path[chosen.tokenizer[0]].parent, config.text_encoder.vocab_size)
+    files = {name: _shards(file, path, name) for name, file in chosen.weights.items()}
+    path |= fetch(file for each in files.values() for file in each)
+    trees: dict[str, Tree] = dict.fromkeys(COMPONENTS)
+    for name, each in files.items():
+        own = _dtype(name, dtype, path[chosen.configs[name]])
+        trees[name] = _tree([path[file] for file in each], name, config, stream, own)
+    return Params(**trees, config=config, tokenizer=words)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _check_arguments(
+    source: Any, revision: Any, wanted: Mapping[str, Any], scheduler: Any, dtype: str, stream: bool | None
+) -> None:
+    check_option("dtype", dtype, list(DTYPES))
+    if dtype == "bfloat16" and not nn.ASCEND:
+        raise ValueError(
+            "MindSpore has no products in bfloat16 on a CPU; 'float32' is the fastest there, and where the CPU has AMX "
+            "precision('bf16-math') rounds its factors to bfloat16"
+        )
+    if stream and dtype != "float32":
+        raise ValueError(f"a streamed text encoder computes in float32; leave stream out, or dtype={dtype!r}")
+    if revision is not None and not (isinstance(revision, str) and revision):
+        raise TypeError(f"revision must be the name of a branch, a tag or a commit, got {revision!r}")
+    if source is None and revision is not None:
+        raise ValueError(f"revision={revision!r} belongs to a hub id; the embedded checkpoint has none")
+    for name, where in wanted.items():
+        if where is None and name == "transformer":
+            raise ValueError("transformer=None leaves nothing that draws; give True, or a folder or hub id")
+        if not (where is None or where is True or isinstance(where, (str, os.PathLike))):
+            out = "" if name == "transformer" else "None (left out), "
+            raise TypeError(f"{name} must be True, {out}or a folder or hub id; got {where!r:.60}")
+    if not (scheduler is True or isinstance(scheduler, (str, os.PathLike, Mapping))):
+        raise TypeError(
+            f"scheduler must be True, a folder or hub id, or the dict of a scheduler_config.json; got {scheduler!r:.60}"
+        )
+
+
+def _variants(variant: Any, wanted: Mapping[str, Any]) -> Mapping[str, str]:
+    """The variant of each model that one is asked for."""
+    loaded = [name for name, where in wanted.items() if where is not None]
+    variants = variant if isinstance(variant, Mapping) else {} if variant is None else dict.fromkeys(loaded, variant)
+    for name, value in variants.items():
+        if name not in loaded:
+            raise ValueError(f"variant={variant!r} must be for {', '.join(loaded)}, which are loaded; got {name!r}")
+        if not (isinstance(value, str) and value):
+            raise TypeError(f"variant must be the name of one, such as 'fp16', or a dict of them; got {variant!r}")
+    return variants
+
+
+# --- what they hold ---------------------------------------------------------------------------------------------------
+
+
+def _configuration(chosen: Plan) -> tuple[dict[File, Path], Configs]:
+    """The paths of all files but the weights, and the configuration in them, which is checked."""
+    files = [chosen.pipeline, *chosen.configs.values(), *(file for file in chosen.tokenizer if not _rust(file))]
+    files += [] if isinstance(chosen.scheduler, dict) else [chosen.scheduler]
+    path = fetch([*files, *(file for file in chosen.weights.values() if file[1].endswith(".json"))])
+    path |= fetch(_more_of_the_tokenizer(chosen.tokenizer, path))
+    models = {name: _config(path[file], name) for name, file in chosen.configs.items()}
+    config = Configs(
+        text_encoder=models.get("text_encoder"),
+        transformer=models["transformer"],
+        vae=models.get("vae"),
+        scheduler=chosen.scheduler if isinstance(chosen.scheduler, dict) else read_json(path[chosen.scheduler]),
+        pipeline=_pipeline(path[chosen.pipeline]),
+    )
+    solvers.from_config(config.scheduler)
+    _check_widths(config)
+    return path, config
+
+
+def _rust(file: File) -> bool:
+    return file[1].endswith("tokenizer.json")
+
+
+def _more_of_the_tokenizer(files: list[File], path: Mapping[File, Path]) -> list[File]:
+    """Its large tokenizer.json, which is read where tokenizer_config.json doesn't say which tokens were added."""
+    configs = [path[file] for file in files if file[1].endswith("tokenizer_config.json")]
+    told = any("added_tokens_decoder" in read_json(config) for config in configs)
+    return [file for file in files if _rust(file) and not told]
+
+
+def _pipeline(index: Path) -> str:
+    """The pipeline class that model_index.json names."""
+    name = read_json(index).get("_class_name")
+    if name not in PIPELINES:
+        raise ValueError(f"{index.parent} holds a {name}, which isn't supported (supported: {', '.join(PIPELINES)})")
+    return PIPELINES[name]
+
+
+def _config(file: Path, name: str) -> Any:
+    content = read_json(file)
+    found = content.get("_class_name", next(iter(content.get("architectures") or []), None))
+    part = COMPONENTS[name]
+    if found not in part.classes:
+        raise ValueError(f"{file.parent} holds a {found}, which isn't a {name} (supported: {', '.join(part.classes)})")
+    return part.module.read_config(content)
+
+
+def _check_widths(config: Configs) -> None:
+    """Models from different places must fit together; one that is left out is taken to fit."""
+    text, dit, latent = config.text_encoder, config.transformer, config.vae
+    if text is not None and text.d_model != dit.caption_channels:
+        raise ValueError(
+            f"the text encoder gives states of width {text.d_model} and the transformer takes {dit.caption_channels};"
+            " take both from the same family"
+        )
+    if latent is not None and latent.latent_channels != dit.in_channels:
+        raise ValueError(
+            f"the VAE has {latent.latent_channels} latent channels and the transformer takes {dit.in_channels};"
+            " take both from the same family"
+        )
+
+
+def _tokenizer(folder: Path, rows: int) -> Tokenizer:
+    found = tokenizer_.load(folder)
+    if found.size > rows:
+        raise ValueError(
+            f"the tokenizer in {folder} has {found.size} ids and the text encoder knows {rows}; take both from the same"
+            " family"
+        )
+    return found
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _shards(weights: File, path: Mapping[File, Path], name: str) -> list[File]:
+    """The files with a model's tensors: itself, or those that the index names."""
+    place, file = weights
+    if not file.endswith(".json"):
+        return [weights]
+    folder, _, index = file.rpartition("/")
+    found = Part(place, folder)
+    files = [found.file(shard) for shard in shards(path[weights], COMPONENTS[name])]
+    for _, shard in files:
+        if not place.has(shard):
+            raise place.lacks(shard, f", though {index} names it; download it again")
+    return files
+
+
+def _dtype(name: str, dtype: str, config: Path) -> str:
+    """The dtype of a model's weights: a VAE may say that halves are too narrow for it."""
+    wide = dtype == "float16" and name == "vae" and read_json(config).get("force_upcast")
+    return "float32" if wide else dtype
+
+
+def _tree(files: list[Path], name: str, config: Configs, stream: bool | None, dtype: str) -> Tree:
+    """A model's weights as Tensors or as places in the files, in the order of its `shapes`."""
+    part = COMPONENTS[name]
+    stored = current_names({key: leaf for file in files for key, leaf in open_file(file).items()}, part)
+    shapes = part.module.shapes(getattr(config, name))
+    where = str(files[0] if len(files) == 1 else files[0].parent)
+    tree.check_names({key: leaf.shape for key, leaf in stored.items()}, shapes, where)
+    for leaf in stored.values():
+        leaf.check()
+    if stream is None:
+        stream = dtype == "float32" and 4 * sum(math.prod(shape) for shape in shapes.values()) > STREAMED
+    if stream and name == "text_encoder":
+        return tree.nest({key: stored[key] for key in shapes})
+    return tree.nest({key: _tensor(key, stored[key], part.dtype_of(key, dtype)) for key in shapes})
+
+
+def _tensor(name: str, stored: Stored, dtype: str) -> Any:
+    import mindspore as ms
+
+    values = stored.read()
+    if dtype == "float16" and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+        raise ValueError(f"{name} has values beyond float16's 65504; load with dtype='bfloat16' or 'float32'")
+    return ms.Tensor.from_numpy(values).astype(getattr(ms, dtype))

@@ -1,0 +1,108 @@
+"""From Params to a folder in diffusers layout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import tree
+from ..checks import check_option, first_few
+from ..files.safetensors import DTYPES, write_file
+from ..models import tokenizer as tokenizer_
+from ..params import Params
+from ..public import public
+from ..types import Tree
+from .hub import written
+from .layout import COMPONENTS, Component, write_json
+
+
+@public
+def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -> None:
+    """Write a pipeline in diffusers layout, which diffusers and `load` read.
+
+    Everything is written beside the folder first and moved into place at the end, so a run that stops leaves either
+    nothing or, where the folder already existed, whole files.
+
+    Args:
+        params: leaves may be MindSpore Tensors or NumPy arrays; a model that is None is left out.
+        folder: a new folder, or one whose files of the same names are replaced.
+        dtype: "float32", "float16" or "bfloat16", to store; T5's feed-forward output stays float32 in float16.
+    Raises:
+        TypeError: params or folder is of another type.
+        ValueError: the dtype is none of these or can't hold a value, something needed is None, or a tree's names and
+            shapes aren't those of its configuration.
+        FileExistsError: the folder holds other weights, which a reader could take for these.
+    """
+    check_option("dtype", dtype, list(DTYPES))
+    if not isinstance(params, Params):
+        raise TypeError(f"params must be Params, such as px.load() gives, got a {type(params).__name__}")
+    folder = Path(os.path.expanduser(written(folder, "folder", "the folder to write")))
+    parts = {name: part for name, part in COMPONENTS.items() if getattr(params, name) is not None}
+    _check_savable(params, parts, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        for name, part in parts.items():
+            _save_component(getattr(params, name), getattr(params.config, name), part, staging / name, dtype)
+        if params.tokenizer is not None:
+            tokenizer_.save(params.tokenizer, staging / "tokenizer")
+        write_json(params.config.scheduler, staging / "scheduler" / "scheduler_config.json")
+        write_json(_index(params, parts), staging / "model_index.json")
+        _publish(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_savable(params: Params, parts: Mapping[str, Component], folder: Path) -> None:
+    if "transformer" not in parts:
+        raise ValueError("there is no transformer to save; a pipeline needs one")
+    if "_class_name" not in params.config.scheduler:
+        raise ValueError(
+            "params.config.scheduler names no _class_name; diffusers needs one, as in a scheduler_config.json"
+        )
+    if folder.is_file():
+        raise FileExistsError(f"{folder} is a file; name a folder")
+    for name in parts:
+        if getattr(params.config, name) is None:
+            raise ValueError(f"params.{name} has weights but params.config.{name} is None; replace both together")
+    for name, part in COMPONENTS.items():
+        own = f"{part.stem}.safetensors" if name in parts else None
+        others = [path.name for path in folder.glob(f"{name}/*") if ".safetensors" in path.name and path.name != own]
+        if others:
+            raise FileExistsError(f"{folder / name} holds other weights ({first_few(others)}); save to a new folder")
+
+
+def _save_component(weights: Tree, config: Any, part: Component, folder: Path, dtype: str) -> None:
+    leaves = dict(tree.items(weights))
+    tree.check_names(
+        {name: tuple(leaf.shape) for name, leaf in leaves.items()}, part.module.shapes(config), folder.name
+    )
+    write_json(part.module.to_json(config), folder / "config.json")
+    dtypes = {name: DTYPES[part.dtype_of(name, dtype) if dtype == "float16" else dtype] for name in leaves}
+    write_file(folder / f"{part.stem}.safetensors", leaves, dtypes)
+
+
+def _index(params: Params, parts: Mapping[str, Component]) -> dict[str, Any]:
+    """model_index.json: for each part the package and class that diffusers makes it with."""
+    config = params.config
+    index = {
+        name: [part.package, part.classes[0]] if name in parts else [None, None] for name, part in COMPONENTS.items()
+    }
+    index["tokenizer"] = [None, None] if params.tokenizer is None else ["transformers", "T5Tokenizer"]
+    index["scheduler"] = ["diffusers", config.scheduler["_class_name"]]
+    return {"_class_name": config.pipeline, **index}
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    for path in sorted(staging.rglob("*")):
+        if path.is_file():
+            target = folder / path.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)

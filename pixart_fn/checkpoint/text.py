@@ -1,0 +1,57 @@
+"""Encoded prompts in a file: encode once, draw often, without the text encoder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+
+from ..backend.arrays import as_float, as_tensor, check_finite, check_mask
+from ..checks import kind
+from ..files import atomic
+from ..files.safetensors import open_file, write_file
+from ..public import public
+from ..types import Text
+from .hub import written
+
+
+@public
+def save_text(text: Text, file: str | os.PathLike) -> None:
+    """Write encoded prompts to a .safetensors file.
+
+    Raises: TypeError: text isn't a Text. ValueError: the name doesn't end in .safetensors.
+    """
+    if not isinstance(text, Text):
+        raise TypeError(f"text must be a Text, as px.encode_prompt makes, got {kind(text)}")
+    states, mask = as_float(text.states, "text.states"), as_tensor(text.mask, "text.mask")
+    if states.ndim != 3 or tuple(mask.shape) != tuple(states.shape[:2]):
+        shapes = f"{tuple(states.shape)} and {tuple(mask.shape)}"
+        raise ValueError(f"text must have states (B, L, C) and a mask (B, L), got {shapes}")
+    check_mask(mask, "text.mask")
+    check_finite(states, "text.states")
+    path = _checked(file)
+    atomic.write(path, lambda temporary: write_file(temporary, text._asdict(), dict.fromkeys(Text._fields, "F32")))
+
+
+@public
+def load_text(file: str | os.PathLike) -> Text:
+    """What `save_text` wrote.
+
+    Raises: FileNotFoundError; ValueError: the file isn't one of `save_text`.
+    """
+    stored = open_file(_checked(file))
+    if set(stored) != set(Text._fields) or stored["states"].shape[:2] != stored["mask"].shape:
+        raise ValueError(
+            f"{file} doesn't hold encoded prompts, states (B, L, C) and mask (B, L); save_text writes them"
+        )
+    states, mask = (stored[name].read().copy() for name in Text._fields)
+    return Text(Tensor.from_numpy(states), Tensor.from_numpy(mask.astype(np.int32)))
+
+
+def _checked(file: str | os.PathLike) -> Path:
+    path = Path(os.path.expanduser(written(file, "file", "a .safetensors file")))
+    if path.suffix != ".safetensors":
+        raise ValueError(f"encoded prompts are stored in a .safetensors file, got {str(file)!r}")
+    return path

@@ -1,0 +1,239 @@
+"""The T5 v1.1 encoder (arXiv:1910.10683, arXiv:2002.05202): token ids to text states.
+
+B batch, L tokens, D width, A heads, K head width. Numerics of transformers' T5EncoderModel: attention isn't scaled,
+the norm has no mean and no bias, and every layer adds the relative position bias whose table lives in the first.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+
+from .. import config as config_
+from .. import rng, tree
+from ..backend import jit, nn, stream
+from ..backend.arrays import as_tensor, check_mask
+from ..public import public
+from ..types import Json, Key, Tree
+
+MASKED = -1e9  # far enough for a float32 softmax to give padding exactly zero
+
+
+@dataclass(frozen=True)
+class Config:
+    """The fields of text_encoder/config.json that shape the computation."""
+
+    vocab_size: int = 32128
+    d_model: int = 4096
+    d_kv: int = 64
+    d_ff: int = 10240
+    num_layers: int = 24
+    num_heads: int = 64
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+
+# Fields that transformers writes for every model or for T5's decoder, which don't change what the encoder computes:
+# names and bookkeeping, training, the form of the outputs, and generation.
+_IGNORED = (
+    "architectures", "finetuning_task", "id2label", "label2id", "prefix", "problem_type", "task_specific_params",
+    "tokenizer_class", "transformers_version", "dtype", "torch_dtype", "use_bfloat16", "torchscript",
+    "classifier_dropout", "dropout_rate", "gradient_checkpointing", "initializer_factor", "n_positions",
+    "output_attentions", "output_hidden_states", "output_past", "return_dict", "tf_legacy_loss", "use_cache",
+    "chunk_size_feed_forward",
+    "add_cross_attention", "cross_attention_hidden_size", "is_encoder_decoder", "num_decoder_layers",
+    "scale_decoder_outputs", "tie_encoder_decoder", "tie_word_embeddings",
+    "bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id", "sep_token_id",
+    "assistant_confidence_threshold", "assistant_lookbehind", "bad_words_ids", "begin_suppress_tokens",
+    "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty",
+    "epsilon_cutoff", "eta_cutoff", "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+    "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_assistant_tokens",
+    "num_assistant_tokens_schedule", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores",
+    "remove_invalid_values", "repetition_penalty", "return_dict_in_generate", "suppress_tokens", "target_lookbehind",
+    "temperature", "top_k", "top_p", "typical_p",
+)  # fmt: skip
+
+
+def read_config(json: Json) -> Config:
+    """The configuration in a parsed text_encoder/config.json; ValueError for what isn't a gated-GELU T5 encoder."""
+    fixed: dict[str, tuple[Any, ...]] = {
+        "dense_act_fn": ("gelu_new",),
+        "feed_forward_proj": ("gated-gelu", "gated-gelu_new"),  # two names of one function in transformers
+        "is_decoder": (False,),
+        "is_gated_act": (True,),
+        "model_type": ("t5",),
+        "pruned_heads": ({}, None),
+    }
+    if "feed_forward_proj" not in json:
+        raise ValueError("t5 config: feed_forward_proj must be 'gated-gelu'; left out it means 'relu'")
+    return config_.read(Config, json, fixed=fixed, ignored=_IGNORED)
+
+
+def to_json(config: Config) -> Json:
+    """The config.json that transformers reads."""
+    return {
+        "architectures": ["T5EncoderModel"],
+        "model_type": "t5",
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": False,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        **asdict(config),
+    }
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Each tensor's name in the checkpoint and its shape."""
+    D, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
+    out: dict[str, tuple[int, ...]] = {"shared.weight": (config.vocab_size, D)}
+    for i in range(config.num_layers):
+        attention, mlp = f"encoder.block.{i}.layer.0", f"encoder.block.{i}.layer.1"
+        for name in "qkv":
+            out[f"{attention}.SelfAttention.{name}.weight"] = (inner, D)
+        out[f"{attention}.SelfAttention.o.weight"] = (D, inner)
+        if i == 0:
+            table = (config.relative_attention_num_buckets, config.num_heads)
+            out[f"{attention}.SelfAttention.relative_attention_bias.weight"] = table
+        out[f"{attention}.layer_norm.weight"] = (D,)
+        out[f"{mlp}.DenseReluDense.wi_0.weight"] = out[f"{mlp}.DenseReluDense.wi_1.weight"] = (ff, D)
+        out[f"{mlp}.DenseReluDense.wo.weight"] = (D, ff)
+        out[f"{mlp}.layer_norm.weight"] = (D,)
+    out["encoder.final_layer_norm.weight"] = (D,)
+    return out
+
+
+def init(key: Key, config: Config) -> Tree:
+    """Fresh weights with T5's scales: N(0, 1) embeddings, 1/√fan-in projections, q another 1/√K, positions 1/√D."""
+    flat = {}
+    for i, (name, shape) in enumerate(shapes(config).items()):
+        if "layer_norm" in name:
+            value = np.ones(shape, np.float32)
+        else:
+            fan_in = config.d_model if "relative_attention_bias" in name else shape[-1]
+            scale = 1.0 if name == "shared.weight" else fan_in**-0.5
+            if name.endswith(".q.weight"):
+                scale *= config.d_kv**-0.5
+            value = rng.normal(rng.fold_in(key, i), shape) * np.float32(scale)
+        flat[name] = Tensor.from_numpy(value)
+    return tree.nest(flat)
+
+
+@public
+def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
+    """Text states of token ids.
+
+    Args:
+        p: the encoder's tree, of Tensors or of leaves that are read layer by layer (`load(stream=True)`, `quantize`).
+        ids: int (B, L) below vocab_size. mask: (B, L), 1 where a token is real.
+    Returns: (B, L, D) float32; rows of padding hold values that nothing should read.
+    Raises: TypeError, ValueError: ids or mask aren't as above.
+    """
+    ids, mask = as_tensor(ids, "ids"), as_tensor(mask, "mask")
+    _check_ids(config, ids, mask)
+    ids = ids.int()  # the lookup takes no other whole numbers than signed ones
+    L = ids.shape[1]
+    embeddings, blocks = p["shared"]["weight"], p["encoder"]["block"]
+    stored = stream.is_stored(embeddings)
+    x = stream.rows(embeddings, ids.asnumpy()) if stored else ops.gather(embeddings, ids, 0).float()
+    table = stream.tensors(blocks[0]["layer"][0]["SelfAttention"]["relative_attention_bias"])
+    position = _position_bias(table, one_hot_buckets(config, L))
+    bias = position + ((1.0 - mask.float()) * MASKED).reshape(-1, 1, 1, L)  # (B, A, L, L)
+    for block in stream.each(map(_weights, blocks)):
+        x = _block(block, x, bias, config=config)
+    return _final(stream.tensors(p["encoder"]["final_layer_norm"]), x, config=config)
+
+
+def _check_ids(config: Config, ids: Tensor, mask: Tensor) -> None:
+    if ids.ndim != 2 or 0 in ids.shape or "int" not in str(ids.dtype).lower() or tuple(mask.shape) != tuple(ids.shape):
+        got = f"{str(ids.dtype).lower()} {tuple(ids.shape)} and {tuple(mask.shape)}"
+        raise ValueError(f"ids must be whole numbers (B, L) and mask of the same shape, got {got}")
+    values = ids.asnumpy()
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= config.vocab_size:  # a lookup beyond the table gives zeros without a word
+        raise ValueError(f"ids must be within 0 … {config.vocab_size - 1}, got {low if low < 0 else high}")
+    check_mask(mask, "mask")
+
+
+def quantize(p: Tree) -> Tree:
+    """The encoder with its matrices as int8, one scale a row, which takes a quarter of float32's memory.
+
+    Each layer becomes float32 again when it is its turn, so this saves memory, not arithmetic. Norms and the table of
+    positions stay as they are.
+    """
+
+    def small(name: str, leaf: Any) -> Any:
+        if len(leaf.shape) != 2 or "relative_attention_bias" in name:
+            return stream.tensors(leaf)
+        quantized = stream.quantize(leaf)
+        if stream.is_stored(leaf):
+            leaf.release()
+        return quantized
+
+    return tree.unflatten(p, [small(name, leaf) for name, leaf in tree.items(p)])
+
+
+def buckets(config: Config, L: int) -> np.ndarray:
+    """The bucket of each (query, key) pair: int (L, L), bidirectional.
+
+    Half of the buckets are for keys after the query; in each half, the first half are exact distances and the rest
+    grow logarithmically up to relative_attention_max_distance.
+    """
+    half = config.relative_attention_num_buckets // 2
+    exact = half // 2
+    distance = np.arange(L)[None] - np.arange(L)[:, None]  # key − query
+    far = np.abs(distance)
+    # float32 and truncation as in the reference: float64 moves distances that sit on a boundary
+    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        np.log(config.relative_attention_max_distance / exact)
+    )
+    log = exact + (ratio * np.float32(half - exact)).astype(np.int64)
+    return np.where(far < exact, far, np.minimum(log, half - 1)) + half * (distance > 0)
+
+
+@functools.lru_cache(maxsize=16)
+def one_hot_buckets(config: Config, L: int) -> Tensor:
+    """`buckets` as (L·L, buckets) float32, so that looking the bias up is a product with a right gradient."""
+    rows = np.eye(config.relative_attention_num_buckets, dtype=np.float32)
+    return Tensor.from_numpy(rows[buckets(config, L).ravel()])
+
+
+def _weights(block: Tree) -> Tree:
+    """A block without the position table, so that the first has the shape of the others and shares their graph."""
+    attention, mlp = block["layer"]
+    projections = {name: attention["SelfAttention"][name] for name in "qkvo"}
+    norms = {"norm_a": attention["layer_norm"], "norm_m": mlp["layer_norm"]}
+    return {"attention": projections, "mlp": mlp["DenseReluDense"], **norms}
+
+
+@jit.block
+def _position_bias(p, one_hot, config):
+    L = int(one_hot.shape[0] ** 0.5 + 0.5)
+    table = ops.cast(p["weight"], one_hot.dtype)
+    return ops.transpose(ops.matmul(one_hot, table).reshape(1, L, L, -1), (0, 3, 1, 2))  # (1, A, L, L)
+
+
+@jit.block
+def _block(p, x, bias, config):
+    h = nn.rms_norm(p["norm_a"], x, config.layer_norm_epsilon)
+    a = p["attention"]
+    h = nn.attention(nn.linear(a["q"], h), nn.linear(a["k"], h), nn.linear(a["v"], h), bias, config.num_heads, 1.0)
+    x = x + _wide(nn.linear(a["o"], h))
+    h = nn.rms_norm(p["norm_m"], x, config.layer_norm_epsilon)
+    h = nn.gelu_tanh(_wide(nn.linear(p["mlp"]["wi_0"], h))) * _wide(nn.linear(p["mlp"]["wi_1"], h))
+    return x + _wide(nn.linear(p["mlp"]["wo"], h))
+
+
+def _wide(x):
+    # T5's states go far beyond float16, and so may the product of its gate
+    return ops.cast(x, ms.float32)
+
+
+@jit.block
+def _final(p, x, config):
+    return nn.rms_norm(p, x, config.layer_norm_epsilon)

@@ -1,0 +1,277 @@
+"""The VAE's layers on pictures in strips, so that what a layer needs beside its input and output stays in the cache.
+
+A picture is a list of strips of its rows, each (B, R, W, C) with channels last; a small one is a single strip, whose
+layers are compiled in one piece. Group norm sees the whole picture: first each strip's moments, then the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mindspore import Tensor, ops
+
+from ..backend import convolution, jit, nn
+from ..types import Tree
+
+STRIP = 2**28 if nn.ASCEND else 2**20
+"""Numbers in a strip: 4 MiB on a CPU, for its cache; on Ascend, up to 1024 px, the whole picture."""
+SCORES = 2**28 if nn.ASCEND else 2**22
+"""Numbers in the scores of the queries that attend at a time: 16 MiB on a CPU."""
+
+EPS = 1e-6
+
+Picture = list[Tensor]
+
+
+def channels_last(x: Tensor) -> Picture:
+    """(B, C, H, W) → a picture."""
+    return [ops.transpose(x, (0, 2, 3, 1))]
+
+
+def channels_first(picture: Picture) -> Tensor:
+    """A picture → (B, C, H, W) float32."""
+    return ops.cat([ops.transpose(strip, (0, 3, 1, 2)).float() for strip in picture], 2)
+
+
+def conv(p: Tree, picture: Picture, config: Any) -> Picture:
+    """A 3×3 convolution."""
+    O, C = p["weight"].shape[:2]
+    picture = _cut(picture, STRIP, max(O, C))
+    tables = _same_tables(picture[0], C)
+    return [_conv(p, *rows[:3], config=config, tables=tables) for rows in _between(picture)]
+
+
+def down(p: Tree, picture: Picture, config: Any) -> Picture:
+    """A 3×3 convolution with stride 2 after padding one row below and one column to the right: H, W are halved."""
+    picture = _cut(picture, STRIP, p["weight"].shape[1], 2)
+    B, R, W, _ = picture[0].shape
+    p, tables = {"matrices": _matrices(p["weight"]), "bias": p["bias"]}, convolution.taps("down", B, R, W)
+    return [_down(p, *rows[:3], config=config, tables=tables) for rows in _between(picture)]
+
+
+def up(p: Tree, picture: Picture, config: Any) -> Picture:
+    """Nearest neighbour ×2, then a 3×3 convolution: H, W are doubled."""
+    picture = _cut(picture, STRIP, 2 * p["weight"].shape[1])
+    B, R, W, _ = picture[0].shape
+    p, tables = {"matrices": _up_matrices(p["weight"]), "bias": p["bias"]}, convolution.taps("up", B, R, W)
+    return [_up(p, *rows[:3], config=config, tables=tables) for rows in _between(picture)]
+
+
+def norm_conv(norm: Tree, p: Tree, picture: Picture, config: Any) -> Picture:
+    """Group norm, SiLU and a 3×3 convolution."""
+    O, C = p["weight"].shape[:2]
+    picture = _cut(picture, STRIP, max(O, C))
+    if len(picture) == 1:
+        whole = {"norm": norm, "conv": p}
+        return [_norm_conv_whole(whole, picture[0], config=config, tables=_same_tables(picture[0], C))]
+    layer = _norm_conv_layer(norm, p, picture, config)
+    return [layer(_norm_conv, {}, *rows) for rows in _between(picture)]
+
+
+def resnet(p: Tree, picture: Picture, config: Any) -> Picture:
+    """x + what two `norm_conv` make of it; x goes through a 1×1 convolution where the channels change."""
+    O, C = p["conv1"]["weight"].shape[:2]
+    picture = _cut(picture, STRIP, max(O, C))
+    if len(picture) == 1:
+        tables = (*_same_tables(picture[0], C), *_same_tables(picture[0], O))
+        return [_resnet_whole(p, picture[0], config=config, tables=tables)]
+    first = _norm_conv_layer(p["norm1"], p["conv1"], picture, config)
+    inner = [first(_norm_conv, {}, *rows) for rows in _between(picture)]
+    second = _norm_conv_layer(p["norm2"], p["conv2"], inner, config)
+    shortcut = {"conv_shortcut": p["conv_shortcut"]} if "conv_shortcut" in p else {}
+    pairs = zip(_between(inner), picture, strict=True)
+    return [second(_norm_conv_added, shortcut, *rows, strip) for rows, strip in pairs]
+
+
+def attention(p: Tree, picture: Picture, config: Any) -> Picture:
+    """x + self-attention of its pixels with one head; queries go a strip at a time, so no picture is too large."""
+    B, H, W = picture[0].shape[0], sum(strip.shape[1] for strip in picture), picture[0].shape[2]
+    picture = _cut(picture, SCORES, B * H * W)
+    if len(picture) == 1:
+        return [_attention_whole(p, picture[0], config=config)]
+    moments = _norm(p["group_norm"], picture, config)
+    pairs = [_keys_values({"k": p["to_k"], "v": p["to_v"]}, strip, *moments, config=config) for strip in picture]
+    keys, values = (ops.cat(parts, 1) for parts in zip(*pairs, strict=True))
+    own = {"q": p["to_q"], "out": p["to_out"][0]}
+    return [_attend(own, strip, *moments, keys, values, config=config) for strip in picture]
+
+
+def _cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture:
+    """The picture in equal strips of whole rows, B · R · W · width ≤ limit, of even height where it can be."""
+    B, own, W, _ = picture[0].shape
+    H, most = own * len(picture), max(multiple, limit // (B * W * width))
+    R = max((R for R in range(multiple, min(H, most) + 1, multiple) if H % R == 0), key=lambda R: (R % 2 == 0, R))
+    if most >= H:
+        R = H
+    if own == R:
+        return picture
+    if own % R:
+        picture = [ops.cat(picture, 1)]
+    return [part for strip in picture for part in ops.split(strip, R, axis=1)]
+
+
+def _between(picture: Picture) -> Iterator[tuple[Tensor, ...]]:
+    """Each strip between the rows above and below it, and (1,) each what these count: 0 at the picture's edges."""
+    B, R, W, C = picture[0].shape
+    nothing, zero, one = ops.zeros((B, 1, W, C), picture[0].dtype), ops.zeros((1,)), ops.ones((1,))
+    last = len(picture) - 1
+    for i, strip in enumerate(picture):
+        above = ops.slice(picture[i - 1], (0, R - 1, 0, 0), (B, 1, W, C)) if i > 0 else nothing
+        below = ops.slice(picture[i + 1], (0, 0, 0, 0), (B, 1, W, C)) if i < last else nothing
+        yield above, strip, below, one if i > 0 else zero, one if i < last else zero
+
+
+def _same_tables(strip: Tensor, C: int) -> tuple[Tensor, ...]:
+    B, R, W, _ = strip.shape
+    return convolution.same_tables(B, R, W, C)
+
+
+def _norm(p: Tree, picture: Picture, config: Any) -> tuple[Tensor, Tensor]:
+    """The whole picture's group norm as a scale and a shift, (B, C) each."""
+    moments = [_moments(strip, config=config) for strip in picture]
+    means, variances = (ops.stack(parts) for parts in zip(*moments, strict=True))  # (strips, B, G)
+    return _affine(p, means, variances, config=config)
+
+
+def _norm_conv_layer(norm: Tree, p: Tree, picture: Picture, config: Any) -> Callable:
+    """run(block, more weights, *strip with its neighbours, *more inputs): what all strips share is made once."""
+    scale, shift = _norm(norm, picture, config)
+    R, C = picture[0].shape[1], p["weight"].shape[1]
+    matrices = (_winograd_matrices if convolution.pairs(R, C) else _matrices)(p["weight"])
+    tables = _same_tables(picture[0], C)
+
+    def run(block: Callable, more: Tree, *inputs: Tensor) -> Tensor:
+        weights = {"matrices": matrices, "bias": p["bias"], **more}
+        return block(weights, *inputs, scale, shift, config=config, tables=tables)
+
+    return run
+
+
+# --- blocks -------------------------------------------------------------------------------------------------------
+
+
+@jit.block
+def _matrices(weight, config):
+    return (convolution.rows(weight),)
+
+
+@jit.block
+def _winograd_matrices(weight, config):
+    return convolution.winograd_rows(weight)
+
+
+@jit.block
+def _up_matrices(weight, config):
+    return convolution.up_rows(weight)
+
+
+@jit.block
+def _conv(p, above, x, below, config, forward, backward):
+    matrices = convolution.same_matrices(p["weight"], x.shape[1])
+    y = convolution.same(ops.cat((above, x, below), 1), matrices, forward, backward)
+    return _biased(y, p["bias"])
+
+
+@jit.block
+def _down(p, above, x, below, config, forward, backward):
+    y = convolution.down(ops.cat((above, x, below), 1), p["matrices"][0], forward, backward)
+    return _biased(y, p["bias"])
+
+
+@jit.block
+def _up(p, above, x, below, config, f0, b0, f1, b1, f2, b2, f3, b3):
+    rows = ops.cat((above, x, below), 1)
+    return _biased(convolution.up(rows, p["matrices"], f0, b0, f1, b1, f2, b2, f3, b3), p["bias"])
+
+
+@jit.block
+def _moments(x, config):
+    return nn.group_moments(_flat(x), config.norm_num_groups)
+
+
+@jit.block
+def _affine(p, means, variances, config):
+    mean = ops.ReduceMean()(means, 0)
+    distance = means - mean
+    return nn.group_affine(p, mean, ops.ReduceMean()(variances + distance * distance, 0), EPS)
+
+
+@jit.block
+def _norm_conv(p, above, x, below, top, bottom, scale, shift, config, forward, backward):
+    rows = _active_rows(above, x, below, top, bottom, scale, shift)
+    return _biased(convolution.same(rows, p["matrices"], forward, backward), p["bias"])
+
+
+@jit.block
+def _norm_conv_added(p, above, x, below, top, bottom, residual, scale, shift, config, forward, backward):
+    rows = _active_rows(above, x, below, top, bottom, scale, shift)
+    y = _biased(convolution.same(rows, p["matrices"], forward, backward), p["bias"])
+    return _shortcut(p, residual) + y
+
+
+@jit.block
+def _norm_conv_whole(p, x, config, forward, backward):
+    return _normed_conv(p["norm"], p["conv"], x, config, forward, backward)
+
+
+@jit.block
+def _resnet_whole(p, x, config, f1, b1, f2, b2):
+    inner = _normed_conv(p["norm1"], p["conv1"], x, config, f1, b1)
+    return _shortcut(p, x) + _normed_conv(p["norm2"], p["conv2"], inner, config, f2, b2)
+
+
+@jit.block
+def _attention_whole(p, x, config):
+    h = nn.group_norm(p["group_norm"], _flat(x), config.norm_num_groups, EPS)
+    q, k, v = nn.linear(p["to_q"], h), nn.linear(p["to_k"], h), nn.linear(p["to_v"], h)
+    h = nn.attention(q, k, v, None, 1, x.shape[3] ** -0.5)
+    return x + nn.linear(p["to_out"][0], h).reshape(x.shape)
+
+
+@jit.block
+def _keys_values(p, x, scale, shift, config):
+    h = nn.scale_shift(_flat(x), scale, shift)
+    return nn.linear(p["k"], h), nn.linear(p["v"], h)
+
+
+@jit.block
+def _attend(p, x, scale, shift, keys, values, config):
+    q = nn.linear(p["q"], nn.scale_shift(_flat(x), scale, shift))
+    h = nn.attention(q, keys, values, None, 1, x.shape[3] ** -0.5)
+    return x + nn.linear(p["out"], h).reshape(x.shape)
+
+
+# --- what blocks are made of --------------------------------------------------------------------------------------
+
+
+def _normed_conv(norm, p, x, config, forward, backward):
+    h = nn.silu(nn.group_norm(norm, _flat(x), config.norm_num_groups, EPS)).reshape(x.shape)
+    row = ops.zeros((h.shape[0], 1, h.shape[2], h.shape[3]), h.dtype)
+    matrices = convolution.same_matrices(p["weight"], x.shape[1])
+    return _biased(convolution.same(ops.cat((row, h, row), 1), matrices, forward, backward), p["bias"])
+
+
+def _active_rows(above, x, below, top, bottom, scale, shift):
+    """Normalised and activated rows; outside the picture they are zero, which SiLU of a shift isn't."""
+    above, x, below = _active(above, scale, shift), _active(x, scale, shift), _active(below, scale, shift)
+    return ops.cat((top * above, x, bottom * below), 1)
+
+
+def _active(x, scale, shift):
+    return nn.silu(nn.scale_shift(_flat(x), scale, shift)).reshape(x.shape)
+
+
+def _shortcut(p, x):
+    if "conv_shortcut" in p:
+        return nn.linear(p["conv_shortcut"], x)
+    return x
+
+
+def _biased(y, bias):
+    return ops.BiasAdd()(y.reshape(-1, y.shape[3]), bias).reshape(y.shape)
+
+
+def _flat(x):
+    """(B, R, W, C) → (B, R·W, C)."""
+    return x.reshape(x.shape[0], -1, x.shape[3])

@@ -1,0 +1,241 @@
+"""Training pictures with captions, each drawn from (seed, step, index) alone, so that a run can resume anywhere.
+
+An example is an emoji on white or on a flat colour, a line drawing tinted in one colour, or a scene of shapes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from . import captions, shapes
+
+WHITE = (255, 255, 255)
+PRIMARY = "noto"
+LINES = "fluent-emoji-high-contrast"
+MIX: Mapping[str, float] = MappingProxyType({"white": 0.70, "colour": 0.15, "line": 0.05, "shapes": 0.10})
+"""How often each kind of example is drawn."""
+
+
+Example = tuple[np.ndarray, Callable[[np.random.Generator], str]]
+"""A picture and what draws a caption for it."""
+
+
+class Pool(NamedTuple):
+    """Rows of glyphs to choose from and the running sum of their probabilities."""
+
+    rows: np.ndarray
+    cumulative: np.ndarray
+
+
+class Glyphs(NamedTuple):
+    """The rendered emoji: pictures uint8 (N, S, S, 4) with straight alpha, the concept's index, set and style of each
+    row, the concepts, and the pools "primary", "others" (colour sets) and "lines" that examples are drawn from."""
+
+    pictures: np.ndarray
+    concept: np.ndarray
+    sets: tuple[str, ...]
+    styles: tuple[str, ...]
+    concepts: list[dict[str, Any]]
+    pools: dict[str, Pool]
+
+
+def load(folder: str | Path) -> Glyphs:
+    """Read what `python -m pixart_fn.train.emoji.render` wrote; the pictures stay on disk and are mapped.
+
+    Args:
+        folder: where glyphs.npy and glyphs.json lie.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+    """
+    folder = Path(folder)
+    for name in ("glyphs.npy", "glyphs.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name} is missing; python -m pixart_fn.train.emoji.render --out {folder} makes it"
+            )
+    meta = json.loads((folder / "glyphs.json").read_text("utf-8"))
+    return glyphs(np.load(folder / "glyphs.npy", mmap_mode="r"), meta["rows"], meta["concepts"])
+
+
+def glyphs(pictures: np.ndarray, rows: list[dict[str, Any]], concepts: list[dict[str, Any]]) -> Glyphs:
+    """Put pictures, rows ({concept, set, style}) and concepts together, with the pools to draw from."""
+    concept = np.array([row["concept"] for row in rows])
+    sets = tuple(row["set"] for row in rows)
+    weights = np.array([concepts[i]["weight"] for i in concept], float)
+
+    def pool(belongs) -> Pool:
+        chosen = np.flatnonzero([belongs(name) for name in sets])
+        return Pool(chosen, np.cumsum(weights[chosen] / weights[chosen].sum()) if len(chosen) else weights[:0])
+
+    pools = {
+        "primary": pool(lambda name: name == PRIMARY),
+        "others": pool(lambda name: name not in (PRIMARY, LINES)),
+        "lines": pool(lambda name: name == LINES),
+    }
+    return Glyphs(pictures, concept, sets, tuple(row["style"] for row in rows), concepts, pools)
+
+
+def compose(glyph: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """Lay a picture over a flat colour: α c + (1 − α) b, rounded.
+
+    Args:
+        glyph: uint8 (..., 4), straight alpha.
+        background: sRGB in [0, 255].
+
+    Returns:
+        uint8 (..., 3).
+    """
+    alpha = glyph[..., 3:].astype(np.uint16)
+    mixed = glyph[..., :3] * alpha + np.asarray(background, np.uint16) * (255 - alpha) + 128
+    return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)  # division by 255, rounded, without leaving 16 bits
+
+
+def luma(rgb: Any) -> np.ndarray:
+    """Perceived lightness in [0, 1] of sRGB in [0, 255], (..., 3) → (...)."""
+    return np.asarray(rgb, np.float32) @ np.array((0.299, 0.587, 0.114), np.float32) / 255
+
+
+def contrast(glyph: np.ndarray, background: tuple[int, int, int]) -> float:
+    """Mean difference in lightness between what a picture covers and a background, in [0, 1]."""
+    alpha = glyph[..., 3].astype(np.float32)
+    return float((np.abs(luma(glyph[..., :3]) - luma(background)) * alpha).sum() / max(alpha.sum(), 1.0))
+
+
+def place(rng: np.random.Generator, glyph: np.ndarray, size: int, flip: bool, jitter: float = 0.05) -> np.ndarray:
+    """Set a picture on a transparent canvas, uint8 (size, size, 4), at 0.88 ± jitter of its side, so far off centre."""
+    side = round(size * rng.uniform(0.88 - jitter, 0.88 + jitter))
+    image = Image.fromarray(np.ascontiguousarray(glyph)).resize((side, side), Image.Resampling.BICUBIC)
+    if flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    canvas = np.zeros((size, size, 4), np.uint8)
+    limit = min(jitter * size, (size - side) / 2)
+    y, x = np.round((size - side) / 2 + rng.uniform(-limit, limit, 2)).astype(int)
+    canvas[y : y + side, x : x + side] = np.asarray(image)
+    return canvas
+
+
+def choose(rng: np.random.Generator, pool: Pool) -> int:
+    """Draw a row of a pool."""
+    at = int(np.searchsorted(pool.cumulative, rng.random(), side="right"))
+    return int(pool.rows[min(at, len(pool.rows) - 1)])  # rounding may end the sum just below 1
+
+
+def background_for(rng: np.random.Generator, glyph: np.ndarray, least: float = 0.2) -> str:
+    """Draw a colour that a picture stands out from, or the one that it stands out from most."""
+    names = list(captions.COLOURS)
+    best, most = names[0], -1.0
+    for i in rng.permutation(len(names)):
+        value = contrast(glyph[::4, ::4], captions.COLOURS[names[i]])
+        if value >= least:
+            return names[i]
+        if value > most:
+            best, most = names[i], value
+    return best
+
+
+def emoji(
+    rng: np.random.Generator, data: Glyphs, size: int, on_white: bool, primary: float, flips: float, jitter: float
+) -> Example:
+    """Draw an emoji with its captions; one that vanishes on white goes on a colour."""
+    row = choose(rng, data.pools["primary" if rng.random() < primary else "others"])
+    concept = data.concepts[data.concept[row]]
+    glyph = place(rng, data.pictures[row], size, concept["flip"] and rng.random() < flips, jitter)
+    on_white = on_white and contrast(glyph, WHITE) >= 0.11
+    ground = "white" if on_white else background_for(rng, glyph)
+    colour = WHITE if on_white else captions.COLOURS[ground]
+
+    def caption(rng: np.random.Generator) -> str:
+        style = None if data.sets[row] == PRIMARY and rng.random() < 0.8 else data.styles[row]
+        return captions.draw(rng, concept, style, ground)
+
+    return compose(glyph, colour), caption
+
+
+def line(rng: np.random.Generator, data: Glyphs, size: int) -> Example:
+    """Draw a line drawing in one colour, on white or on another colour, with its captions."""
+    row = choose(rng, data.pools["lines"])
+    concept = data.concepts[data.concept[row]]
+    glyph = place(rng, data.pictures[row], size, concept["flip"] and rng.random() < 0.5)
+    grounds = {"white": WHITE, **captions.COLOURS}
+    ground = "white" if rng.random() < 0.5 else str(rng.choice(list(captions.COLOURS)))
+    inks = [n for n, rgb in captions.COLOURS.items() if abs(luma(rgb) - luma(grounds[ground])) >= 0.2]
+    ink = str(rng.choice(inks))
+    glyph[..., :3] = captions.COLOURS[ink]
+    return compose(glyph, grounds[ground]), partial(
+        captions.line_drawing, concept=concept, colour=ink, background=ground
+    )
+
+
+def example(
+    rng: np.random.Generator,
+    data: Glyphs,
+    size: int,
+    *,
+    mix: Mapping[str, float] = MIX,
+    primary: float = 0.45,
+    flips: float = 0.5,
+    jitter: float = 0.05,
+) -> Example:
+    """Draw one training example.
+
+    Args:
+        rng: where every choice comes from.
+        data: the rendered emoji.
+        size: the picture's side in pixels.
+        mix: relative frequency of "white", "colour", "line", "shapes".
+        primary: the primary set's share of the emoji.
+        flips: how often an emoji that may be mirrored is.
+        jitter: of an emoji's size and place, as a share of the side.
+
+    Returns:
+        The picture, uint8 (size, size, 3), and a function that draws a caption for it from a generator.
+
+    Raises:
+        ValueError: `mix` names another kind.
+    """
+    unknown = set(mix) - set(MIX)
+    if unknown:
+        raise ValueError(f"mix must name some of {', '.join(MIX)}, got {', '.join(sorted(unknown))}")
+    share: np.ndarray = np.array(list(mix.values()), float)
+    kind = list(mix)[rng.choice(len(share), p=share / share.sum())]
+    if kind == "shapes":
+        scene = shapes.draw_scene(rng)
+        return shapes.paint(rng, scene, size), lambda _: shapes.caption(scene)
+    if kind == "line":
+        return line(rng, data, size)
+    return emoji(rng, data, size, kind == "white", primary, flips, jitter)
+
+
+def batch(
+    seed: int, start: int, n: int, data: Glyphs, size: int, n_captions: int = 1, **options: Any
+) -> tuple[np.ndarray, list[list[str]]]:
+    """Draw examples start … start + n - 1: each a function of (seed, index) alone, so that a resumed run sees the same.
+
+    Args:
+        seed: of the run, ≥ 0.
+        start: ≥ 0.
+        n: examples.
+        data: the rendered emoji.
+        size: the pictures' side in pixels.
+        n_captions: drawn for each picture.
+        **options: `mix`, `primary`, `flips` and `jitter` of `example`.
+
+    Returns:
+        Pictures, uint8 (n, size, size, 3), and the captions of each.
+    """
+    pictures, said = [], []
+    for i in range(start, start + n):
+        rng = np.random.default_rng((seed, i))
+        picture, caption = example(rng, data, size, **options)
+        pictures.append(picture)
+        said.append([caption(rng) for _ in range(n_captions)])
+    return np.stack(pictures), said

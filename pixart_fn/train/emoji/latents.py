@@ -1,0 +1,85 @@
+"""Encode training pictures once: python -m pixart_fn.train.emoji.latents --data DIR --autoencoder DIR --out DIR
+
+Every chunk is a function of (seed, index), so the set can grow while a model trains on what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ...backend.runtime import settle_on_cpu
+from ...files import atomic
+from ...models import vae
+from . import autoencoder, data
+
+CHUNK = 512
+CAPTIONS = 8
+# One picture a concept as far as may be, few of the other sets, none mirrored: what a short training can learn.
+OPTIONS = {
+    "mix": {"white": 0.93, "colour": 0.03, "line": 0.005, "shapes": 0.035},
+    "primary": 0.97,
+    "flips": 0.0,
+    "jitter": 0.015,
+}
+
+
+class Encoded(NamedTuple):
+    """Unscaled latents, float32 (N, C, h, w), and CAPTIONS captions of each."""
+
+    latents: np.ndarray
+    captions: list[list[str]]
+
+
+def load(folder: str | Path) -> Encoded:
+    """Read all chunks of a folder; FileNotFoundError where there is none."""
+    files = sorted(Path(folder).glob("*.npz"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} holds no latents; python -m pixart_fn.train.emoji.latents --out {folder} makes them"
+        )
+    chunks = [np.load(file) for file in files]
+    captions = [row for chunk in chunks for row in json.loads(str(chunk["captions"]))]
+    return Encoded(np.concatenate([chunk["latents"] for chunk in chunks]).astype(np.float32), captions)
+
+
+def _savez(content: dict[str, Any], file: Path) -> None:
+    with file.open("wb") as stream:  # of a path np.savez would change the ending
+        np.savez(stream, **content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="what pixart_fn.train.emoji.render wrote")
+    parser.add_argument(
+        "--autoencoder", required=True, help="what pixart_fn.train.emoji.autoencoder --save wrote, or a pipeline"
+    )
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--n", type=int, default=8192)
+    parser.add_argument("--size", type=int, default=64, help="side in pixels")
+    arguments = parser.parse_args()
+    settle_on_cpu()
+    glyphs, folder = data.load(arguments.data), Path(arguments.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    tree = autoencoder.read(arguments.autoencoder)
+    for start in tqdm(range(0, arguments.n, CHUNK), unit="chunk"):
+        file = folder / f"{start:07d}.npz"
+        if file.exists():
+            continue
+        pictures, captions = data.batch(0, start, CHUNK, glyphs, arguments.size, CAPTIONS, **OPTIONS)
+        latents = [
+            vae.encode(tree, autoencoder.CONFIG, autoencoder.to_tensor(pictures[i : i + 16])).mean.asnumpy()
+            for i in range(0, CHUNK, 16)
+        ]
+        content = {"latents": np.concatenate(latents).astype(np.float16), "captions": json.dumps(captions)}
+        atomic.write(file, partial(_savez, content))
+
+
+if __name__ == "__main__":
+    main()
