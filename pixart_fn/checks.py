@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 import numpy as np
@@ -73,6 +73,7 @@ def kind(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' or name == 'ndarray' else 'a'} {name}"
 
 
-def first_few(names: Collection[str], limit: int = 8) -> str:
+def first_few(names: Iterable[str], limit: int = 8) -> str:
     """The first few names, for an error."""
-    return ", ".join(list(names)[:limit]) + (", …" if len(names) > limit else "")
+    every = list(names)
+    return ", ".join(every[:limit]) + (", …" if len(every) > limit else "")

@@ -62,11 +62,8 @@ def test_replace_leaves_the_original_alone(pipeline):
 def test_float32_is_the_mapped_file_and_writing_to_it_stays_in_memory(pipeline, monkeypatch):
     opened = {}
     open_file = safetensors.open_file
-    monkeypatch.setattr(
-        import_module("pixart_fn.checkpoint.load"),
-        "open_file",
-        lambda path: opened.setdefault(path.parent.name, open_file(path)),
-    )
+    loading = import_module("pixart_fn.checkpoint.load")  # whose name in the package is the function's
+    monkeypatch.setattr(loading, "open_file", lambda path: opened.setdefault(path.parent.name, open_file(path)))
     path = weights_file(pipeline, "vae")
     before = path.read_bytes()
     leaf = checkpoint.load(pipeline).vae["quant_conv"]["weight"]

@@ -20,7 +20,9 @@ from pixart_fn.backend import numpy2
     ],
 )
 def test_the_first_operation_with_a_number_computes_and_prints_nothing(before, operation, expected):
-    code = f"{before}\nfrom pixart_fn import nn\nfrom mindspore import Tensor, ops\nprint(({operation}).asnumpy())"
+    code = (
+        f"{before}\nfrom pixart_fn.backend import nn\nfrom mindspore import Tensor, ops\nprint(({operation}).asnumpy())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert float(done.stdout) == expected
     assert "NumPy 1.x" not in done.stderr

@@ -93,7 +93,8 @@ def test_loading_warns_of_no_open_file(pipeline):
     code = """
         import sys
         from pathlib import Path
-        from pixart_fn import checkpoint, safetensors
+        from pixart_fn import checkpoint
+        from pixart_fn.files import safetensors
         for stream in (True, False):
             params = checkpoint.load(sys.argv[1], stream=stream)
             checkpoint.save(params, sys.argv[1] + "-copy")

@@ -368,6 +368,6 @@ print(json.dumps(said))
         [sys.executable, str(file)], cwd=tmp_path, capture_output=True, text=True, env=environment, check=True
     )
     said = json.loads(run.stdout.splitlines()[-1])
-    names = ["pixart_fn.stages.decode_latents", "pixart_fn.stages.decode_latents", "pixart_fn.vae.decode"]
+    names = ["pixart_fn.stages.decode_latents", "pixart_fn.stages.decode_latents", "pixart_fn.models.vae.decode"]
     assert all(f"'{name}' is not supported in" in line for name, line in zip(names, said, strict=True)), said
     assert not (tmp_path / "rank_0").exists()

@@ -122,16 +122,14 @@ def choose(place: Place, folder: str, name: str, variant: str | None) -> tuple[s
     at = f"{place}/{folder}" if folder else str(place)
     if variant is not None:
         if variant not in found and found:
-            raise ValueError(f"{at} has no weights of the variant {variant!r}; found {first_few(list(found.values()))}")
+            raise ValueError(f"{at} has no weights of the variant {variant!r}; found {first_few(found.values())}")
     elif "" in found:
         variant = ""
     elif len(found) == 1 and next(iter(found)) in HALVES:
         variant = next(iter(found))
     elif found:
         others = " or ".join(f"variant={other!r}" for other in found)
-        raise ValueError(
-            f"{at} has no {stem}.safetensors; found {first_few(list(found.values()))}: choose with {others}"
-        )
+        raise ValueError(f"{at} has no {stem}.safetensors; found {first_few(found.values())}: choose with {others}")
     if not found:
         raise _no_weights(place, folder, name, names)
     return found[variant or ""], variant or ""

@@ -78,9 +78,8 @@ def _check_savable(params: Params, parts: Mapping[str, Component], folder: Path)
 
 def _save_component(weights: Tree, config: Any, part: Component, folder: Path, dtype: str) -> None:
     leaves = dict(tree.items(weights))
-    tree.check_names(
-        {name: tuple(leaf.shape) for name, leaf in leaves.items()}, part.module.shapes(config), folder.name
-    )
+    found = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+    tree.check_names(found, part.module.shapes(config), folder.name)
     write_json(part.module.to_json(config), folder / "config.json")
     dtypes = {name: DTYPES[part.dtype_of(name, dtype) if dtype == "float16" else dtype] for name in leaves}
     write_file(folder / f"{part.stem}.safetensors", leaves, dtypes)

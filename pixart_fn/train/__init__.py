@@ -1,4 +1,4 @@
-"""Training: the loop, its optimiser, and the recipe of the embedded checkpoint in modules of their own."""
+"""Training: the loop, its optimiser, and in `emoji` the recipe of the embedded checkpoint."""
 
 from . import loop, optim
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixart_fn.backend.precision import has_amx
+from pixart_fn.backend.device import has_amx
 
 Run = Callable[[], Any]
 TOKENS = 120  # diffusers pads prompts to the model's length
