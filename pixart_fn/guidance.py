@@ -28,7 +28,7 @@ def denoiser(
 ) -> Denoiser:
     """Make a denoiser from a model's raw output.
 
-    "epsilon": x0 = (x_t - σ ε)/α; "sample": the output itself; "v_prediction": x0 = α x_t - σ v (arXiv:2202.00512).
+    "epsilon": x0 = (x_t - σ ε)/α; "x0": the output itself; "v": x0 = α x_t - σ v (arXiv:2202.00512).
 
     Args:
         model: (x_t (B, C, …), t) → (B, C, …), or (B, 2C, …) whose second half is a learned variance.
@@ -41,12 +41,12 @@ def denoiser(
     """
     if prediction is None:
         prediction = schedule.prediction
-    check_option("prediction (prediction_type)", prediction, PREDICTIONS)
+    check_option("prediction", prediction, PREDICTIONS)
 
     def denoise(x: Array, t: float) -> Array:
-        raw = model(x, schedule.told(float(t)))
+        raw = model(x, schedule.model_time(float(t)))
         mean, rest = _halves(raw, x, learned_variance)
-        x0 = convert(mean, x, schedule.alpha(float(t)), schedule.sigma(float(t)), prediction, "sample")
+        x0 = convert(mean, x, schedule.alpha(float(t)), schedule.sigma(float(t)), prediction, "x0")
         return x0 if rest is None else _stack(x0, rest)
 
     return denoise
@@ -211,9 +211,9 @@ def _rescaled(guided: Array, conditional: Array, x: Array, t: float, phi: float,
     """φ · (what is guided, with the conditional's deviation) + (1 - φ) · what is guided."""
 
     def told(x0: Array, back: bool = False) -> Array:
-        if schedule is None or schedule.prediction == "sample":
+        if schedule is None or schedule.prediction == "x0":
             return x0
-        names = ("sample", schedule.prediction)
+        names = ("x0", schedule.prediction)
         return convert(x0, x, schedule.alpha(float(t)), schedule.sigma(float(t)), *(names[::-1] if back else names))
 
     output = told(guided)

@@ -153,7 +153,7 @@ def generate(
             evaluates no negative prompt.
         height, width: in pixels; None takes the model's own size. Multiples of the patch where there is no binning.
         solver: a Solver or the name of one in `px.solvers`; None takes the checkpoint's scheduler.
-        grid: nodes to visit instead of `steps` of the checkpoint's spacing, from `schedule.grid` or `sigma_grid`.
+        grid: nodes to visit instead of `steps` of the checkpoint's spacing, from `schedule.grid` or `rho_grid`.
         images_per_prompt: pictures of each prompt, in a row.
         output: "pil", "numpy" (float32 (B, H, W, 3) in [0, 1]) or "latents" (Tensor (B, C, h, w)).
         latents: noise to start from, float32 (B, C, h, w), instead of the key's.

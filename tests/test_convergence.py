@@ -181,8 +181,8 @@ def test_inversion_round_trips(name):
     noise = schedule.from_betas(schedule.linear())
     denoise, x, errors = gaussian(MEAN, STD, noise), np.linspace(-1, 1.5, 7)[None], []
     for steps in (40, 80, 160):
-        ratios = schedule.uniform_lambda(noise, steps + 1)[:-1]
-        grid = schedule.sigma_grid(noise, ratios, final="sigma_min")
+        rhos = schedule.uniform_lambda(noise, steps + 1)[:-1]
+        grid = schedule.rho_grid(noise, rhos, final="sigma_min")
         noisy = sample(KEY, denoise, DETERMINISTIC[name](), schedule.reverse(grid), x)
         assert abs(noisy.std() / (x.std() / np.hypot(STD * noise.alpha(0.0), noise.sigma(0.0))) - 1) < 0.1
         errors.append(relative_error(sample(KEY, denoise, DETERMINISTIC[name](), grid, noisy), x))
@@ -214,7 +214,7 @@ LINEAR = schedule.from_betas(schedule.linear())
 @pytest.mark.parametrize(("churn", "gamma"), [(0.6, 0.2), (1.2, 0.4), (3.0, 2**0.5 - 1)])
 def test_churn_by_hand(churn, gamma, s_noise):
     """EDM's algorithm 2 on x0 = g x̃, a Gaussian's slope, from ρ = 2 to 1: one step of three."""
-    grid = schedule.sigma_grid(LINEAR, [2.0, 1.0, 0.5])
+    grid = schedule.rho_grid(LINEAR, [2.0, 1.0, 0.5])
     g = 0.3
 
     def denoise(x, t):
@@ -233,7 +233,7 @@ def test_churn_by_hand(churn, gamma, s_noise):
 
 def test_churn_keeps_to_its_range():
     """Both ends of the range are within it; at the schedule's end ρ can't grow."""
-    grid = schedule.sigma_grid(LINEAR, [2.0, 1.0])
+    grid = schedule.rho_grid(LINEAR, [2.0, 1.0])
     rho = grid.sigma[0] / grid.alpha[0]
     plain = moments_of_a_step(solvers.heun(), lambda x, t: 0.3 * x, grid)
     for low, high, churned in ((rho, rho, True), (rho + 1e-9, 9.0, False), (0.0, rho - 1e-9, False)):
@@ -248,7 +248,7 @@ def test_churn_keeps_to_its_range():
 @pytest.mark.parametrize(("eta", "s_noise"), [(1.0, 1.0), (1.0, 1.2), (0.5, 0.7), (0.0, 1.0), (1.0, 0.0)])
 def test_brownian_midpoint_by_hand(eta, s_noise):
     """k-diffusion's DPM-Solver++ (SDE) with r = 1/2 on x0 = g x̃, from ρ = 4 to 1, whose middle is 2."""
-    grid, g = schedule.sigma_grid(LINEAR, [4.0, 1.0]), 0.3
+    grid, g = schedule.rho_grid(LINEAR, [4.0, 1.0]), 0.3
 
     def share(end):
         up = min(end, eta * (end**2 * (16 - end**2) / 16) ** 0.5)
@@ -286,7 +286,7 @@ def test_steps_are_accepted_and_rejected_by_hand(d, accepted):
 
     Its two results differ by α (8 - 2) d/4; a step's length is multiplied by min(10, 0.9 error^(-1/2)).
     """
-    grid, times = schedule.sigma_grid(LINEAR, [8.0, 0.05], final="sigma_min"), []
+    grid, times = schedule.rho_grid(LINEAR, [8.0, 0.05], final="sigma_min"), []
 
     def denoise(x, t):
         times.append(t)

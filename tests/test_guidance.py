@@ -21,7 +21,7 @@ def test_every_parameterisation_gives_x0_back(noise, where, shape, dtype):
     alpha, sigma = noise.alpha(t), noise.sigma(t)
     x0, eps = latents(0, shape, dtype), latents(1, shape, dtype)
     x = alpha * x0 + sigma * eps
-    outputs = {"epsilon": eps, "sample": x0, "v_prediction": alpha * eps - sigma * x0}
+    outputs = {"epsilon": eps, "x0": x0, "v": alpha * eps - sigma * x0}
     assert set(outputs) == set(schedule.PREDICTIONS)
     for prediction, output in outputs.items():
         got = guidance.denoiser(lambda x, t, output=output: output, noise, prediction)(x, t)
@@ -53,7 +53,7 @@ def test_an_output_of_another_shape_is_refused(shape):
 
 
 def test_an_unknown_prediction_is_refused():
-    with pytest.raises(ValueError, match=r"prediction \(prediction_type\) must be one of .*got 'eps'"):
+    with pytest.raises(ValueError, match=r"prediction must be one of .*got 'eps'"):
         guidance.denoiser(lambda x, t: x, LINEAR, "eps")
 
 
@@ -180,11 +180,11 @@ def test_composition_needs_a_part():
 def test_rescaling_meets_the_conditional_deviation(prediction, shape, phi):
     """arXiv:2305.08891, eq. 15 and 16, on what the model predicts; without a schedule on x0."""
     noise, t = LINEAR if prediction is None else schedule.from_betas(schedule.linear(), prediction), 700.0
-    alpha, sigma, target = noise.alpha(t), noise.sigma(t), prediction or "sample"
+    alpha, sigma, target = noise.alpha(t), noise.sigma(t), prediction or "x0"
     x = latents(0, shape)
 
     def output(x0):
-        return schedule.convert(x0, x, alpha, sigma, "sample", target)
+        return schedule.convert(x0, x, alpha, sigma, "x0", target)
 
     guided = output(guidance.classifier_free(pair, 4.5)(x, t))
     conditional = output(pair(x, t)[0])
@@ -202,7 +202,7 @@ def test_rescaling_by_hand():
     assert_close(in_noise, np.array([[0.2, 3.7]]))
     in_x0 = np.array([[-0.7, 2.8]])  # (1 - 0.5 + 0.5 · 2/5) · (-1, 4)
     assert_close(guidance.classifier_free(pair, 2.0, rescale=0.5)(x, 1.0), in_x0)
-    of_x0 = schedule.Schedule(noise.ratio, "sample")
+    of_x0 = schedule.Schedule(noise.rhos, "x0")
     assert_close(guidance.classifier_free(pair, 2.0, rescale=0.5, schedule=of_x0)(x, 1.0), in_x0)
 
 

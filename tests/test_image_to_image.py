@@ -54,7 +54,7 @@ def sampler(name: str) -> tuple[schedule.Schedule, Solver, Denoiser]:
     solver = solvers.ddim(golden.eta_of(name)) if golden.eta_of(name) else solver
 
     def model(x, t):
-        output = schedule.convert(perfect(x, t), x, noise.alpha(t), noise.sigma(t), "sample", noise.prediction)
+        output = schedule.convert(perfect(x, t), x, noise.alpha(t), noise.sigma(t), "x0", noise.prediction)
         return np.concatenate([output, output - 0.5], 1) if learned(name) else output
 
     return noise, solver, guidance.denoiser(model, noise, learned_variance=solver.learned_variance)
@@ -155,7 +155,7 @@ def of_diffusers(name: str, steps: int, strength: float) -> np.ndarray:
             scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             when = min(float(t), noise.steps - 1.0)
             ends = noise.alpha(when), noise.sigma(when)
-            output = schedule.convert(perfect(scaled.numpy(), when), scaled.numpy(), *ends, "sample", noise.prediction)
+            output = schedule.convert(perfect(scaled.numpy(), when), scaled.numpy(), *ends, "x0", noise.prediction)
             output = np.concatenate([output, output - 0.5], 1) if learned(name) else output
             options = {"eta": golden.eta_of(name)} if golden.eta_of(name) else {}
             x = scheduler.step(torch.from_numpy(output), t, x, **options).prev_sample

@@ -22,7 +22,7 @@ def usual(steps: int, **options) -> schedule.Grid:
 
 
 def karras(steps: int) -> schedule.Grid:
-    return schedule.sigma_grid(LINEAR, schedule.karras(LINEAR, steps))
+    return schedule.rho_grid(LINEAR, schedule.karras(LINEAR, steps))
 
 
 def warned(solver, grid, **options) -> list[str]:
@@ -35,7 +35,7 @@ def warned(solver, grid, **options) -> list[str]:
 
 def test_the_bound_by_hand():
     """LMS-2 over ρ = 2, 1, 0: x_2 = x_1 - (3/2 ε_1 - 1/2 ε_0) with x_1 = x_0 - ε_0."""
-    grid = schedule.sigma_grid(LINEAR, [2.0, 1.0])
+    grid = schedule.rho_grid(LINEAR, [2.0, 1.0])
     c = np.array([0.5 - 1.5 * 0.5 - 0.25, 1.5])  # of x0_0: from x_1, through ε_1 = x_1 - x0_1, and from ε_0
     e = (c - [0, 1]) * [2 / 5**0.5, 1 / 2**0.5]
     expected = (e @ e + 2 * e[0] * e[1] * math.exp(-0.5 * (math.log(2) / 0.25) ** 2)) ** 0.5
@@ -96,7 +96,7 @@ def test_where_multistep_methods_of_the_noise_warn():
 
 def test_where_an_ancestral_midpoint_warns():
     """It multiplies by (ρ - ρ_down)/ρ_mid: over ρ = 3, 1 the shares are ρ_down = 1/3, ρ_mid = 1."""
-    grid = schedule.sigma_grid(LINEAR, [3.0, 1.0])
+    grid = schedule.rho_grid(LINEAR, [3.0, 1.0])
     expected = (3 - 1 / 3) / 1.0 * (3 / 10**0.5 - 1 / 2**0.5)
     assert _midpoint_error(grid, 1.0) == pytest.approx(expected, rel=1e-12)
     (said,) = warned(solvers.kdpm2_ancestral(), usual(10))

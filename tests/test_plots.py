@@ -37,7 +37,7 @@ def test_schedules():
 
 def test_grids():
     grid = schedule.grid(LINEAR, [900, 500, 100])
-    axes = plots.grids({"mine": grid, "sigmas": schedule.sigma_grid(LINEAR, schedule.karras(LINEAR, 5))})
+    axes = plots.grids({"mine": grid, "sigmas": schedule.rho_grid(LINEAR, schedule.karras(LINEAR, 5))})
     first = axes[0].get_lines()[0].get_xydata()
     np.testing.assert_array_equal(first, [[900, 0], [500, 0], [100, 0], [0, 0]])
     np.testing.assert_allclose(axes[1].get_lines()[0].get_xdata(), LINEAR.lam(grid.t[:-1]))

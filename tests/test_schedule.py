@@ -78,7 +78,7 @@ def test_betas_that_are_none(betas):
 
 def test_a_schedule_does_not_change():
     with pytest.raises(ValueError, match="read-only"):
-        LINEAR.ratio[0] = 1
+        LINEAR.rhos[0] = 1
 
 
 DPM_LINSPACE_20 = [999, 949, 899, 849, 799, 749, 699, 649, 599, 549, 500, 450, 400, 350, 300, 250, 200, 150, 100, 50]
@@ -197,7 +197,7 @@ def test_parameterisations_round_trip(angle, source, target):
     alpha, sigma = math.cos(angle), math.sin(angle)
     x0, eps = latents(0, (2, 3)), latents(1, (2, 3))
     x = alpha * x0 + sigma * eps
-    values = {"sample": x0, "epsilon": eps, "v_prediction": alpha * eps - sigma * x0}
+    values = {"x0": x0, "epsilon": eps, "v": alpha * eps - sigma * x0}
     got = schedule.convert(values[source], x, alpha, sigma, source, target)
     assert_close(got, values[target])
     assert_close(schedule.convert(got, x, alpha, sigma, target, source), values[source])
@@ -206,10 +206,10 @@ def test_parameterisations_round_trip(angle, source, target):
 @pytest.mark.parametrize(
     ("alpha", "sigma", "source", "target"),
     [
-        (0.0, 1.0, "epsilon", "sample"),
-        (1.0, 0.0, "sample", "epsilon"),
-        (1.0, 0.0, "sample", "v_prediction"),
-        (0.0, 1.0, "epsilon", "v_prediction"),
+        (0.0, 1.0, "epsilon", "x0"),
+        (1.0, 0.0, "x0", "epsilon"),
+        (1.0, 0.0, "x0", "v"),
+        (0.0, 1.0, "epsilon", "v"),
     ],
 )
 def test_what_does_not_follow_is_refused(alpha, sigma, source, target):
@@ -231,7 +231,7 @@ def test_a_schedule_that_ends_in_pure_noise():
 
 
 def test_sigmas_by_their_formulas():
-    ends = LINEAR.ratio[-1], LINEAR.ratio[0]
+    ends = LINEAR.rhos[-1], LINEAR.rhos[0]
     karras = schedule.karras(LINEAR, 11)
     np.testing.assert_allclose(np.diff(karras ** (1 / 7)), (ends[1] ** (1 / 7) - ends[0] ** (1 / 7)) / 10, rtol=1e-10)
     even = schedule.uniform_lambda(LINEAR, 11)
@@ -241,10 +241,10 @@ def test_sigmas_by_their_formulas():
 
     quantile = (beta - ends[1]) / (ends[0] - ends[1])
     np.testing.assert_allclose(distribution.cdf(quantile, 0.6, 0.6), np.linspace(1, 0, 11), atol=1e-10)
-    for ratios in (karras, even, beta):
-        assert (ratios[0], ratios[-1]) == (pytest.approx(ends[0]), pytest.approx(ends[1]))
-        grid = schedule.sigma_grid(LINEAR, ratios)
-        np.testing.assert_allclose(grid.sigma[:-1] / grid.alpha[:-1], ratios, rtol=1e-12)
+    for rhos in (karras, even, beta):
+        assert (rhos[0], rhos[-1]) == (pytest.approx(ends[0]), pytest.approx(ends[1]))
+        grid = schedule.rho_grid(LINEAR, rhos)
+        np.testing.assert_allclose(grid.sigma[:-1] / grid.alpha[:-1], rhos, rtol=1e-12)
         np.testing.assert_allclose(LINEAR.sigma(grid.t[:-1]), grid.sigma[:-1], rtol=1e-12)
 
 
@@ -257,11 +257,11 @@ def test_sigmas_by_their_formulas():
             "σ/α must fall from a finite first to a positive last",
         ),
         (
-            lambda: schedule.sigma_grid(LINEAR, [1.0, 2.0]),
-            r"ratios \(σ/α\) must be a list of positive numbers that fall",
+            lambda: schedule.rho_grid(LINEAR, [1.0, 2.0]),
+            r"rhos \(σ/α\) must be a list of positive numbers that fall",
         ),
-        (lambda: schedule.sigma_grid(LINEAR, [1000.0, 2.0]), "λ must be within"),
-        (lambda: schedule.sigma_grid(LINEAR, []), "must be a list of positive numbers"),
+        (lambda: schedule.rho_grid(LINEAR, [1000.0, 2.0]), "λ must be within"),
+        (lambda: schedule.rho_grid(LINEAR, []), "must be a list of positive numbers"),
     ],
 )
 def test_sigmas_that_make_no_grid(call, sentence):
@@ -295,8 +295,8 @@ def test_a_grid_and_a_schedule_show_their_ends():
     assert repr(schedule.reverse(whole)) == "Grid(20 steps, t 0 → 999, σ/α 0.01 → 157.4)"
     assert repr(schedule.grid(LINEAR, [0.5], final="sigma_min")) == "Grid(1 step, t 0.5 → 0, σ/α 0.01242 → 0.01)"
     assert repr(LINEAR) == "Schedule(1000 times, epsilon, λ -5.06 … 4.61)"
-    noise = schedule.zero_terminal_snr(schedule.from_betas(schedule.linear(), "v_prediction"))
-    assert repr(noise) == "Schedule(1000 times, v_prediction, λ -inf … 4.61)"
+    noise = schedule.zero_terminal_snr(schedule.from_betas(schedule.linear(), "v"))
+    assert repr(noise) == "Schedule(1000 times, v, λ -inf … 4.61)"
     assert repr(schedule.grid(noise, [999, 5])).startswith("Grid(2 steps, t 999 → 0, σ/α inf → 0)")
 
 
@@ -312,8 +312,12 @@ def test_a_grid_and_a_schedule_show_their_ends():
         ),
         (lambda: schedule.truncate(schedule.grid(LINEAR, [5]), True), TypeError, "strength must be a number, got True"),
         (lambda: schedule.karras(LINEAR, 2.0), TypeError, "steps must be a whole number, got a float"),
-        (lambda: schedule.karras(LINEAR, 5, rho=0), ValueError, "rho must be a finite number above 0, got 0"),
-        (lambda: schedule.karras(LINEAR, 5, rho=math.nan), ValueError, "rho must be a finite number above 0, got nan"),
+        (lambda: schedule.karras(LINEAR, 5, power=0), ValueError, "power must be a finite number above 0, got 0"),
+        (
+            lambda: schedule.karras(LINEAR, 5, power=math.nan),
+            ValueError,
+            "power must be a finite number above 0, got nan",
+        ),
         (lambda: schedule.uniform_lambda(LINEAR, 5, first="9"), TypeError, "first .* must be a number, got '9'"),
         (lambda: schedule.uniform_lambda(LINEAR, 5, last=math.nan), ValueError, "last .* must be a number .*, got nan"),
         (lambda: schedule.beta(LINEAR, 5, a=0.0), ValueError, "a must be a finite number above 0, got 0.0"),
@@ -325,7 +329,7 @@ def test_a_grid_and_a_schedule_show_their_ends():
         ),
         (lambda: schedule.grid(LINEAR, [5], final=None), ValueError, "final must be one of .*, got None"),
         (lambda: schedule.grid(LINEAR, [5], final=["zero"]), ValueError, r"final must be one of .*, got \['zero'\]"),
-        (lambda: schedule.from_betas([0.1], []), ValueError, r"prediction .* must be one of .*, got \[\]"),
+        (lambda: schedule.from_betas([0.1], []), ValueError, r"prediction must be one of .*, got \[\]"),
     ],
 )
 def test_arguments_of_another_kind(call, error, sentence):

@@ -83,7 +83,7 @@ SDXL_TURNED = {
 
 def test_a_file_that_has_gone_through_other_classes():
     ours, released = solvers.from_config(SDXL_TURNED), solvers.from_config(RELEASED)
-    assert np.array_equal(ours[0].ratio, released[0].ratio)
+    assert np.array_equal(ours[0].rhos, released[0].rhos)
     assert ours[1](7).t.tolist() == released[1](7).t.tolist()
 
 
@@ -95,7 +95,7 @@ def test_a_foreign_field_is_ignored_whatever_it_holds(name):
     expected = solvers.from_config({"_class_name": name})
     for value in (True, "nonsense", None, -1, [math.nan], {"a": 1}):
         noise, make_grid, _ = solvers.from_config({"_class_name": name, **dict.fromkeys(foreign, value)})
-        assert np.array_equal(noise.ratio, expected[0].ratio)
+        assert np.array_equal(noise.rhos, expected[0].rhos)
         assert make_grid(5).t.tolist() == expected[1](5).t.tolist()
 
 

@@ -31,8 +31,8 @@ def test_sa_solver_without_noise_goes_backwards_with_second_order():
     denoise, start = gaussian(mean, std, NOISE), np.linspace(-2, 2, 9)[None]
     errors = []
     for steps in (20, 40, 80):
-        ratios = schedule.uniform_lambda(NOISE, steps, first=5.0, last=0.1)
-        grid = schedule.reverse(schedule.sigma_grid(NOISE, ratios, final="sigma_min"))
+        rhos = schedule.uniform_lambda(NOISE, steps, first=5.0, last=0.1)
+        grid = schedule.reverse(schedule.rho_grid(NOISE, rhos, final="sigma_min"))
         grid = grid._replace(t=grid.t[1:], alpha=grid.alpha[1:], sigma=grid.sigma[1:])  # from σ/α = 0.1
         ended = sample(KEY, denoise, solvers.sa_solver(tau=0.0, lower_order_final=False), grid, start)
         spread = np.hypot(grid.alpha * std, grid.sigma)

@@ -176,10 +176,10 @@ def test_what_the_model_predicts_makes_no_difference(data, name, shape, key):
     grid, x = data.draw(grids(noise=noise)), latents(0, shape)
     perfect = gaussian(0.3, 0.6, noise)
     expected = sample(key, perfect, EVERY[name](), grid, x)
-    for prediction in ("epsilon", "v_prediction"):
+    for prediction in ("epsilon", "v"):
 
         def model(x, t, prediction=prediction):
-            return schedule.convert(perfect(x, t), x, noise.alpha(t), noise.sigma(t), "sample", prediction)
+            return schedule.convert(perfect(x, t), x, noise.alpha(t), noise.sigma(t), "x0", prediction)
 
         got = sample(key, guidance.denoiser(model, noise, prediction), EVERY[name](), grid, x)
         # the noise's own rounding, multiplied by σ/α from node to node where an SDE's large steps are unstable
@@ -293,7 +293,7 @@ def test_between_the_nodes_lies_a_schedule(name):
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_from_pure_noise(name):
     """α = 0 at the first node: what works in x0 starts there, the others say that they can't."""
-    noise = schedule.zero_terminal_snr(schedule.from_betas(schedule.linear(), "v_prediction"))
+    noise = schedule.zero_terminal_snr(schedule.from_betas(schedule.linear(), "v"))
     grid, x = schedule.grid(noise, schedule.timesteps(noise, 8, "trailing")), latents(0, (1, 3))
     try:
         assert np.isfinite(sample(KEY, shrink, EVERY[name](), grid, x)).all()

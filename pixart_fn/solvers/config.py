@@ -27,6 +27,7 @@ from .unipc import unipc
 
 Sampler: TypeAlias = tuple[Schedule, Callable[[int], Grid], Solver]
 
+_PREDICTIONS = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
 _SIGMAS = {
     "use_karras_sigmas": schedule_.karras,
     "use_exponential_sigmas": schedule_.uniform_lambda,
@@ -171,12 +172,12 @@ def _on_sigmas(
     schedule = _schedule(o)
     spacing, offset = (o.timestep_spacing, o.steps_offset) if isinstance(o, of.Spaced) else ("linspace", 0)
     lowest = o.lambda_min_clipped if isinstance(o, of.Cut) else -math.inf
-    if np.count_nonzero(-np.log(schedule.ratio) >= lowest) < 2:
+    if np.count_nonzero(-np.log(schedule.rhos) >= lowest) < 2:
         raise ValueError(f"lambda_min_clipped must leave two times: λ falls from {schedule.lam(0):.4g}, got {lowest}")
     chosen = _chosen(o)
     if chosen:
         cut = np.round if chosen in rounded else float if fractional else int
-        schedule = replace(schedule, told=_told(schedule, cut))
+        schedule = replace(schedule, model_time=_model_time(schedule, cut))
 
     def make_grid(steps: int) -> Grid:
         whole = not fractional
@@ -184,7 +185,7 @@ def _on_sigmas(
         if not chosen or (fractional and steps == 1):
             return schedule_.grid(schedule, t, final=final)
         ends = {"first": schedule.rho(float(t[0])), "last": schedule.rho(float(t[-1]))} if fractional else {}
-        return schedule_.sigma_grid(schedule, _SIGMAS[chosen](schedule, steps, **ends), final=final)
+        return schedule_.rho_grid(schedule, _SIGMAS[chosen](schedule, steps, **ends), final=final)
 
     return schedule, make_grid
 
@@ -201,9 +202,9 @@ def _chosen(o: of.Options) -> str | None:
     return chosen[0] if chosen else None
 
 
-def _told(schedule: Schedule, cut: Callable[[float], float]) -> Callable[[float], float]:
+def _model_time(schedule: Schedule, cut: Callable[[float], float]) -> Callable[[float], float]:
     """How diffusers finds the model's time of a σ: linear in log σ, then rounded, or cut off, or neither."""
-    logs, times = np.log(schedule.ratio), np.arange(schedule.steps)
+    logs, times = np.log(schedule.rhos), np.arange(schedule.steps)
     return lambda t: float(cut(float(np.interp(math.log(schedule.rho(float(t))), logs, times))))
 
 
@@ -213,8 +214,8 @@ def _schedule(o: of.Options, exact: bool = False) -> Schedule:
             f"steps_offset must be under num_train_timesteps {o.num_train_timesteps}, got {o.steps_offset}"
         )
     with np.errstate(over="ignore"):
-        schedule = schedule_.from_betas(_betas(o), o.prediction_type)
-    if not np.isfinite(schedule.ratio[-1]):
+        schedule = schedule_.from_betas(_betas(o), _PREDICTIONS[o.prediction_type])
+    if not np.isfinite(schedule.rhos[-1]):
         raise ValueError("beta_start, beta_end, num_train_timesteps or trained_betas leave no signal at the last time")
     if not (isinstance(o, of.Rescaled) and o.rescale_betas_zero_snr):
         return schedule

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from .. import rng
-from ..checks import check_option
-from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
+from ..checks import check_option, kind
+from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo, VarianceDenoiser, VarianceSolver
 from .linear import Row, combine, forward_only, maker, multistep, report, span
 
 VARIANCES = ("fixed_small", "fixed_large", "learned_range")
@@ -22,8 +22,8 @@ def ddpm(variance: str = "fixed_small") -> Solver:
 
     Args:
         variance: s² is the posterior's β σ_{i+1}²/σ_i² ("fixed_small"), β ("fixed_large"), or between the two in the
-            logarithm, where the model's last C channels, -1 … 1, say ("learned_range": IDDPM, arXiv:2102.09672, eq. 15,
-            the sampler that PixArt-α was trained for); 0 at σ_{i+1} = 0.
+            logarithm, where the model says ("learned_range": IDDPM, arXiv:2102.09672, eq. 15, the sampler that PixArt-α
+            was trained for, which takes a VarianceDenoiser); 0 at σ_{i+1} = 0.
     Raises:
         ValueError: variance is not one of these.
     """
@@ -34,7 +34,7 @@ def ddpm(variance: str = "fixed_small") -> Solver:
         s = math.sqrt(small if variance == "fixed_small" else beta)
         return Row(a, (b,), s if grid.sigma[i + 1] else 0.0)
 
-    return Solver(SolverState, _learned_step, True) if variance == "learned_range" else multistep(1, row)
+    return VarianceSolver(SolverState, _learned_step) if variance == "learned_range" else multistep(1, row)
 
 
 def _posterior(grid: Grid, i: int) -> tuple[float, float, float, float]:
@@ -46,16 +46,17 @@ def _posterior(grid: Grid, i: int) -> tuple[float, float, float, float]:
     return a, alpha_next - a * alpha, beta, beta * (sigma_next / sigma) ** 2
 
 
-def _learned_step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
-    C = state.x.shape[1]
-    said = denoise(state.x, float(grid.t[i]))
-    if said.shape[1] != 2 * C:
-        raise ValueError(
-            f"ddpm('learned_range') needs a denoiser with the variance after x0, {2 * C} channels, "
-            f"got {said.shape[1]}; "
-            "guidance.denoiser(…, learned_variance=True) makes it of a model that predicts one"
+def _learned_step(
+    key: Key, denoise: Denoiser | VarianceDenoiser, grid: Grid, i: int, state: SolverState
+) -> tuple[SolverState, StepInfo]:
+    predicted = denoise(state.x, float(grid.t[i]))
+    if not isinstance(predicted, tuple):
+        raise TypeError(
+            "ddpm('learned_range') takes a VarianceDenoiser, (x_t, t) → (x0, variance), as guidance.variance_denoiser"
+            f" and px.text_variance_denoiser make; got {kind(predicted)} in place of the two"
         )
-    x0, fraction = said[:, :C], (said[:, C:] + 1.0) * 0.5
+    x0, variance = predicted
+    fraction = (variance + 1.0) * 0.5
     a, b, beta, small = _posterior(grid, i)
     x = combine(Row(a, (b,)), state.x, (x0,), key, i)
     if grid.sigma[i + 1] and beta:

@@ -40,7 +40,7 @@ def between(grid: Grid, rho: float) -> Point:
         raise ValueError(
             "this solver looks between nodes, so the grid needs its schedule: schedule.grid makes such grids"
         )
-    rho = min(max(rho, float(grid.schedule.ratio[0])), float(grid.schedule.ratio[-1]))
+    rho = min(max(rho, float(grid.schedule.rhos[0])), float(grid.schedule.rhos[-1]))
     return Point(grid.schedule.time(-math.log(rho)), 1 / math.hypot(1, rho), rho)
 
 

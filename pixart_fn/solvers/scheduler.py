@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from ..checks import is_number
 from ..config import Check, among
-from ..schedule import FINALS, PREDICTIONS, SPACINGS
+from ..schedule import FINALS, SPACINGS
 
 MOST = 100_000
 """Training times at most, so that a mistyped number is a sentence rather than an array that fills the memory."""
@@ -42,7 +42,7 @@ class Options:
     beta_end: _Beta = 0.02
     beta_schedule: _Betas = "linear"
     trained_betas: tuple[_Beta, ...] | None = None
-    prediction_type: Annotated[str, among(*PREDICTIONS)] = "epsilon"
+    prediction_type: Annotated[str, among("epsilon", "sample", "v_prediction")] = "epsilon"
 
 
 @dataclass(frozen=True)

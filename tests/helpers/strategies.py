@@ -106,8 +106,8 @@ def grids(draw: st.DrawFn, finals: tuple[str, ...] = ("zero",), noise: schedule.
         t = schedule.timesteps(noise, draw(st.integers(1, 100)), spacing, skip_zero=draw(st.booleans()), whole=whole)
         return schedule.grid(noise, t, final=final)
     if kind == "sigmas":
-        ratios = draw(st.sampled_from((schedule.karras, schedule.uniform_lambda, schedule.beta)))
-        return schedule.sigma_grid(noise, ratios(noise, draw(st.integers(1, 100))), final=final)
+        spacing = draw(st.sampled_from((schedule.karras, schedule.uniform_lambda, schedule.beta)))
+        return schedule.rho_grid(noise, spacing(noise, draw(st.integers(1, 100))), final=final)
     # Multiples of 1/64: distinct times stay distinct in λ.
     t = draw(st.lists(st.integers(1, 64 * (noise.steps - 1)), min_size=1, max_size=100, unique=True))
     return schedule.grid(noise, np.array(sorted(t, reverse=True)) / 64, final=final)

@@ -1,0 +1,252 @@
+"""From β to a noise schedule, and from one parameterisation to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from ..checks import check_number, check_option, kind
+from ..types import Array
+
+Time = TypeVar("Time", float, np.ndarray)
+
+PREDICTIONS = ("epsilon", "x0", "v")
+"""What a model may predict; files say "sample" and "v_prediction" for the last two."""
+
+
+def linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
+    """Make β that rises linearly, which PixArt was trained with (DDPM, arXiv:2006.11239, sec. 4).
+
+    Args:
+        steps: T, the number of training times, at least 1.
+        start: β of the first step, within (0, 1).
+        end: β of the last step, within (0, 1).
+    Returns:
+        float64 (T,), for `from_betas`.
+    """
+    return np.linspace(start, end, steps)
+
+
+def scaled_linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
+    """Make β whose square root rises linearly (latent diffusion, arXiv:2112.10752, app. B).
+
+    Args:
+        steps: T, the number of training times, at least 1.
+        start: β of the first step, within (0, 1).
+        end: β of the last step, within (0, 1).
+    Returns:
+        float64 (T,), for `from_betas`.
+    """
+    return np.linspace(start**0.5, end**0.5, steps) ** 2
+
+
+def squaredcos_cap_v2(steps: int = 1000) -> np.ndarray:
+    """Make β of ᾱ(u) = cos²(π/2 · (u + 0.008)/1.008), at most 0.999 (improved DDPM, arXiv:2102.09672, eq. 17).
+
+    Args:
+        steps: T, the number of training times, at least 1; u is t/T.
+    Returns:
+        float64 (T,), for `from_betas`.
+    """
+    alpha_bar = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+
+
+def _same(t: float) -> float:
+    return t
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """How much signal and noise x_t holds, and what the model that was trained on it predicts.
+
+    Between the training times ρ = σ/α is linear in t, which is how diffusers interpolates.
+
+    Args:
+        rhos: float64 (T,), ρ at t = 0 … T - 1, rising; the last may be infinite (zero terminal SNR).
+        prediction: what the model predicts, "epsilon", "x0" or "v".
+        model_time: t → the time that the model is given; diffusers rounds it where it lays a grid out in ρ.
+    """
+
+    rhos: np.ndarray
+    prediction: str = "epsilon"
+    model_time: Callable[[float], float] = _same
+
+    def __repr__(self) -> str:
+        """How many times there are, what the model predicts, and λ from noise to data."""
+        with np.errstate(divide="ignore"):
+            low, high = -np.log(self.rhos[[-1, 0]])
+        return f"Schedule({self.steps} times, {self.prediction}, λ {low:.2f} … {high:.2f})"
+
+    @property
+    def steps(self) -> int:
+        """T, the number of training times."""
+        return len(self.rhos)
+
+    def alpha(self, t: Time) -> Time:
+        """The factor of the signal, α = √ᾱ.
+
+        Args:
+            t: a number or an array, within [0, T - 1].
+        Returns:
+            α at t: a float for a number, float64 of its shape for an array.
+        Raises:
+            ValueError: t is outside [0, T - 1].
+        """
+        return _like(t, 1 / np.hypot(1, self.rho(np.asarray(t))))
+
+    def sigma(self, t: Time) -> Time:
+        """The standard deviation of the noise, σ = √(1 - ᾱ).
+
+        Args:
+            t: a number or an array, within [0, T - 1].
+        Returns:
+            σ at t: a float for a number, float64 of its shape for an array.
+        Raises:
+            ValueError: t is outside [0, T - 1].
+        """
+        return _like(t, 1 / np.hypot(1, 1 / self.rho(np.asarray(t))))
+
+    def lam(self, t: Time) -> Time:
+        """Half the logarithm of the signal-to-noise ratio, λ = log(α/σ).
+
+        Args:
+            t: a number or an array, within [0, T - 1].
+        Returns:
+            λ at t: a float for a number, float64 of its shape for an array.
+        Raises:
+            ValueError: t is outside [0, T - 1].
+        """
+        return _like(t, -np.log(self.rho(np.asarray(t))))
+
+    def rho(self, t: Time) -> Time:
+        """The noise relative to the signal, ρ = σ/α.
+
+        Args:
+            t: a number or an array, within [0, T - 1].
+        Returns:
+            ρ at t: a float for a number, float64 of its shape for an array.
+        Raises:
+            ValueError: t is outside [0, T - 1].
+        """
+        outside = np.logical_not((np.asarray(t) >= 0) & (np.asarray(t) <= self.steps - 1))
+        if np.any(outside):
+            raise ValueError(f"t must be within [0, {self.steps - 1}], got {np.asarray(t)[outside].flat[0]}")
+        return _like(t, np.interp(t, np.arange(self.steps), self.rhos))
+
+    def time(self, lam: Time) -> Time:
+        """The t at which λ is what is given: the inverse of `lam`.
+
+        Args:
+            lam: a number or an array, within λ(T - 1) … λ(0).
+        Returns:
+            t: a float for a number, float64 of its shape for an array.
+        Raises:
+            ValueError: the schedule has no such λ.
+        """
+        rho = np.exp(-np.asarray(lam, np.float64))
+        low, high = self.rhos[0], self.rhos[-1]
+        outside = np.logical_not((rho >= low * (1 - 1e-9)) & (rho <= high * (1 + 1e-9)))
+        if np.any(outside):
+            got = np.asarray(lam)[outside].flat[0]
+            raise ValueError(f"λ must be within [{-np.log(high):.6g}, {-np.log(low):.6g}], got {got:.6g}")
+        return _like(lam, np.interp(rho, self.rhos, np.arange(self.steps)))
+
+
+def from_betas(betas: Sequence[float] | np.ndarray, prediction: str = "epsilon") -> Schedule:
+    """Make the schedule of the Markov chain whose t-th step adds noise of variance β_t: ᾱ_t = ∏ (1 - β).
+
+    This is DDPM's forward process (arXiv:2006.11239, eq. 4).
+
+    Args:
+        betas: (T,), each within (0, 1).
+        prediction: what the model predicts, "epsilon", "x0" or "v".
+    Returns:
+        The schedule, with T training times.
+    Raises:
+        ValueError: a β is outside (0, 1), or the prediction is not one of the three.
+    """
+    betas = np.asarray(betas, np.float64)
+    if betas.ndim != 1 or len(betas) == 0 or not np.all((betas > 0) & (betas < 1)):
+        raise ValueError(f"betas must be a list of numbers within (0, 1), got {betas}")
+    check_option("prediction", prediction, PREDICTIONS)
+    # 1 - ᾱ loses half its digits at t = 0; the logarithm keeps them.
+    return Schedule(_frozen(np.sqrt(np.expm1(-np.cumsum(np.log1p(-betas))))), prediction)
+
+
+def check_schedule(schedule: Schedule) -> Schedule:
+    """Return the schedule, or raise a TypeError where it isn't a Schedule."""
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a Schedule, as schedule.from_betas makes; got {kind(schedule)}")
+    return schedule
+
+
+def zero_terminal_snr(schedule: Schedule, alpha_bar: float = 0.0) -> Schedule:
+    """Shift and scale √ᾱ so that x_{T-1} is pure noise and x_0 stays as it is (arXiv:2305.08891, algorithm 1).
+
+    Args:
+        schedule: to rescale. Its model must predict v or x0, because ε says nothing about pure noise.
+        alpha_bar: what ᾱ(T - 1) is set to afterwards, within [0, 1]; diffusers takes 2⁻²⁴ for solvers that divide by α.
+    Returns:
+        The schedule with other ρ, and with the same prediction.
+    Raises:
+        ValueError: alpha_bar is outside [0, 1].
+        TypeError: an argument is of another type.
+    """
+    check_number("alpha_bar", alpha_bar, 0, 1)
+    root = 1 / np.hypot(1, check_schedule(schedule).rhos)
+    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    root[-1] = alpha_bar**0.5
+    with np.errstate(divide="ignore"):
+        return replace(schedule, rhos=_frozen(np.sqrt((1 - root) * (1 + root)) / root))
+
+
+def convert(value: Array, x: Array, alpha: float, sigma: float, source: str, target: str) -> Array:
+    """Turn one parameterisation into another, at x = α x0 + σ ε and v = α ε - σ x0 (arXiv:2202.00512, app. D).
+
+    Args:
+        value: what is predicted, of the shape of x.
+        x: x_t, a Tensor or an array.
+        alpha: α at the time of x, with α² + σ² = 1.
+        sigma: σ at the time of x.
+        source: what value is, "epsilon", "x0" or "v".
+        target: what to turn it into, "epsilon", "x0" or "v".
+    Returns:
+        The target, of the shape of x.
+    Raises:
+        ValueError: source or target is not one of the three, or the target doesn't follow there: x0 and v from ε at
+            α = 0, ε and v from x0 at σ = 0.
+    """
+    check_option("source", source, PREDICTIONS)
+    check_option("target", target, PREDICTIONS)
+    if source == target:
+        return value
+    if "v" not in (source, target):
+        known, other = (sigma, alpha) if source == "epsilon" else (alpha, sigma)
+        if other == 0:
+            raise ValueError(f"{target} doesn't follow from {source} at α = {alpha:g}, σ = {sigma:g}; predict v there")
+        return (x - known * value) / other
+    if target == "x0":
+        return alpha * x - sigma * value
+    if target == "epsilon":
+        return sigma * x + alpha * value
+    if source == "x0":
+        if sigma == 0:
+            raise ValueError("v doesn't follow from x0 at σ = 0")
+        return (alpha * x - value) / sigma
+    if alpha == 0:
+        raise ValueError("v doesn't follow from ε at α = 0")
+    return (value - sigma * x) / alpha
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
+
+
+def _like(t: Time, value: np.ndarray) -> Time:
+    """A Python float for a number: a NumPy scalar times a Tensor is not a Tensor."""
+    return value if isinstance(t, np.ndarray) else float(value)

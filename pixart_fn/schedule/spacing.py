@@ -1,0 +1,154 @@
+"""Which training times, or which values of ρ = σ/α, a grid visits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..checks import check_number, check_option, check_whole
+from .noise import Schedule, check_schedule
+
+SPACINGS = ("linspace", "leading", "trailing")
+
+
+def timesteps(
+    schedule: Schedule,
+    steps: int,
+    spacing: str = "linspace",
+    *,
+    offset: int = 0,
+    skip_zero: bool = True,
+    whole: bool = True,
+    lam_min: float = -np.inf,
+) -> np.ndarray:
+    """Choose the training times at which to evaluate the model (arXiv:2305.08891, table 2), as diffusers does.
+
+    One step is an exception: it is the noisiest time, whatever the spacing, so that it turns pure noise into x0.
+    diffusers starts its one step of "linspace" or "leading" at t = 0, the offset or T/2 and takes the noise that it is
+    given for a nearly clean x_t, which it returns.
+
+    Args:
+        schedule: with T training times.
+        steps: S, at least 1.
+        spacing: "linspace" holds the last training time, "leading" multiples of ⌊T/S⌋, "trailing" starts at T - 1
+            and goes down by T/S.
+        offset: added to the times of "leading", at least 0.
+        skip_zero: lay out S + 1 times and leave t = 0 away, as DPM-Solver does, rather than S with t = 0, as DDIM and
+            DDPM do; "trailing" is the same in both.
+        whole: round the times of "linspace". PixArt's own DPM-Solver takes 999 - 49.95 k, which is `whole=False`, with
+            a grid that ends at "sigma_min".
+        lam_min: leave out the times whose λ is lower ("trailing" then has fewer than S).
+    Returns:
+        int64 (S,), falling; float64 where `whole` is False.
+    Raises:
+        ValueError: steps is under 1 or over the number of times that there are, the spacing is unknown, no time has
+            that λ, or the offset leads out of the training times.
+        TypeError: steps or offset is no whole number, or lam_min no number.
+    """
+    check_schedule(schedule)
+    check_option("timestep_spacing", spacing, SPACINGS)
+    check_whole("offset (steps_offset)", offset, 0)
+    check_number("lam_min", lam_min, -math.inf, schedule.lam(0))
+    limit = int(np.count_nonzero(-np.log(schedule.rhos) >= lam_min))
+    check_whole(f"steps of {spacing} spacing", steps, 1, schedule.steps if spacing == "trailing" else limit - skip_zero)
+    if steps == 1:
+        times = np.array([limit - 1])
+    elif spacing == "trailing":
+        falling = np.arange(limit, 0, -schedule.steps / steps).round()
+        times = falling[falling > 0] - 1
+    else:
+        n = steps + skip_zero
+        rising = np.arange(n) * (limit // n) + offset if spacing == "leading" else np.linspace(0, limit - 1, n)
+        times = (rising.round() if whole else rising)[int(skip_zero) :][::-1]
+    if not 0 <= times[-1] <= times[0] < schedule.steps:
+        raise ValueError(
+            f"offset (steps_offset) must keep the times within [0, {schedule.steps - 1}]; "
+            f"with {offset}, {steps} steps go from {times[0]} to {times[-1]}"
+        )
+    return times.astype(np.int64 if whole else np.float64)
+
+
+def karras(
+    schedule: Schedule, steps: int, *, power: float = 7.0, first: float | None = None, last: float | None = None
+) -> np.ndarray:
+    """Choose values of ρ whose power-th root falls linearly (EDM, arXiv:2206.00364, eq. 5).
+
+    Args:
+        schedule: gives the range.
+        steps: S, at least 1.
+        power: the exponent, above 0; the paper calls it ρ.
+        first: the largest ρ; None takes that of t = T - 1.
+        last: the smallest ρ, above 0; None takes that of t = 0.
+    Returns:
+        float64 (S,), falling, for `rho_grid`.
+    Raises:
+        ValueError: an argument is outside its range, or ρ doesn't fall from first to last.
+        TypeError: steps is no whole number, or another argument no number.
+    """
+    check_number("power", power, 0, above=True)
+    first, last = _range(schedule, steps, first, last)
+    ramp = np.linspace(0, 1, steps)
+    return (first ** (1 / power) + ramp * (last ** (1 / power) - first ** (1 / power))) ** power
+
+
+def uniform_lambda(
+    schedule: Schedule, steps: int, *, first: float | None = None, last: float | None = None
+) -> np.ndarray:
+    """Choose values of ρ that fall exponentially, so that λ rises linearly (arXiv:2206.00927, sec. 3.4).
+
+    Args:
+        schedule: gives the range.
+        steps: S, at least 1.
+        first: the largest ρ; None takes that of t = T - 1.
+        last: the smallest ρ, above 0; None takes that of t = 0.
+    Returns:
+        float64 (S,), falling, for `rho_grid`.
+    Raises:
+        ValueError: steps is under 1, or ρ doesn't fall from first to last.
+        TypeError: steps is no whole number, or another argument no number.
+    """
+    return np.geomspace(*_range(schedule, steps, first, last), steps)
+
+
+def beta(
+    schedule: Schedule,
+    steps: int,
+    *,
+    a: float = 0.6,
+    b: float = 0.6,
+    first: float | None = None,
+    last: float | None = None,
+) -> np.ndarray:
+    """Choose values of ρ at quantiles of a beta distribution, denser at both ends (arXiv:2407.12173).
+
+    Args:
+        schedule: gives the range.
+        steps: S, at least 1.
+        a: the distribution's first shape parameter, above 0.
+        b: the distribution's second shape parameter, above 0.
+        first: the largest ρ; None takes that of t = T - 1.
+        last: the smallest ρ, above 0; None takes that of t = 0.
+    Returns:
+        float64 (S,), falling, for `rho_grid`.
+    Raises:
+        ValueError: an argument is outside its range, or ρ doesn't fall from first to last.
+        TypeError: steps is no whole number, or another argument no number.
+    """
+    from scipy.special import betaincinv  # MindSpore's own dependency, half a second to import
+
+    check_number("a", a, 0, above=True)
+    check_number("b", b, 0, above=True)
+    first, last = _range(schedule, steps, first, last)
+    return last + (first - last) * betaincinv(a, b, 1 - np.linspace(0, 1, steps))
+
+
+def _range(schedule: Schedule, steps: int, first: float | None, last: float | None) -> tuple[float, float]:
+    first = float(check_schedule(schedule).rhos[-1]) if first is None else first
+    last = float(schedule.rhos[0]) if last is None else last
+    check_number("first (the largest σ/α)", first, 0, math.inf)
+    check_number("last (the smallest σ/α)", last, 0, math.inf)
+    check_whole("steps", steps, 1)
+    if not 0 < last < first < np.inf:
+        raise ValueError(f"σ/α must fall from a finite first to a positive last, got {first} … {last}")
+    return first, last
