@@ -164,7 +164,7 @@ def test_needs_no_mindspore_to_be_imported(name):
     [
         (r"davinci|device_target|/proc/cpuinfo\"", "backend.device"),
         (r"os\.environ|set_device|launch_blocking|sched_", "backend.runtime"),
-        (r"mindspore\.common|mindspore\.graph|_pynative", "backend.jit backend.autodiff"),
+        (r"mindspore\.common|mindspore\.graph|_pynative", "backend.private"),
     ],
 )
 def test_what_is_known_of_the_device_and_the_runtime_is_in_one_place(words, home):

@@ -1,4 +1,4 @@
-"""MindSpore's eager differentiation, of functions of trees: the one place that knows it."""
+"""Gradients of functions of trees, by MindSpore's eager autodiff."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import mindspore as ms
 from mindspore import Tensor
-from mindspore.graph.api import _pynative_executor
 
 from .. import tree as tree_
 from ..checks import check_switch, kind
 from ..public import public
 from ..types import Tree
+from .private import executor
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def recording() -> bool:
     """Whether eager autodiff is recording."""
-    return _pynative_executor.grad_flag()
+    return executor.grad_flag()
 
 
 @overload
@@ -36,19 +36,23 @@ def value_and_grad(
 def value_and_grad(
     f: Callable[..., Tensor | tuple[Tensor, A]], has_aux: bool = False
 ) -> Callable[..., tuple[Tensor | tuple[Tensor, A], Tree]]:
-    """The value of f and its gradient with respect to its first argument, a tree.
+    """Make of f a function that gives its value and its gradient with respect to its first argument, a tree.
+
+    Reverse-mode differentiation by MindSpore's eager tape; each compiled block adds one node to it (see `jit`).
 
     Args:
-        f: (tree, *args, **kwargs) → scalar Tensor, or (scalar, aux) where `has_aux`; any composition of this
-           package's functions and MindSpore's eager ones. The tree's leaves are float Tensors.
-    Returns: a function of f's signature → (value, gradients), or ((value, aux), gradients); the gradients have the
-        tree's structure, and zeros where the value doesn't depend on a leaf.
+        f: (tree, *args, **kwargs) → scalar Tensor, or (scalar, aux) where `has_aux` is true; any composition of this
+            package's functions and MindSpore's eager ones. The tree's leaves are float Tensors.
+        has_aux: whether f gives a second value, which isn't differentiated and comes back as it is.
+    Returns:
+        A function of f's arguments → (value, gradients), or ((value, aux), gradients). The gradients have the tree's
+        structure, and are zero where the value doesn't depend on a leaf.
     Raises:
-        TypeError: f isn't a function, or a leaf isn't a float Tensor. ValueError: the value isn't a scalar.
+        TypeError: f isn't a function, has_aux isn't a bool, or, when it is called, a leaf isn't a float Tensor.
+        ValueError: when it is called, the tree has no leaf, or the value isn't a scalar Tensor.
     """
     if not callable(f):
         raise TypeError(f"value_and_grad needs a function, got {kind(f)}; call it as value_and_grad(f)(tree)")
-
     check_switch("has_aux", has_aux)
 
     def value_and_gradient(tree: Tree, *args: Any, **kwargs: Any) -> Any:
@@ -76,7 +80,7 @@ def value_and_grad(
         try:
             value, gradients = ms.value_and_grad(flat, tuple(range(len(leaves))))(*leaves)
         except BaseException:
-            _pynative_executor.clear_res()  # or MindSpore would go on recording after an error
+            executor.clear_res()  # or MindSpore would go on recording after an error
             raise
         # MindSpore gives the gradient of a single argument without a tuple around it
         gradients = tree_.unflatten(tree, (gradients,) if isinstance(gradients, Tensor) else gradients)
@@ -87,7 +91,15 @@ def value_and_grad(
 
 @public
 def grad(f: Callable[Concatenate[T, P], Tensor]) -> Callable[Concatenate[T, P], T]:
-    """The gradient alone of `value_and_grad`."""
+    """Make of f a function that gives the gradient alone of `value_and_grad`.
+
+    Args:
+        f: (tree, *args, **kwargs) → scalar Tensor.
+    Returns:
+        A function of f's arguments → gradients, of the tree's structure.
+    Raises:
+        TypeError, ValueError: when it is called, as `value_and_grad`.
+    """
 
     def gradient(tree: T, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return value_and_grad(f)(tree, *args, **kwargs)[1]
@@ -96,7 +108,14 @@ def grad(f: Callable[Concatenate[T, P], Tensor]) -> Callable[Concatenate[T, P], 
 
 
 def refuse_recording(what: str, instead: str) -> None:
-    """Raise where a result leaves the differentiable world, instead of letting the gradient be a silent zero."""
+    """Raise where a result can't be differentiated and autodiff is recording: its gradient would be a silent zero.
+
+    Args:
+        what: the result, as the sentence begins.
+        instead: what can be differentiated, or what to do.
+    Raises:
+        RuntimeError: eager autodiff is recording.
+    """
     if recording():
         raise RuntimeError(f"{what} can't be differentiated; {instead}")
 

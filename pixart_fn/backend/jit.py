@@ -1,4 +1,4 @@
-"""MindSpore's compilation: the one place that knows it.
+"""Compilation: pure functions become graphs of MindSpore's that gradients go through.
 
 A model is a Python loop over *blocks*: pure functions f(p, *inputs, config) → Tensor or tuple, where p is a tree of
 weights. Each is compiled once for a (config, shapes) and serves every layer, so 28 layers cost the compilation of one.
@@ -16,13 +16,12 @@ from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor
-from mindspore.common._grad_function import _Function
-from mindspore.graph.api import _no_grad, _pynative_executor, ms_compile_cache
 
 from .. import tree as tree_
 from ..types import Tree
 from .autodiff import recording, refuse_recording
 from .precision import precision
+from .private import Function, compile_cache, executor, no_grad
 from .runtime import pin_workers
 
 
@@ -30,19 +29,25 @@ def block(f: Callable) -> Callable:
     """Make f(p, *inputs, config, *tables) a compiled block that eager autodiff goes through correctly.
 
     Args:
-        f: a function in MindSpore's compiled subset of Python. p: a tree of float Tensors; inputs: float Tensors;
-           config: a frozen dataclass or None, a constant of the compilation; tables: Tensors that have no gradient.
-    Returns: call(p, *inputs, config=None, tables=()).
+        f: a function in MindSpore's compiled subset of Python, from these to a Tensor or a tuple of Tensors:
+            p, a tree of float Tensors;
+            inputs, each a float Tensor or a tuple of float Tensors;
+            config, a frozen dataclass or None, which is a constant of the compilation;
+            tables, Tensors without a gradient.
+    Returns:
+        call(p, *inputs, config=None, tables=()).
     """
 
     @functools.wraps(f)
-    def call(p: Tree, *inputs: Tensor, config=None, tables: tuple[Tensor, ...] = ()):
+    def call(p: Tree, *inputs: Tensor | tuple[Tensor, ...], config=None, tables: tuple[Tensor, ...] = ()):
         run, pull = _compiled(f, config, len(inputs), precision())
         if not recording():
             result = run(p, *inputs, *tables)
             pin_workers()
             return result
-        return _Block.apply((run, pull, p, tables), *tree_.leaves(p), *inputs)
+        # numbers in place of the inputs, which would otherwise stay in memory as long as the tape does
+        like = (p, *(tuple(range(len(each))) if isinstance(each, tuple) else 0 for each in inputs))
+        return _Block.apply((run, pull, like, tables), *tree_.leaves((p, *inputs)))
 
     return call
 
@@ -68,8 +73,7 @@ def _compiled(f: Callable, config, n: int, mode: str) -> tuple[Callable, Callabl
     gradient = ms.grad(inner, grad_position=(0, *range(2, 2 + n)))
 
     def pull(p, cotangents, *tensors):
-        bars = gradient(p, cotangents, *tensors)
-        return _flat(bars)
+        return _flat(gradient(p, cotangents, *tensors))
 
     pull.__name__ = f"gradient of {run.__name__}"
     return _Graphs(run), _Graphs(pull)
@@ -87,15 +91,15 @@ class _Graphs:
 
     def __call__(self, *inputs: Tree) -> Any:
         """inputs: Tensors, and trees of Tensors in place of any."""
-        signature = [_pynative_executor.requires_grad()]
+        signature = [executor.requires_grad()]
         usual = all(_describe(each, signature) for each in inputs)
         key = tuple(signature)
         if usual and key in self.phases:
-            _pynative_executor.set_jit_compile_phase(self.phases[key])
-            return _pynative_executor.grad_jit(*inputs)
-        known = set(ms_compile_cache)
+            executor.set_jit_compile_phase(self.phases[key])
+            return executor.grad_jit(*inputs)
+        known = set(compile_cache)
         result = self.jitted(*(each if isinstance(each, Tensor) else ms.mutable(each) for each in inputs))
-        if usual and len(new := ms_compile_cache - known) == 1:
+        if usual and len(new := compile_cache - known) == 1:
             self.phases[key] = new.pop()
         return result
 
@@ -124,7 +128,7 @@ def _flat(node):
     return leaves
 
 
-class _Block(_Function):
+class _Block(Function):
     """The node that a block leaves on the eager tape."""
 
     @staticmethod
@@ -132,9 +136,8 @@ class _Block(_Function):
         run, _, like, tables = compiled
         ctx.compiled = compiled
         ctx.save_for_backward(*tensors)
-        p, inputs = _split(like, tensors)
-        with _no_grad():  # or MindSpore builds a gradient graph of its own
-            outputs = run(p, *inputs, *tables)
+        with no_grad():  # or MindSpore builds a gradient graph of its own
+            outputs = run(*tree_.unflatten(like, tensors), *tables)
         pin_workers()
         return outputs
 
@@ -142,18 +145,19 @@ class _Block(_Function):
     def backward(ctx, *cotangents):
         refuse_recording("the gradient of a compiled block", "second derivatives would be silent zeros")
         _, pull, like, tables = ctx.compiled
-        p, inputs = _split(like, ctx.saved_tensors)
-        with _no_grad():
+        p, *inputs = tree_.unflatten(like, ctx.saved_tensors)
+        with no_grad():
             return None, *pull(p, cotangents, *inputs, *tables)
 
 
-def _split(like: Tree, tensors: tuple) -> tuple[Tree, tuple]:
-    n = len(tree_.leaves(like))
-    return tree_.unflatten(like, tensors[:n]), tensors[n:]
-
-
 def function(f: Callable) -> Callable:
-    """Compile f(*Tensors) → tuple of Tensors, for work that nobody differentiates: an optimiser's step."""
+    """Compile a function that nobody differentiates, such as an optimiser's step.
+
+    Args:
+        f: Tensors → a tuple of Tensors, in MindSpore's compiled subset of Python.
+    Returns:
+        A function of the same arguments, which raises RuntimeError where autodiff is recording.
+    """
     run = ms.jit(f)
 
     @functools.wraps(f)
@@ -166,4 +170,4 @@ def function(f: Callable) -> Callable:
 
 def compilations() -> int:
     """How many graphs this process has compiled."""
-    return len(ms_compile_cache)
+    return len(compile_cache)
