@@ -1,0 +1,125 @@
+"""The PyTorch twin of the embedded checkpoint's training computes what ours does: models, loss, gradients, steps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers.tolerances import assert_close
+
+import pixart_fn as px
+from pixart_fn.train import optim
+from pixart_fn.train.emoji import text_to_image
+
+from mindspore import Tensor  # isort: skip - after pixart_fn, which silences it
+
+pytestmark = pytest.mark.reference
+torch = pytest.importorskip("torch")
+
+TEXT = px.t5.Config(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+TRANSFORMER = px.transformer.Config(
+    num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, num_layers=2, cross_attention_dim=32,
+    sample_size=8, caption_channels=32,
+)  # fmt: skip
+VAE = px.vae.Config(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4, latent_channels=4)
+
+
+@pytest.fixture(scope="module")
+def twin():
+    from reference.twin import autoencoder, models, train
+
+    torch.manual_seed(0)
+    model = train.Model.__new__(train.Model)
+    torch.nn.Module.__init__(model)
+    model.text_encoder = models.T5(50, width=32, head=8, heads=4, inner=48, layers=2).init()
+    model.transformer = models.PixArt(4, heads=2, head=16, layers=2, text=32, sample_size=8).init()
+    torch.nn.init.normal_(model.transformer.proj_out.weight, std=0.1)  # zero would hide everything before it
+    vae = autoencoder.AutoencoderKL((8, 8, 16, 16), layers=1, groups=4, latent=4).init()
+    return SimpleNamespace(model=model, vae=vae, train=train)
+
+
+def to_tree(module) -> px.types.Tree:
+    return px.tree.nest({name: Tensor.from_numpy(p.detach().numpy().copy()) for name, p in module.named_parameters()})
+
+
+def both(model) -> px.types.Tree:
+    return {"text_encoder": to_tree(model.text_encoder), "transformer": to_tree(model.transformer)}
+
+
+def flat(tree: px.types.Tree, names: list[str]) -> np.ndarray:
+    """All leaves in a row, in the order of their names within text encoder and transformer."""
+    leaves = dict(px.tree.items(tree))
+    return np.concatenate(
+        [np.asarray(leaves[n].asnumpy() if isinstance(leaves[n], Tensor) else leaves[n]).ravel() for n in names]
+    )
+
+
+def example(seed: int) -> dict[str, np.ndarray]:
+    g = np.random.default_rng(seed)
+    mask = (np.arange(9) < g.integers(2, 9, (3, 1))).astype(np.int32)
+    t = g.integers(0, 1000, 3)
+    bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    return {
+        "x": g.standard_normal((3, 4, 8, 8), np.float32),
+        "x0": g.standard_normal((3, 4, 8, 8), np.float32),
+        "t": t.astype(np.float32),
+        "weight": (np.minimum(bar[t] / (1 - bar[t]), text_to_image.SNR_MAX) + 1).astype(np.float32),
+        "ids": (g.integers(3, 50, (3, 9)) * mask).astype(np.int32),
+        "mask": mask,
+    }
+
+
+def twin_loss(twin, batch):
+    x, x0, t, ids, mask = (torch.from_numpy(batch[name]) for name in ("x", "x0", "t", "ids", "mask"))
+    alpha, sigma = (table[t.long()] for table in twin.train.schedule())
+    return twin.train.model_loss(x0, twin.model(x, t, ids.long(), mask), alpha, sigma)
+
+
+def our_loss(p, batch):
+    text = px.t5.encode(p["text_encoder"], TEXT, batch["ids"], batch["mask"])
+    error = (
+        px.transformer.apply(p["transformer"], TRANSFORMER, batch["x"], batch["t"], text, batch["mask"]) - batch["x0"]
+    )
+    return ((error * error).mean((1, 2, 3)) * batch["weight"]).mean()
+
+
+def test_autoencoder(twin):
+    x = np.random.default_rng(3).standard_normal((2, 3, 32, 32), np.float32)
+    tree = to_tree(twin.vae)
+    moments = px.vae.encode(tree, VAE, Tensor(x))
+    with torch.no_grad():
+        mean, logvar = twin.vae.encode(torch.from_numpy(x))
+        picture = twin.vae.decode(mean)
+    assert_close(moments.mean.asnumpy(), mean.numpy())
+    assert_close(moments.logvar.asnumpy(), logvar.numpy())
+    assert_close(px.vae.decode(tree, VAE, moments.mean).asnumpy(), picture.numpy())
+
+
+def test_loss_and_gradients(twin):
+    batch = example(4)
+    loss = twin_loss(twin, batch)
+    twin.model.zero_grad()
+    loss.backward()
+    value, gradients = px.value_and_grad(our_loss)(both(twin.model), {k: Tensor(v) for k, v in batch.items()})
+    assert_close(value.asnumpy(), loss.detach().numpy())
+    names = [name for name, _ in twin.model.named_parameters()]
+    theirs = np.concatenate([p.grad.numpy().ravel() for p in twin.model.parameters()])
+    assert_close(flat(gradients, names), theirs, 1e-5)  # sums over the batch in another order
+
+
+def test_twenty_steps(twin):
+    ours = both(twin.model)
+    state = optim.init(ours)
+    trainer = twin.train.Trainer(twin.model, lr=1e-3, seconds=1e9, average=0.999, warmup=5, decay=0.5)
+    hyper = optim.AdamW(rates=(("shared.weight", twin.train.EMBEDDING_RATE),))
+    for step in range(20):
+        batch = example(100 + step)
+        trainer.update(twin_loss(twin, batch), 3)
+        _, gradients = px.value_and_grad(our_loss)(ours, {k: Tensor(v) for k, v in batch.items()})
+        lr, keep = 1e-3 * min(1.0, (step + 1) / 5), min(0.999, (1 + step) / (10 + step))
+        ours, state, _ = optim.update(hyper, ours, gradients, state, lr, keep)
+    names = [name for name, _ in twin.model.named_parameters()]
+    for tree, theirs in ((ours, trainer.live), (state.ema, trainer.mean)):
+        # AdamW divides by √v: where a gradient is nearly zero, its rounding becomes a step
+        assert_close(flat(tree, names), np.concatenate([p.detach().numpy().ravel() for p in theirs]), 1e-4)
