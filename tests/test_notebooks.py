@@ -49,6 +49,7 @@ def test_it_uses_the_public_interface_alone(path):
                 assert node.attr in px.__all__
 
 
+@pytest.mark.slow
 @notebooks
 def test_it_runs_and_shows_a_picture_within_five_cells(path, tmp_path, monkeypatch):
     # The interpreter and the package of the other tests, whatever kernels the machine has.
