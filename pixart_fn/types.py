@@ -6,13 +6,15 @@ A dict is weights, a frozen dataclass is static configuration, a NamedTuple is r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from mindspore import Tensor
+
+    from .schedule import Schedule
 
     Array: TypeAlias = Tensor | NDArray[Any]
 else:
@@ -28,21 +30,28 @@ Key: TypeAlias = NDArray[np.uint64]
 """A uint64 array of shape (2,), or (B, 2) with one key for each picture; see `rng`."""
 
 Denoiser: TypeAlias = Callable[[Array, float], Array]
-"""(x_t, t) → x0, the same shape as x_t; t in training-time units."""
+"""(x_t, t) → x0, always of the shape of x_t; t in training-time units."""
+
+VarianceDenoiser: TypeAlias = Callable[[Array, float], tuple[Array, Array]]
+"""(x_t, t) → (x0, variance), both of the shape of x_t, from a model that learned a variance.
+
+The variance is what the model predicts, nominally within [-1, 1]: where between the posterior's variance and β the
+variance of a step lies (IDDPM, arXiv:2102.09672, eq. 15). `solvers.ddpm("learned_range")` takes such a denoiser.
+"""
 
 
 class Grid(NamedTuple):
     """Where a solver looks: float64 arrays of S + 1 nodes from noisy to clean, α² + σ² = 1.
 
-    The last node is (1, 0), unless the schedule's final σ is asked to be σ_min. `schedule` (a `schedule.Schedule`) is
-    for the solvers that look between the nodes. `skipped` counts the steps of the whole grid that lie before the first
+    The last node is (1, 0), unless the schedule's final σ is asked to be σ_min. `schedule` is for the solvers that look
+    between the nodes. `skipped` counts the steps of the whole grid that lie before the first
     node (`schedule.truncate`): what a solver decides by the number of steps it decides by that of the whole grid.
     """
 
     t: NDArray[np.float64]
     alpha: NDArray[np.float64]
     sigma: NDArray[np.float64]
-    schedule: Any = None
+    schedule: Schedule | None = None
     skipped: int = 0
 
     def __repr__(self) -> str:
@@ -54,21 +63,19 @@ class Grid(NamedTuple):
         return f"Grid({count}, t {t[0]:g} → {t[1]:g}, σ/α {rho[0]:.4g} → {rho[1]:.4g})"
 
 
-class SolverState(NamedTuple):
-    """What a solver carries from node i to i + 1: the sample and whatever its method remembers."""
+@runtime_checkable
+class SolverState(Protocol):
+    """What a solver carries from node i to i + 1: a NamedTuple of its method's own, whose field `x` is the sample."""
 
-    x: Array
-    history: tuple = ()
-
-    def __repr__(self) -> str:
-        """Arrays as dtype and shape."""
-        return _fields(self)
+    @property
+    def x(self) -> Array:
+        """The sample at node i."""
 
 
 class StepInfo(NamedTuple):
     """What one step saw: x at the new node, the x0 it predicted at (t, α, σ) of the old node, evaluations it took.
 
-    `state` is what `iterate` goes on from, and can be told to start from.
+    `state` is what `iterate` goes on from, and what it can start from.
     """
 
     x: Array
@@ -81,27 +88,32 @@ class StepInfo(NamedTuple):
 
     def __repr__(self) -> str:
         """Arrays as dtype and shape."""
-        return _fields(self)
+        return summary(self)
 
 
 class Solver(NamedTuple):
     """How to go from one node of a grid to the next, as two pure functions.
 
-    `learned_variance`: whether `step` reads a variance after x0, in a denoiser's channels C … 2C - 1. `name`: the call
-    that made it, which is how it shows itself.
+    `name` is the call that made it, which is how it shows itself.
     """
 
     init: Callable[[Array], SolverState]
-    step: Callable[[Key, Denoiser, Grid, int, SolverState], tuple[SolverState, StepInfo]]
-    learned_variance: bool = False
+    step: Callable[[Key, Denoiser, Grid, int, Any], tuple[SolverState, StepInfo]]  # Any is the state of its own init
     name: str = ""
 
     def __repr__(self) -> str:
         """The call that made it."""
-        return self.name or f"Solver(init={self.init!r}, step={self.step!r})"
+        return self.name or f"{type(self).__name__}(init={self.init!r}, step={self.step!r})"
 
 
-def _fields(values: NamedTuple) -> str:
+class VarianceSolver(Solver):
+    """A solver whose step takes a VarianceDenoiser in place of a Denoiser."""
+
+    __slots__ = ()
+
+
+def summary(values: NamedTuple) -> str:
+    """A NamedTuple's repr in which arrays are their dtype and shape."""
     named = values._asdict().items()
     return f"{type(values).__name__}({', '.join(f'{name}={_brief(value)}' for name, value in named)})"
 
@@ -126,7 +138,7 @@ class Text(NamedTuple):
 
     def __repr__(self) -> str:
         """Arrays as dtype and shape."""
-        return _fields(self)
+        return summary(self)
 
 
 class Moments(NamedTuple):
@@ -137,4 +149,4 @@ class Moments(NamedTuple):
 
     def __repr__(self) -> str:
         """Tensors as dtype and shape."""
-        return _fields(self)
+        return summary(self)

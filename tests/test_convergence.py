@@ -16,7 +16,7 @@ from helpers.tolerances import relative_error
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
 from pixart_fn.solvers import adaptive
-from pixart_fn.types import Grid, SolverState
+from pixart_fn.types import Grid
 
 MEAN, STD = 0.3, 0.6
 pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
@@ -26,7 +26,7 @@ KEY = rng.key(0)
 class Continuous:
     """A schedule with λ(t) = -t, known between the nodes."""
 
-    ratio = np.exp([-4.0, 4.0])
+    rhos = np.exp([-4.0, 4.0])
 
     def time(self, lam):
         return -float(lam)
@@ -65,12 +65,12 @@ ORDERS = {
     "deis": 3,
     "dpm_singlestep order 3": 3,
     "dpm_singlestep order 3 heun": 3,
-    "dpm_singlestep order 3 noise": 3,
+    "dpm_singlestep order 3 epsilon": 3,
     "lms": 4,
     "lms order 3": 3,
     "unipc full order": 3,  # predictor of order p, corrector of order p + 1
     "unipc full order bh1": 3,
-    "unipc full order noise": 3,
+    "unipc full order epsilon": 3,
     "unipc order 3": 4,
 }
 """The others are of second order: with `lower_order_final`, UniPC-2 too, whose last step has an error of h²."""
@@ -87,7 +87,7 @@ def test_order_of_convergence(name):
         state = solver.init(x)
         for i in range(steps):
             if i < 3:
-                state = SolverState(path[..., i], state.history)
+                state = state._replace(x=path[..., i])
             state, _ = solver.step(KEY, gaussian(MEAN, STD, NOISE), grid, i, state)
         errors.append(np.linalg.norm(state.x - path[..., -1]))
     assert abs(slope(counts, errors) - ORDERS.get(name, 2)) < 0.25
@@ -275,9 +275,13 @@ def test_the_error_norm_by_hand():
     """‖(high - low)/max(atol, rtol · max(|low|, |previous|))‖ over √n (k-diffusion's dpm_solver_adaptive)."""
     low, high, previous = (np.array([values]) for values in ([1.0, -4.0, 0.1], [1.2, -4.4, 0.1], [-2.0, 1.0, 0.0]))
     expected = (((0.2 / 0.2) ** 2 + (0.4 / 0.4) ** 2 + 0.0) / 3) ** 0.5
-    assert adaptive._error(low, high, previous, 0.1, 0.05) == pytest.approx(expected, rel=1e-12)
-    assert adaptive._error(low, high, previous, 0.0, 0.5) == pytest.approx(((0.4**2 + 0.8**2) / 3) ** 0.5, rel=1e-12)
-    assert adaptive._error(low, high, previous, 0.01, 1.0) == pytest.approx((0.2 / 3) ** 0.5, rel=1e-12)
+
+    def error(rtol, atol):
+        return adaptive._error(low, high, previous, adaptive.Tolerance(3, rtol, atol))
+
+    assert error(0.1, 0.05) == pytest.approx(expected, rel=1e-12)
+    assert error(0.0, 0.5) == pytest.approx(((0.4**2 + 0.8**2) / 3) ** 0.5, rel=1e-12)
+    assert error(0.01, 1.0) == pytest.approx((0.2 / 3) ** 0.5, rel=1e-12)
 
 
 @pytest.mark.parametrize(("d", "accepted"), [(0.3, False), (0.1, True), (0.0, True)])

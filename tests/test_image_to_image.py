@@ -17,7 +17,7 @@ from reference import make_schedulers as golden
 
 from pixart_fn import guidance, rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
-from pixart_fn.types import Denoiser, Grid, Solver
+from pixart_fn.types import Denoiser, Grid, Solver, VarianceSolver
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
 LINEAR = schedule.from_betas(schedule.linear())
@@ -49,7 +49,7 @@ def start_and_goal(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 
 def sampler(name: str) -> tuple[schedule.Schedule, Solver, Denoiser]:
     """What a golden's configuration makes, and the perfect denoiser in the shape that its solver reads."""
-    noise, _, solver = solvers.from_config(golden.CASES[name])
+    noise, _, solver, wrap = solvers.from_config(golden.CASES[name])
     perfect = gaussian(MEAN, STD, noise)
     solver = solvers.ddim(golden.eta_of(name)) if golden.eta_of(name) else solver
 
@@ -57,7 +57,8 @@ def sampler(name: str) -> tuple[schedule.Schedule, Solver, Denoiser]:
         output = schedule.convert(perfect(x, t), x, noise.alpha(t), noise.sigma(t), "x0", noise.prediction)
         return np.concatenate([output, output - 0.5], 1) if learned(name) else output
 
-    return noise, solver, guidance.denoiser(model, noise, learned_variance=solver.learned_variance)
+    make = guidance.variance_denoiser if isinstance(solver, VarianceSolver) else guidance.denoiser
+    return noise, solver, wrap(make(model, noise))
 
 
 def learned(name: str) -> bool:
@@ -67,7 +68,7 @@ def learned(name: str) -> bool:
 def ours(name: str, steps: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """(x at the end, the exact one)."""
     _, solver, denoise = sampler(name)
-    grid = schedule.truncate(solvers.from_config(golden.CASES[name])[1](steps), strength)
+    grid = schedule.truncate(solvers.from_config(golden.CASES[name]).make_grid(steps), strength)
     x, goal = start_and_goal(grid)
     return sample(rng.key(golden.SEED), denoise, solver, grid, x), goal
 
@@ -133,7 +134,7 @@ def of_diffusers(name: str, steps: int, strength: float) -> np.ndarray:
     config = golden.CASES[name]
     noise, _, _ = sampler(name)
     perfect = gaussian(MEAN, STD, noise)
-    x, _ = start_and_goal(schedule.truncate(solvers.from_config(config)[1](steps), strength))
+    x, _ = start_and_goal(schedule.truncate(solvers.from_config(config).make_grid(steps), strength))
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from helpers.strategies import EVERY, ROUGH, gaussian, latents, one
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
 from pixart_fn.solvers.euler import _midpoint_error
-from pixart_fn.solvers.linear import error_beyond_x0, spread
+from pixart_fn.solvers.stability import error_beyond_x0, spread
 
 LINEAR = schedule.from_betas(schedule.linear())
 
@@ -50,10 +50,10 @@ def test_the_bound_is_the_deviation_of_sampled_errors():
     lam, deviation = -np.log(rho), rho / np.hypot(1, rho)
     covariance = np.exp(-0.5 * ((lam[:, None] - lam) / 0.25) ** 2) * deviation * deviation[:, None]
     errors = np.random.default_rng(0).multivariate_normal(np.zeros(20), covariance, n).T
-    told = iter(errors[:, None])
+    predicted = iter(errors[:, None])
     solver = solvers.lms()
     with pytest.warns(UserWarning, match="may draw noise"):
-        x = sample(rng.key(0), lambda x, t: next(told), solver, grid, np.zeros((1, n)))
+        x = sample(rng.key(0), lambda x, t: next(predicted), solver, grid, np.zeros((1, n)))
     assert (x - errors[-1]).std() == pytest.approx(error_beyond_x0(solver, grid, 0), rel=0.02)
 
 
@@ -62,7 +62,7 @@ def test_the_bound_is_the_deviation_of_sampled_errors():
 def test_who_ends_with_x0_is_not_beyond_it(name):
     """The others go along noises to σ = 0, if their last step isn't of first order."""
     error = error_beyond_x0(EVERY[name](), usual(20), 0)
-    beyond = name.split()[0] in ("lms", "pndm") or name in ("unipc full order noise", "sa_solver ode noise", *ROUGH)
+    beyond = name.split()[0] in ("lms", "pndm") or name in ("unipc full order epsilon", "sa_solver ode epsilon", *ROUGH)
     assert error > 0.2 if beyond else error < 1e-12
 
 
@@ -77,8 +77,8 @@ def test_where_multistep_methods_of_the_noise_warn():
         (said,) = warned(solver, grid)
         assert said.startswith("pndm may draw noise") and said.endswith("take dpmpp_2m()")
     for make in (solvers.sa_solver, solvers.unipc):
-        (said,) = warned(make(of="noise", lower_order_final=False), usual(5))
-        assert said.startswith(f"{make.__name__}(of='noise') may draw noise") and said.endswith(
+        (said,) = warned(make(integrand="epsilon", lower_order_final=False), usual(5))
+        assert said.startswith(f"{make.__name__}(integrand='epsilon') may draw noise") and said.endswith(
             f"take {make.__name__}()"
         )
         assert not warned(make(lower_order_final=False), usual(5))

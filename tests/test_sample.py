@@ -101,9 +101,9 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 sys.modules["mindspore"] = None
 import pixart_fn as px
 import test_convergence, test_guidance, test_sample, test_schedule, test_solvers
-noise, make_grid, solver = px.solvers.from_config({{"_class_name": "DDPMScheduler", "clip_sample": False}})
+noise, make_grid, solver, wrap = px.solvers.from_config({{"_class_name": "DDPMScheduler", "clip_sample": False}})
 denoise = px.guidance.denoiser(lambda x, t: 0.5 * x, noise)
-denoise = px.guidance.classifier_free(px.guidance.both(denoise, denoise), [4.5])
-px.sample(px.key(0), denoise, solver, make_grid(2), px.rng.normal(px.key(0), (1, 2)))
+denoise = px.guidance.guided([4.5], denoise, px.guidance.both(denoise, denoise))
+px.sample(px.key(0), wrap(denoise), solver, make_grid(2), px.rng.normal(px.key(0), (1, 2)))
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ from reference import make_schedulers as golden
 
 from pixart_fn import guidance, rng, solvers
 from pixart_fn.sample import iterate
-from pixart_fn.types import StepInfo
+from pixart_fn.types import StepInfo, VarianceSolver
 
 GOLDENS = golden.load()
 
@@ -62,28 +62,29 @@ def ours(
     name: str, steps: int, run: dict[str, np.ndarray], dtype: type, interpolated: float = 1e-9
 ) -> list[tuple[StepInfo, np.ndarray]]:
     """Our steps on a golden's model outputs, each with diffusers' x after as many evaluations."""
-    noise, make_grid, solver = solvers.from_config(golden.CASES[name])
+    noise, make_grid, solver, wrap = solvers.from_config(golden.CASES[name])
     if golden.eta_of(name):
         solver = solvers.ddim(golden.eta_of(name))
-    grid, told, outputs = make_grid(steps), [], iter(run["outputs"].astype(dtype))
+    grid, times, outputs = make_grid(steps), [], iter(run["outputs"].astype(dtype))
 
     def model(x, t):
-        told.append(t)
+        times.append(t)
         return next(outputs)
 
-    denoise = guidance.denoiser(model, noise, learned_variance=solver.learned_variance)
+    make = guidance.variance_denoiser if isinstance(solver, VarianceSolver) else guidance.denoiser
+    denoise = wrap(make(model, noise))
     infos = list(iterate(rng.key(golden.SEED), denoise, solver, grid, run["x"][0].astype(dtype)))
-    compare_times(name, np.array(told), run["timesteps"], interpolated)
+    compare_times(name, np.array(times), run["timesteps"], interpolated)
     return [(info, run["x"][n]) for info, n in zip(infos, np.cumsum([i.evaluations for i in infos]), strict=True)]
 
 
-def compare_times(name: str, told: np.ndarray, theirs: np.ndarray, interpolated: float) -> None:
+def compare_times(name: str, times: np.ndarray, theirs: np.ndarray, interpolated: float) -> None:
     """Identical, but for the interpolation's last digits; halfway, within what rounding and log σ may differ.
 
     interpolated: how far times may be that diffusers interpolates; a float32 table may round to another whole one.
     """
-    assert told.shape == theirs.shape
-    off = np.abs(told - theirs)
+    assert times.shape == theirs.shape
+    off = np.abs(times - theirs)
     if name.split()[0] in BETWEEN:
         assert off[1::2].max(initial=0) <= (0.5 if "karras" in name else 0.01) + 0.01 * (interpolated > 1e-9)
         off = off[::2]
@@ -122,15 +123,15 @@ def test_every_step_is_that_of_diffusers(name, steps, dtype):
 
 @pytest.mark.parametrize("name", sorted(WRONG))
 def test_where_diffusers_is_wrong_we_differ(name):
-    pairs = ours(name, 20, GOLDENS[name][20], np.float64)
-    assert max(relative_error(info.x, x) for info, x in pairs) > 0.01
+    steps = ours(name, 20, GOLDENS[name][20], np.float64)
+    assert max(relative_error(info.x, x) for info, x in steps) > 0.01
 
 
 @pytest.mark.parametrize(("name", "steps"), sorted(ENDS_IN_NOISE))
 def test_one_step_ends_without_noise(name, steps):
     ((info, theirs),) = ours(name, steps, GOLDENS[name][steps], np.float64)
     assert np.array_equal(theirs, GOLDENS[name][steps]["x"][0])  # they haven't moved
-    noise, make_grid, _ = solvers.from_config(golden.CASES[name])
+    noise, make_grid, *_ = solvers.from_config(golden.CASES[name])
     start = GOLDENS[name][steps]["x"][0]
     sigma, alpha = noise.sigma(0.0), noise.alpha(0.0)
     eps = (start - make_grid(1).alpha[0] * info.x0) / make_grid(1).sigma[0]
@@ -140,14 +141,14 @@ def test_one_step_ends_without_noise(name, steps):
 @pytest.mark.parametrize(("name", "steps"), sorted(TAKES_NOISE_FOR_DATA & set(COMPARED)))
 def test_one_step_starts_in_noise(name, steps):
     assert GOLDENS[name][steps]["timesteps"][0] in (501, 1, pytest.approx(0, abs=1e-9))
-    noise, make_grid, _ = solvers.from_config(golden.CASES[name])
+    noise, make_grid, *_ = solvers.from_config(golden.CASES[name])
     assert make_grid(steps).t.tolist() == [noise.steps - 1, 0]
 
 
 def test_ddim_goes_to_its_next_node():
     name = "DDIM linspace"
     run = GOLDENS[name][20]
-    noise = solvers.from_config(golden.CASES[name])[0]
+    noise = solvers.from_config(golden.CASES[name]).schedule
     x = run["x"][0]
     for i, (info, _) in enumerate(ours(name, 20, run, np.float64)):
         t, eps = float(run["timesteps"][i]), run["outputs"][i].astype(np.float64)

@@ -40,13 +40,13 @@ DEFAULTS = {
         "predictor_order": 2,
         "corrector_order": 2,
         "tau": middle_noise,
-        "of": "x0",
+        "integrand": "x0",
         "lower_order_final": True,
     },  # SASolverScheduler
     "unipc": {
         "order": 2,
         "variant": "bh2",
-        "of": "x0",
+        "integrand": "x0",
         "lower_order_final": True,
         "disable_corrector": (),
     },  # UniPCMultistepScheduler

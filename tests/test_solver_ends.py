@@ -47,7 +47,7 @@ def test_unipc_of_third_order_ends_as_that_of_second():
     denoise, last = gaussian(0.3, 0.6, NOISE), 5
     *_, before = islice(iterate(KEY, denoise, solvers.unipc(3), grid, latents(0, (1, 2, 3, 3))), last)
     ends = [solvers.unipc(order).step(KEY, denoise, grid, last, before.state)[0] for order in (2, 3)]
-    np.testing.assert_array_equal(ends[0].history[0], ends[1].history[0])  # x as it was corrected
+    np.testing.assert_array_equal(ends[0].corrected, ends[1].corrected)
     np.testing.assert_array_equal(ends[0].x, ends[1].x)
 
 

@@ -8,7 +8,8 @@ from helpers.strategies import EVERY, latents
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
-from pixart_fn.types import Solver, SolverState
+from pixart_fn.solvers.linear import CorrectorState, OneStepState
+from pixart_fn.types import Solver
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
 
@@ -21,7 +22,8 @@ def shrink(x: np.ndarray, t: float) -> np.ndarray:
 
 
 def test_the_table_holds_every_solver():
-    assert sorted(["SOLVERS", "from_config", "named", *solvers.SOLVERS]) == solvers.__all__ == dir(solvers)
+    names = ["SOLVERS", "Sampler", "from_config", "named", *solvers.SOLVERS]
+    assert solvers.__all__ == names and dir(solvers) == sorted(names)
     assert len(solvers.SOLVERS) == 23
     for name, make in solvers.SOLVERS.items():
         assert make is getattr(solvers, name) and make.__name__ == name and make.__doc__
@@ -68,8 +70,8 @@ def test_a_solver_shows_the_call_that_made_it():
     assert repr(solvers.dpmpp_2m()) == "dpmpp_2m()"
     assert repr(solvers.heun(40, s_noise=1.003)) == "heun(40, s_noise=1.003)"
     assert repr(solvers.dpm_multistep(3, algorithm="dpmsolver")) == "dpm_multistep(3, algorithm='dpmsolver')"
-    mine = Solver(SolverState, lambda *arguments: arguments)
-    assert repr(mine).startswith("Solver(init=<class 'pixart_fn.types.SolverState'>, step=<function")
+    mine = Solver(OneStepState, lambda *arguments: arguments)
+    assert repr(mine).startswith("Solver(init=<class 'pixart_fn.solvers.linear.OneStepState'>, step=<function")
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))
@@ -80,6 +82,6 @@ def test_what_a_step_saw_fits_a_few_lines(name):
         "StepInfo(x=float32 (1, 4, 64, 64), x0=float32 (1, 4, 64, 64), t=999, alpha=0.00635282, sigma=0.99998, "
     )
     assert repr(info).endswith(f"state={info.state!r})") and len(repr(info)) < 400
-    assert repr(SolverState(np.ones(2), (None, 0.5, (np.ones((1, 2)),)))) == (
-        "SolverState(x=float64 (2,), history=(None, 0.5, (float64 (1, 2))))"
+    assert repr(CorrectorState(np.ones(2), None, (np.ones((1, 2)), np.ones(3)))) == (
+        "CorrectorState(x=float64 (2,), corrected=None, past=(float64 (1, 2), float64 (3,)))"
     )

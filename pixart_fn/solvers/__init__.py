@@ -4,13 +4,21 @@ Which to take:
 
 - `dpmpp_2m()` is the default and what PixArt's checkpoints name: one evaluation a step, 15 to 25 steps.
 - `dpmpp_2s()` or `ddim()` for 10 steps and fewer, where the differences that second order takes are too rough.
-- `dpmpp_2s_ancestral()` (two evaluations a step) or `ddpm()` for fresh noise at each step, `sa_solver()` from 20 steps.
+- `dpmpp_2s_ancestral()` (two evaluations a step) or `ddpm()` for new noise at each step, `sa_solver()` from 20 steps.
 - `dpmpp_2m()` on `schedule.reverse` of a grid that is even in λ finds the noise of a picture, and leads back from it.
 - `lcm()` is for models that were distilled to it, `ddpm("learned_range")` for the variance that PixArt-α learned.
 - `dpmpp_3m()`, `deis()`, `unipc()` and `heun()` are for many steps, where their order pays.
 - `lms()`, `pndm()` and `kdpm2_ancestral()` multiply errors of x0 in large steps, and warn where that draws noise.
 
 All are in SOLVERS under their names, and `named` makes one of its name.
+
+Write your own. A new solver is one function under `@maker`, which returns a Solver, and one line of the table below:
+
+- where the next x is linear in x, in the predictions so far and in noise, `linear.multistep`, `linear.singlestep` or
+  `linear.predictor_corrector` makes the Solver of a function that gives the coefficients: see `ddim`;
+- else write `step(key, denoise, grid, i, state) → (state, StepInfo)` over a NamedTuple whose field `x` is the sample,
+  and return Solver(the NamedTuple, step): see `euler.heun`. A solver that is for yourself alone needs no table:
+  `sample` takes any Solver.
 """
 
 from __future__ import annotations
@@ -20,49 +28,40 @@ from collections.abc import Callable
 
 from ..checks import kind
 from ..types import Solver
-from .adams import lms, pndm
-from .adaptive import dpm_adaptive
-from .config import from_config
-from .ddim import ddim
-from .ddpm import ddpm
-from .dpm import deis, dpm_2m, dpm_multistep, dpm_singlestep, dpmpp_2m, dpmpp_2s, dpmpp_3m, sde_dpmpp_2m
-from .euler import dpmpp_2s_ancestral, dpmpp_sde, euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral
-from .lcm import lcm
-from .sa import sa_solver
-from .unipc import unipc
+from .config import Sampler as Sampler
+from .config import from_config as from_config
 
-__all__ = [
-    "SOLVERS",
-    "ddim",
-    "ddpm",
-    "deis",
-    "dpm_2m",
-    "dpm_adaptive",
-    "dpm_multistep",
-    "dpm_singlestep",
-    "dpmpp_2m",
-    "dpmpp_2s",
-    "dpmpp_2s_ancestral",
-    "dpmpp_3m",
-    "dpmpp_sde",
-    "euler",
-    "euler_ancestral",
-    "from_config",
-    "heun",
-    "kdpm2",
-    "kdpm2_ancestral",
-    "lcm",
-    "lms",
-    "named",
-    "pndm",
-    "sa_solver",
-    "sde_dpmpp_2m",
-    "unipc",
-]
+# isort: split
+# The table: one line a solver.
+from .adams import lms as lms
+from .adams import pndm as pndm
+from .adaptive import dpm_adaptive as dpm_adaptive
+from .ddim import ddim as ddim
+from .ddpm import ddpm as ddpm
+from .dpm import deis as deis
+from .dpm import dpm_2m as dpm_2m
+from .dpm import dpm_multistep as dpm_multistep
+from .dpm import dpm_singlestep as dpm_singlestep
+from .dpm import dpmpp_2m as dpmpp_2m
+from .dpm import dpmpp_2s as dpmpp_2s
+from .dpm import dpmpp_3m as dpmpp_3m
+from .dpm import sde_dpmpp_2m as sde_dpmpp_2m
+from .euler import dpmpp_2s_ancestral as dpmpp_2s_ancestral
+from .euler import dpmpp_sde as dpmpp_sde
+from .euler import euler as euler
+from .euler import euler_ancestral as euler_ancestral
+from .euler import heun as heun
+from .euler import kdpm2 as kdpm2
+from .euler import kdpm2_ancestral as kdpm2_ancestral
+from .lcm import lcm as lcm
+from .sa import sa_solver as sa_solver
+from .unipc import unipc as unipc
 
 SOLVERS: dict[str, Callable[..., Solver]] = {
-    name: globals()[name] for name in __all__ if name not in ("SOLVERS", "from_config", "named")
+    name: make for name, make in sorted(globals().items()) if hasattr(make, "makes_solvers")
 }
+
+__all__ = ["SOLVERS", "Sampler", "from_config", "named", *SOLVERS]
 
 
 def named(solver: Solver | str) -> Solver:
@@ -70,6 +69,8 @@ def named(solver: Solver | str) -> Solver:
 
     Args:
         solver: a Solver, or the name of one: a key of SOLVERS.
+    Returns:
+        The Solver.
     Raises:
         ValueError: no solver has that name.
         TypeError: it is neither, for example a function that makes a solver and was not called.

@@ -1,4 +1,7 @@
-"""From a checkpoint's scheduler_config.json to a schedule, a maker of grids and a solver."""
+"""From a checkpoint's scheduler_config.json to a Sampler: a noise schedule, a maker of grids, a solver, a wrapper.
+
+`scheduler` says which options a class has; here is what they make. A new class is one entry there and one in CLASSES.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,18 @@ import difflib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import config, guidance
 from .. import schedule as schedule_
-from ..checks import check_option, check_whole, kind
+from ..checks import check_whole, kind
 from ..schedule import Schedule
-from ..types import Denoiser, Grid, Json, Key, Solver, SolverState, StepInfo
-from . import scheduler as of
+from ..types import Denoiser, Grid, Json, Solver
+from . import scheduler
 from .adams import lms, pndm
-from .ddim import ddim
+from .ddim import beside_old_noise, ddim
 from .ddpm import ddpm
 from .dpm import deis, dpm_multistep, dpm_singlestep
 from .euler import dpmpp_sde, euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral
@@ -25,10 +28,29 @@ from .lcm import lcm
 from .sa import sa_solver
 from .unipc import unipc
 
-Sampler: TypeAlias = tuple[Schedule, Callable[[int], Grid], Solver]
+
+def _same(denoise: Denoiser) -> Denoiser:
+    return denoise
+
+
+class Sampler(NamedTuple):
+    """What a scheduler_config.json describes: `sample(key, wrap(denoise), solver, make_grid(20), x)`.
+
+    Args:
+        schedule: the noise schedule, with what the model predicts.
+        make_grid: number of steps → Grid.
+        solver: how to go from node to node.
+        wrap: Denoiser → Denoiser: clips or thresholds x0 where the class does, and else gives back what it gets.
+    """
+
+    schedule: Schedule
+    make_grid: Callable[[int], Grid]
+    solver: Solver
+    wrap: Callable[[Denoiser], Denoiser] = _same
+
 
 _PREDICTIONS = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
-_SIGMAS = {
+_FORMULAS = {
     "use_karras_sigmas": schedule_.karras,
     "use_exponential_sigmas": schedule_.uniform_lambda,
     "use_lu_lambdas": schedule_.uniform_lambda,
@@ -40,15 +62,15 @@ def from_config(scheduler_config: Json) -> Sampler:
     """Make what a checkpoint's scheduler_config.json describes, each option as diffusers 0.42 takes it.
 
     An absent option has its class's default. A field of another class is ignored whatever it holds, since diffusers
-    leaves those of every class that a file has gone through. Where a class clips or thresholds x0, its step uses that
-    x0; DDIM's puts it beside the noise of the x0 that isn't clipped, as diffusers does unless it is told
-    use_clipped_model_output. One step starts at the last training time (see `schedule.timesteps`).
+    leaves those of every class that a file has gone through. One step starts at the last training time (see
+    `schedule.timesteps`). What clips or thresholds x0 is `wrap`, but for DDIM: there diffusers puts the clipped x0
+    beside the noise of the x0 that isn't clipped (its use_clipped_model_output is False), which no denoiser can say, so
+    that it is a solver of its own, `ddim.beside_old_noise`.
 
     Args:
         scheduler_config: the parsed file.
     Returns:
-        (schedule, make_grid, solver): the noise schedule with the model's prediction type, steps → Grid, and the
-        solver.
+        Sampler(schedule, make_grid, solver, wrap).
     Raises:
         ValueError: one sentence that names the class, each field that no class has, or each option of this class that
             isn't supported, and what is.
@@ -64,69 +86,72 @@ def from_config(scheduler_config: Json) -> Sampler:
         raise ValueError(
             f"scheduler class {name!r} isn't supported (supported: {', '.join(CLASSES)}; nearest: {nearest[0]})"
         )
-    options_of, make = CLASSES[name]
-    options = config.read(options_of, scheduler_config, fixed={}, ignored=KNOWN)
-    schedule, make_grid, solver = make(options)
-    return schedule, make_grid, _clipping(options, solver)
+    cls, make = CLASSES[name]
+    options = config.read(cls, scheduler_config, fixed={}, ignored=KNOWN)
+    made, change = make(options), _change(options)
+    if change is None:
+        return made
+    if isinstance(options, scheduler.DDIM):
+        return made._replace(solver=beside_old_noise(change))
+    return made._replace(wrap=change)
 
 
-def _dpm_multistep(o: of.DPMSolverMultistep) -> Sampler:
+def _dpm_multistep(o: scheduler.DPMSolverMultistep) -> Sampler:
     solver_type, algorithm = _dpm_names(o)
     solver = dpm_multistep(o.solver_order, solver_type, algorithm, o.lower_order_final, o.euler_at_final)
     whole = () if o.beta_schedule == "squaredcos_cap_v2" else ("use_karras_sigmas", "use_lu_lambdas")
-    return *_on_sigmas(o, o.final_sigmas_type, rounded=whole), solver
+    return Sampler(*_on_sigmas(o, o.final_sigmas_type, rounded=whole), solver)
 
 
-def _dpm_singlestep(o: of.DPMSolverSinglestep) -> Sampler:
+def _dpm_singlestep(o: scheduler.DPMSolverSinglestep) -> Sampler:
     solver_type, algorithm = _dpm_names(o)
     solver = dpm_singlestep(o.solver_order, solver_type, algorithm, o.lower_order_final)
-    return *_on_sigmas(o, o.final_sigmas_type), solver
+    return Sampler(*_on_sigmas(o, o.final_sigmas_type), solver)
 
 
-def _dpm_names(o: of.DPMSolverMultistep | of.DPMSolverSinglestep) -> tuple[str, str]:
+def _dpm_names(o: scheduler.DPMSolverMultistep | scheduler.DPMSolverSinglestep) -> tuple[str, str]:
     """Solver type and algorithm. diffusers takes the names of its other classes, so that one file serves them all."""
-    solver_type = "midpoint" if o.solver_type in ("logrho", "bh1", "bh2") else o.solver_type
-    check_option("solver_type", solver_type, ("midpoint", "heun"))
+    solver_type = "heun" if o.solver_type == "heun" else "midpoint"
     algorithm = "dpmsolver++" if o.algorithm_type == "deis" else o.algorithm_type
     if algorithm in ("dpmsolver", "sde-dpmsolver") and o.final_sigmas_type == "zero":
         raise ValueError(f"algorithm_type {algorithm!r} needs final_sigmas_type 'sigma_min', got 'zero'")
     return solver_type, algorithm
 
 
-def _deis(o: of.DEISMultistep) -> Sampler:
-    return *_on_sigmas(o, "sigma_min"), deis(o.solver_order, o.lower_order_final)
+def _deis(o: scheduler.DEISMultistep) -> Sampler:
+    return Sampler(*_on_sigmas(o, "sigma_min"), deis(o.solver_order, o.lower_order_final))
 
 
-def _unipc(o: of.UniPCMultistep) -> Sampler:
+def _unipc(o: scheduler.UniPCMultistep) -> Sampler:
     if o.thresholding and not o.predict_x0:
         raise ValueError("thresholding = True needs predict_x0 = True: diffusers doesn't threshold a predicted noise")
     variant = "bh2" if o.solver_type in ("midpoint", "heun", "logrho") else o.solver_type
-    said = "x0" if o.predict_x0 else "noise"
-    solver = unipc(o.solver_order, variant, said, o.lower_order_final, o.disable_corrector)
-    return *_on_sigmas(o, o.final_sigmas_type), solver
+    integrand = "x0" if o.predict_x0 else "epsilon"
+    solver = unipc(o.solver_order, variant, integrand, o.lower_order_final, o.disable_corrector)
+    return Sampler(*_on_sigmas(o, o.final_sigmas_type), solver)
 
 
-def _sa(o: of.SASolver) -> Sampler:
-    said = "x0" if o.algorithm_type == "data_prediction" else "noise"
-    solver = sa_solver(o.predictor_order, o.corrector_order, of=said, lower_order_final=o.lower_order_final)
-    return *_on_sigmas(o, "sigma_min"), solver
+def _sa(o: scheduler.SASolver) -> Sampler:
+    integrand = "x0" if o.algorithm_type == "data_prediction" else "epsilon"
+    solver = sa_solver(o.predictor_order, o.corrector_order, integrand=integrand, lower_order_final=o.lower_order_final)
+    return Sampler(*_on_sigmas(o, "sigma_min"), solver)
 
 
-def _ddim(o: of.DDIM) -> Sampler:
-    return *_on_times(o, "zero" if o.set_alpha_to_one else "sigma_min"), ddim()
+def _ddim(o: scheduler.DDIM) -> Sampler:
+    return Sampler(*_on_times(o, "zero" if o.set_alpha_to_one else "sigma_min"), ddim())
 
 
-def _ddpm(o: of.DDPM) -> Sampler:
+def _ddpm(o: scheduler.DDPM) -> Sampler:
     # The square root of the variance, or the exponential of half its logarithm, or what diffusers does without a name.
     small = o.variance_type in (None, "fixed_small_log")
-    return *_on_times(o, "zero"), ddpm("fixed_small" if small else str(o.variance_type))
+    return Sampler(*_on_times(o, "zero"), ddpm("fixed_small" if small else str(o.variance_type)))
 
 
-def _pndm(o: of.PNDM) -> Sampler:
-    return *_on_times(o, "zero" if o.set_alpha_to_one else "sigma_min"), pndm(not o.skip_prk_steps)
+def _pndm(o: scheduler.PNDM) -> Sampler:
+    return Sampler(*_on_times(o, "zero" if o.set_alpha_to_one else "sigma_min"), pndm(not o.skip_prk_steps))
 
 
-def _lcm(o: of.LCM) -> Sampler:
+def _lcm(o: scheduler.LCM) -> Sampler:
     schedule, n = _schedule(o, exact=True), o.original_inference_steps
     if n > schedule.steps:
         raise ValueError(f"original_inference_steps must be within 1 … {schedule.steps} (num_train_timesteps), got {n}")
@@ -137,20 +162,22 @@ def _lcm(o: of.LCM) -> Sampler:
         t = origin[np.floor(np.linspace(0, n, steps, endpoint=False)).astype(int)]
         return schedule_.grid(schedule, t)
 
-    return schedule, make_grid, lcm(o.timestep_scaling)
+    return Sampler(schedule, make_grid, lcm(o.timestep_scaling))
 
 
 def _fractional(solver: Callable[[], Solver], rounded: Collection[str] = ()) -> Callable[[Any], Sampler]:
     """The classes of k-diffusion, whose times are fractions."""
 
-    def make(o: of.Options) -> Sampler:
-        final = o.final_sigmas_type if isinstance(o, of.Ended) else "zero"
-        return *_on_sigmas(o, final, rounded=rounded, fractional=True), solver()
+    def make(o: scheduler.Options) -> Sampler:
+        final = o.final_sigmas_type if isinstance(o, scheduler.Ended) else "zero"
+        return Sampler(*_on_sigmas(o, final, rounded=rounded, fractional=True), solver())
 
     return make
 
 
-def _on_times(o: of.DDIM | of.DDPM | of.PNDM, final: str) -> tuple[Schedule, Callable[[int], Grid]]:
+def _on_times(
+    o: scheduler.DDIM | scheduler.DDPM | scheduler.PNDM, final: str
+) -> tuple[Schedule, Callable[[int], Grid]]:
     """S whole times, t = 0 among them."""
     schedule = _schedule(o, exact=True)
 
@@ -162,16 +189,16 @@ def _on_times(o: of.DDIM | of.DDPM | of.PNDM, final: str) -> tuple[Schedule, Cal
 
 
 def _on_sigmas(
-    o: of.Options, final: str, rounded: Collection[str] = ("use_karras_sigmas",), fractional: bool = False
+    o: scheduler.Options, final: str, rounded: Collection[str] = ("use_karras_sigmas",), fractional: bool = False
 ) -> tuple[Schedule, Callable[[int], Grid]]:
-    """S times, or S values of σ/α, whose times the model is told as k-diffusion finds them.
+    """S times, or S values of σ/α, whose times for the model are found as k-diffusion finds them.
 
-    fractional: fractions of a step, t = 0 among them, and sigmas between the first and the last of these; otherwise
-    whole times without t = 0, and sigmas between the schedule's ends.
+    Where `fractional`, times are fractions with t = 0 among them, and σ/α lies between that of the first and of the
+    last of these; otherwise times are whole without t = 0, and σ/α lies between the schedule's ends.
     """
     schedule = _schedule(o)
-    spacing, offset = (o.timestep_spacing, o.steps_offset) if isinstance(o, of.Spaced) else ("linspace", 0)
-    lowest = o.lambda_min_clipped if isinstance(o, of.Cut) else -math.inf
+    spacing, offset = (o.timestep_spacing, o.steps_offset) if isinstance(o, scheduler.Spaced) else ("linspace", 0)
+    lowest = o.lambda_min_clipped if isinstance(o, scheduler.Cut) else -math.inf
     if np.count_nonzero(-np.log(schedule.rhos) >= lowest) < 2:
         raise ValueError(f"lambda_min_clipped must leave two times: λ falls from {schedule.lam(0):.4g}, got {lowest}")
     chosen = _chosen(o)
@@ -185,17 +212,17 @@ def _on_sigmas(
         if not chosen or (fractional and steps == 1):
             return schedule_.grid(schedule, t, final=final)
         ends = {"first": schedule.rho(float(t[0])), "last": schedule.rho(float(t[-1]))} if fractional else {}
-        return schedule_.rho_grid(schedule, _SIGMAS[chosen](schedule, steps, **ends), final=final)
+        return schedule_.rho_grid(schedule, _FORMULAS[chosen](schedule, steps, **ends), final=final)
 
     return schedule, make_grid
 
 
-def _chosen(o: of.Options) -> str | None:
+def _chosen(o: scheduler.Options) -> str | None:
     """The name of the formula of σ/α."""
-    chosen = [name for name in _SIGMAS if getattr(o, name, False)]
+    chosen = [name for name in _FORMULAS if getattr(o, name, False)]
     if len(chosen) > 1:
-        raise ValueError(f"only one of {', '.join(_SIGMAS)} can be true, got {' and '.join(chosen)}")
-    if chosen and isinstance(o, of.Sigmas):
+        raise ValueError(f"only one of {', '.join(_FORMULAS)} can be true, got {' and '.join(chosen)}")
+    if chosen and isinstance(o, scheduler.Sigmas):
         for name in ("sigma_min", "sigma_max"):
             if getattr(o, name) is not None:
                 raise ValueError(f"{name} must be None where {chosen[0]} is true, got {getattr(o, name)!r}")
@@ -203,13 +230,14 @@ def _chosen(o: of.Options) -> str | None:
 
 
 def _model_time(schedule: Schedule, cut: Callable[[float], float]) -> Callable[[float], float]:
-    """How diffusers finds the model's time of a σ: linear in log σ, then rounded, or cut off, or neither."""
+    """How diffusers finds the model's time of a ρ: linear in log ρ, then rounded, or cut off, or neither."""
     logs, times = np.log(schedule.rhos), np.arange(schedule.steps)
     return lambda t: float(cut(float(np.interp(math.log(schedule.rho(float(t))), logs, times))))
 
 
-def _schedule(o: of.Options, exact: bool = False) -> Schedule:
-    if isinstance(o, of.Spaced) and o.steps_offset >= o.num_train_timesteps:
+def _schedule(o: scheduler.Options, exact: bool = False) -> Schedule:
+    """The noise schedule; where `exact`, zero terminal SNR is α = 0 rather than nearly so."""
+    if isinstance(o, scheduler.Spaced) and o.steps_offset >= o.num_train_timesteps:
         raise ValueError(
             f"steps_offset must be under num_train_timesteps {o.num_train_timesteps}, got {o.steps_offset}"
         )
@@ -217,7 +245,7 @@ def _schedule(o: of.Options, exact: bool = False) -> Schedule:
         schedule = schedule_.from_betas(_betas(o), _PREDICTIONS[o.prediction_type])
     if not np.isfinite(schedule.rhos[-1]):
         raise ValueError("beta_start, beta_end, num_train_timesteps or trained_betas leave no signal at the last time")
-    if not (isinstance(o, of.Rescaled) and o.rescale_betas_zero_snr):
+    if not (isinstance(o, scheduler.Rescaled) and o.rescale_betas_zero_snr):
         return schedule
     if exact and o.prediction_type == "epsilon":
         raise ValueError("rescale_betas_zero_snr needs prediction_type 'v_prediction' or 'sample', got 'epsilon'")
@@ -225,7 +253,7 @@ def _schedule(o: of.Options, exact: bool = False) -> Schedule:
     return schedule_.zero_terminal_snr(schedule, 0.0 if exact else 2.0**-24)
 
 
-def _betas(o: of.Options) -> Sequence[float] | np.ndarray:
+def _betas(o: scheduler.Options) -> Sequence[float] | np.ndarray:
     T = o.num_train_timesteps
     if o.trained_betas is not None:
         if len(o.trained_betas) != T:
@@ -237,51 +265,36 @@ def _betas(o: of.Options) -> Sequence[float] | np.ndarray:
     return make(T, o.beta_start, o.beta_end)
 
 
-def _clipping(o: of.Options, solver: Solver) -> Solver:
-    """The solver whose x0 is clipped as the options say; DDIM's step then starts from α x0 + σ ε with the old ε."""
-    if isinstance(o, of.Thresholded) and o.thresholding:
-        ratio, most = o.dynamic_thresholding_ratio, o.sample_max_value
-
-        def wrap(denoise: Denoiser) -> Denoiser:
-            return guidance.threshold(denoise, ratio, most)
-    elif isinstance(o, of.Clipped) and o.clip_sample:
-        largest = o.clip_sample_range
-
-        def wrap(denoise: Denoiser) -> Denoiser:
-            return guidance.clip(denoise, largest)
-    else:
-        return solver
-
-    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
-        if not isinstance(o, of.DDIM):
-            return solver.step(key, wrap(denoise), grid, i, state)
-        x0 = denoise(state.x, float(grid.t[i]))
-        clipped = wrap(lambda x, t: x0)(state.x, float(grid.t[i]))
-        moved = state.x + float(grid.alpha[i]) * (clipped - x0)
-        return solver.step(key, lambda x, t: clipped, grid, i, state._replace(x=moved))
-
-    return solver._replace(step=step)
+def _change(o: scheduler.Options) -> Callable[[Denoiser], Denoiser] | None:
+    """What clips or thresholds the x0 of a denoiser."""
+    if isinstance(o, scheduler.Thresholded) and o.thresholding:
+        return lambda denoise: guidance.threshold(denoise, o.dynamic_thresholding_ratio, o.sample_max_value)
+    if isinstance(o, scheduler.Clipped) and o.clip_sample:
+        return lambda denoise: guidance.clip(denoise, o.clip_sample_range)
+    return None
 
 
-_KARRAS = ("use_karras_sigmas",)
-CLASSES: dict[str, tuple[type[of.Options], Callable[[Any], Sampler]]] = {
-    "DDIMScheduler": (of.DDIM, _ddim),
-    "DDPMScheduler": (of.DDPM, _ddpm),
-    "DEISMultistepScheduler": (of.DEISMultistep, _deis),
-    "DPMSolverMultistepScheduler": (of.DPMSolverMultistep, _dpm_multistep),
-    "DPMSolverSDEScheduler": (of.DPMSolverSDE, _fractional(dpmpp_sde)),
-    "DPMSolverSinglestepScheduler": (of.DPMSolverSinglestep, _dpm_singlestep),
-    "EulerAncestralDiscreteScheduler": (of.EulerAncestralDiscrete, _fractional(euler_ancestral)),
-    "EulerDiscreteScheduler": (of.EulerDiscrete, _fractional(euler)),
-    "HeunDiscreteScheduler": (of.HeunDiscrete, _fractional(heun)),
-    "KDPM2AncestralDiscreteScheduler": (of.KDPM2Discrete, _fractional(kdpm2_ancestral, _KARRAS)),
-    "KDPM2DiscreteScheduler": (of.KDPM2Discrete, _fractional(kdpm2, _KARRAS)),
-    "LCMScheduler": (of.LCM, _lcm),
-    "LMSDiscreteScheduler": (of.LMSDiscrete, _fractional(lms)),
-    "PNDMScheduler": (of.PNDM, _pndm),
-    "SASolverScheduler": (of.SASolver, _sa),
-    "UniPCMultistepScheduler": (of.UniPCMultistep, _unipc),
+CLASSES: dict[str, tuple[type[scheduler.Options], Callable[[Any], Sampler]]] = {
+    f"{options.__name__}Scheduler": (options, make)
+    for options, make in (
+        (scheduler.DDIM, _ddim),
+        (scheduler.DDPM, _ddpm),
+        (scheduler.DEISMultistep, _deis),
+        (scheduler.DPMSolverMultistep, _dpm_multistep),
+        (scheduler.DPMSolverSDE, _fractional(dpmpp_sde)),
+        (scheduler.DPMSolverSinglestep, _dpm_singlestep),
+        (scheduler.EulerAncestralDiscrete, _fractional(euler_ancestral)),
+        (scheduler.EulerDiscrete, _fractional(euler)),
+        (scheduler.HeunDiscrete, _fractional(heun)),
+        (scheduler.KDPM2AncestralDiscrete, _fractional(kdpm2_ancestral, ("use_karras_sigmas",))),
+        (scheduler.KDPM2Discrete, _fractional(kdpm2, ("use_karras_sigmas",))),
+        (scheduler.LCM, _lcm),
+        (scheduler.LMSDiscrete, _fractional(lms)),
+        (scheduler.PNDM, _pndm),
+        (scheduler.SASolver, _sa),
+        (scheduler.UniPCMultistep, _unipc),
+    )
 }
-"""Each class of diffusers: its options, and what makes the rest of them."""
+"""Each class of diffusers by its name there: its options, and what they make."""
 KNOWN = {field.name for options, _ in CLASSES.values() for field in fields(options)}
 """The fields that some class has."""

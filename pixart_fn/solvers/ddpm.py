@@ -8,8 +8,8 @@ import numpy as np
 
 from .. import rng
 from ..checks import check_option, kind
-from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo, VarianceDenoiser, VarianceSolver
-from .linear import Row, combine, forward_only, maker, multistep, report, span
+from ..types import Array, Denoiser, Grid, Key, Solver, StepInfo, VarianceDenoiser, VarianceSolver
+from .linear import OneStepState, Row, combine, forward_only, maker, multistep, report, span
 
 VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 
@@ -24,6 +24,8 @@ def ddpm(variance: str = "fixed_small") -> Solver:
         variance: s² is the posterior's β σ_{i+1}²/σ_i² ("fixed_small"), β ("fixed_large"), or between the two in the
             logarithm, where the model says ("learned_range": IDDPM, arXiv:2102.09672, eq. 15, the sampler that PixArt-α
             was trained for, which takes a VarianceDenoiser); 0 at σ_{i+1} = 0.
+    Returns:
+        The solver, with one evaluation a step; for "learned_range" a VarianceSolver.
     Raises:
         ValueError: variance is not one of these.
     """
@@ -34,7 +36,7 @@ def ddpm(variance: str = "fixed_small") -> Solver:
         s = math.sqrt(small if variance == "fixed_small" else beta)
         return Row(a, (b,), s if grid.sigma[i + 1] else 0.0)
 
-    return VarianceSolver(SolverState, _learned_step) if variance == "learned_range" else multistep(1, row)
+    return VarianceSolver(OneStepState, _learned_step) if variance == "learned_range" else multistep(1, row)
 
 
 def _posterior(grid: Grid, i: int) -> tuple[float, float, float, float]:
@@ -47,8 +49,8 @@ def _posterior(grid: Grid, i: int) -> tuple[float, float, float, float]:
 
 
 def _learned_step(
-    key: Key, denoise: Denoiser | VarianceDenoiser, grid: Grid, i: int, state: SolverState
-) -> tuple[SolverState, StepInfo]:
+    key: Key, denoise: Denoiser | VarianceDenoiser, grid: Grid, i: int, state: OneStepState
+) -> tuple[OneStepState, StepInfo]:
     predicted = denoise(state.x, float(grid.t[i]))
     if not isinstance(predicted, tuple):
         raise TypeError(
@@ -62,7 +64,7 @@ def _learned_step(
     if grid.sigma[i + 1] and beta:
         low, high = math.log(max(small, 1e-20)), math.log(beta)
         x = x + _exp(0.5 * (low + (high - low) * fraction)) * rng.normal_like(rng.fold_in(key, i), x)
-    return SolverState(x), report(grid, i, x, x0)
+    return OneStepState(x), report(grid, i, x, x0)
 
 
 def _exp(x: Array) -> Array:

@@ -9,72 +9,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
 
 from .. import rng
 from ..checks import check_number
-from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
+from ..types import Array, Denoiser, Grid, Key, Solver, StepInfo
 from .ddim import ddim
-from .linear import forward_only, maker, noise, report, spread, warns
-
-
-class Point(NamedTuple):
-    """A node, or a place between nodes: t, α and ρ = σ/α."""
-
-    t: float
-    alpha: float
-    rho: float
-
-
-def node(grid: Grid, i: int) -> Point:
-    """The i-th node."""
-    alpha = float(grid.alpha[i])
-    if alpha == 0:
-        raise ValueError("σ/α is infinite at α = 0, which this solver can't start from; dpmpp_2m can")
-    return Point(float(grid.t[i]), alpha, float(grid.sigma[i]) / alpha)
-
-
-def between(grid: Grid, rho: float) -> Point:
-    """The place with a given σ/α, or the nearest that the schedule has."""
-    if grid.schedule is None:
-        raise ValueError(
-            "this solver looks between nodes, so the grid needs its schedule: schedule.grid makes such grids"
-        )
-    rho = min(max(rho, float(grid.schedule.rhos[0])), float(grid.schedule.rhos[-1]))
-    return Point(grid.schedule.time(-math.log(rho)), 1 / math.hypot(1, rho), rho)
-
-
-def ask(denoise: Denoiser, x: Array, at: Point) -> tuple[Array, Array]:
-    """(x0, ε) at a place."""
-    x0 = denoise(x, at.t)
-    return x0, noise(x, x0, at.alpha, at.alpha * at.rho)
-
-
-def move(x: Array, eps: Array, start: Point, rho: float, alpha: float) -> Array:
-    """x̃ + (ρ' - ρ) ε, as x = α' x̃: along the straight line of one noise."""
-    return (alpha / start.alpha) * x + (alpha * (rho - start.rho)) * eps
-
-
-def toward(x: Array, x0: Array, start: Point, end: Point) -> Array:
-    """The same with the noise of x itself, where most of x/α cancels: DDIM's step."""
-    a = end.alpha * end.rho / (start.alpha * start.rho)
-    return a * x + (end.alpha - a * start.alpha) * x0
+from .linear import OneStepState, add_noise, epsilon, forward_only, maker, report
+from .points import Point, between, move, move_by_x0, node, predictions
+from .stability import spread, warns
 
 
 def ancestral(start: float, end: float, eta: float) -> tuple[float, float]:
-    """(ρ_down, ρ_up): how far to go without noise, and how much to add, to arrive at ρ = end as the SDE does."""
+    """How far to go without noise, and how much to add, to arrive at ρ = end as the SDE does (k-diffusion).
+
+    ρ_up = η · √(ρ'² (ρ² - ρ'²)/ρ²), ρ_down = √(ρ'² - ρ_up²).
+
+    Args:
+        start: ρ = σ/α at the start of the step, above 0.
+        end: ρ' at its end, at least 0.
+        eta: η within [0, 1].
+    Returns:
+        (ρ_down, ρ_up).
+    """
     up = min(end, eta * math.sqrt(max(0.0, end**2 * (start**2 - end**2) / start**2)))
     return math.sqrt(max(0.0, end**2 - up**2)), up
 
 
-def fresh(key: Key, i: int, x: Array, scale: float) -> Array:
-    """x with noise of step i added."""
-    return x + float(scale) * rng.normal_like(rng.fold_in(key, i), x) if scale else x
-
-
 @maker
 def euler() -> Solver:
-    """Euler's method for dx̃/dρ = ε, which is DDIM (EDM, arXiv:2206.00364, sec. 4)."""
+    """Euler's method for dx̃/dρ = ε, which is DDIM (EDM, arXiv:2206.00364, sec. 4).
+
+    Returns:
+        The solver, with one evaluation a step.
+    """
     return ddim()
 
 
@@ -84,6 +51,10 @@ def euler_ancestral(eta: float = 1.0) -> Solver:
 
     Args:
         eta: within [0, 1]; 1 adds DDPM's noise.
+    Returns:
+        The solver, with one evaluation a step.
+    Raises:
+        ValueError: eta is outside [0, 1].
     """
     return ddim(eta)
 
@@ -92,13 +63,16 @@ def euler_ancestral(eta: float = 1.0) -> Solver:
 def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_noise: float = 1.0) -> Solver:
     """EDM's stochastic sampler (arXiv:2206.00364, algorithm 2): Heun's method, after a step back into more noise.
 
-    Two evaluations a step, one where it ends at σ = 0. Without churn it is deterministic and of second order.
+    Without churn it is deterministic and of second order.
 
     Args:
         churn: S_churn: ρ grows by the factor 1 + γ first, γ = min(S_churn/S, √2 - 1), though not beyond the schedule's
             end. S counts the steps of the whole grid, before `schedule.truncate`.
-        rho_min, rho_max: churn only where σ/α is within this range (S_tmin, S_tmax).
-        s_noise: the standard deviation of the noise that is added.
+        rho_min: S_tmin: churn only where ρ = σ/α is at least this.
+        rho_max: S_tmax: churn only where ρ is at most this.
+        s_noise: S_noise: the standard deviation of the noise that is added, at least 0.
+    Returns:
+        The solver, with two evaluations a step, and one where a step ends at σ = 0.
     Raises:
         ValueError: an option is negative, NaN or infinite (rho_max may be), or rho_max is under rho_min.
     """
@@ -107,7 +81,7 @@ def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_
     check_number("rho_min", rho_min, 0)
     check_number("rho_max", rho_max, rho_min, math.inf)
 
-    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: OneStepState) -> tuple[OneStepState, StepInfo]:
         here, there, x = node(grid, i), node(grid, i + 1), state.x
         if churn:
             forward_only(grid, i)
@@ -115,33 +89,35 @@ def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_
             gamma = min(churn / (len(grid.t) - 1 + grid.skipped), math.sqrt(2) - 1)
             hat = between(grid, here.rho * (1 + gamma))
             scale = s_noise * math.sqrt(max(0.0, hat.rho**2 - here.rho**2))
-            x = fresh(key, i, (hat.alpha / here.alpha) * x, hat.alpha * scale)
+            x = add_noise((hat.alpha / here.alpha) * x, hat.alpha * scale, key, i)
             here = hat
-        x0, eps = ask(denoise, x, here)
+        x0, eps = predictions(denoise, x, here)
         if there.rho == 0:
-            return SolverState(x0), report(grid, i, x0, x0)
-        following = toward(x, x0, here, there)
-        eps = 0.5 * (eps + ask(denoise, following, there)[1])
-        following = move(x, eps, here, there.rho, there.alpha)
-        return SolverState(following), report(grid, i, following, x0, 2)
+            return OneStepState(x0), report(grid, i, x0, x0)
+        following = move_by_x0(x, x0, here, there)
+        eps = 0.5 * (eps + predictions(denoise, following, there)[1])
+        following = move(x, eps, here, there)
+        return OneStepState(following), report(grid, i, following, x0, 2)
 
-    return Solver(SolverState, step)
+    return Solver(OneStepState, step)
 
 
 @maker
 def kdpm2(eta: float = 0.0) -> Solver:
-    """DPM-Solver-2 as in k-diffusion: the noise at the middle λ carries the whole step. Two evaluations, one to σ = 0.
+    """DPM-Solver-2 (arXiv:2206.00927, algorithm 1) as in k-diffusion: the ε at the middle λ carries the whole step.
 
     Args:
         eta: within [0, 1]: 0 is deterministic, 1 `kdpm2_ancestral`.
+    Returns:
+        The solver, with two evaluations a step, and one where a step ends at σ = 0.
     Raises:
         ValueError: eta is outside [0, 1].
     """
 
     def carry(x: Array, half: Array, x0: Array, here: Point, middle: Point, end: Point) -> Array:
-        return move(x, noise(half, x0, middle.alpha, middle.alpha * middle.rho), here, end.rho, end.alpha)
+        return move(x, epsilon(half, x0, middle.alpha, middle.alpha * middle.rho), here, end)
 
-    def complain(grid: Grid, i: int) -> str:
+    def complaint(grid: Grid, i: int, state: OneStepState) -> str:
         error = _midpoint_error(grid, eta) if i == 0 and eta else 0.0
         if error <= 0.3:
             return ""
@@ -150,7 +126,7 @@ def kdpm2(eta: float = 0.0) -> Solver:
             f"to {error:.2g} times the data's standard deviation; take dpmpp_2s_ancestral(), or shorter steps"
         )
 
-    return warns(_midpoint(eta, carry), complain)
+    return warns(_midpoint(eta, carry), complaint)
 
 
 def _midpoint_error(grid: Grid, eta: float) -> float:
@@ -173,6 +149,9 @@ def kdpm2_ancestral() -> Solver:
 
     It multiplies what x0 changes by within a step, and warns where that is much: in 10 steps of the usual grid, not in
     20, and where the last node but one is t = 0 or 1. `dpmpp_2s_ancestral` adds at most the change itself.
+
+    Returns:
+        The solver, with two evaluations a step, and one where a step ends at σ = 0.
     """
     return kdpm2(eta=1.0)
 
@@ -182,55 +161,60 @@ def dpmpp_2s_ancestral(eta: float = 1.0) -> Solver:
     """DPM-Solver++ 2S to ρ_down, and noise up to the next ρ (k-diffusion): the x0 at the middle λ carries the step.
 
     Args:
-        eta: within [0, 1]: 0 is DPM-Solver++ 2S with two evaluations a step, one to σ = 0.
+        eta: within [0, 1]: 0 is DPM-Solver++ 2S (arXiv:2211.01095, algorithm 1).
+    Returns:
+        The solver, with two evaluations a step, and one where a step ends at σ = 0.
     Raises:
         ValueError: eta is outside [0, 1].
     """
-    return _midpoint(eta, lambda x, half, x0, here, middle, end: toward(x, x0, here, end))
+    return _midpoint(eta, lambda x, half, x0, here, middle, end: move_by_x0(x, x0, here, end))
 
 
 def _midpoint(eta: float, carry: Callable[[Array, Array, Array, Point, Point, Point], Array]) -> Solver:
-    """DDIM to the middle λ, and from the start to ρ_down with what is said there; then noise up to the next ρ."""
+    """DDIM to the middle λ, and from the start to ρ_down with what is predicted there; then noise up to the next ρ."""
     check_number("eta", eta, 0, 1)
 
-    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: OneStepState) -> tuple[OneStepState, StepInfo]:
         here, there, x = node(grid, i), node(grid, i + 1), state.x
         if eta:
             forward_only(grid, i)
         x0 = denoise(x, here.t)
         if there.rho == 0:
-            return SolverState(x0), report(grid, i, x0, x0)
+            return OneStepState(x0), report(grid, i, x0, x0)
         down, up = ancestral(here.rho, there.rho, eta)
         middle = between(grid, math.sqrt(here.rho * down))
-        half = toward(x, x0, here, middle)
+        half = move_by_x0(x, x0, here, middle)
         following = carry(x, half, denoise(half, middle.t), here, middle, there._replace(rho=down))
-        following = fresh(key, i, following, there.alpha * up)
-        return SolverState(following), report(grid, i, following, x0, 2)
+        following = add_noise(following, there.alpha * up, key, i)
+        return OneStepState(following), report(grid, i, following, x0, 2)
 
-    return Solver(SolverState, step)
+    return Solver(OneStepState, step)
 
 
 @maker
 def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
-    """DPM-Solver++ (SDE) of k-diffusion: a midpoint method in x0 on the reverse SDE, two evaluations, one to σ = 0.
+    """DPM-Solver++ (SDE) of k-diffusion: a midpoint method in x0 on the reverse SDE (arXiv:2211.01095, sec. 5).
 
     The noise of the half step is the first part of the Brownian path whose whole is the step's.
 
     Args:
-        eta: within [0, 1], how much of the SDE's noise. s_noise: the standard deviation of what is added.
+        eta: how much of the SDE's noise is added, within [0, 1].
+        s_noise: the standard deviation of what is added, at least 0.
+    Returns:
+        The solver, with two evaluations a step, and one where a step ends at σ = 0.
     Raises:
         ValueError: eta is outside [0, 1], or s_noise is negative.
     """
     check_number("eta", eta, 0, 1)
     check_number("s_noise", s_noise, 0)
 
-    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: SolverState) -> tuple[SolverState, StepInfo]:
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: OneStepState) -> tuple[OneStepState, StepInfo]:
         here, there, x = node(grid, i), node(grid, i + 1), state.x
         forward_only(grid, i)
         x0 = denoise(x, here.t)
         if there.rho == 0 or here.rho == there.rho:
             following = x0 if there.rho == 0 else x
-            return SolverState(following), report(grid, i, following, x0)
+            return OneStepState(following), report(grid, i, following, x0)
         middle = between(grid, math.sqrt(here.rho * there.rho))
         whole = here.rho - there.rho
         w = math.sqrt((here.rho - middle.rho) / whole)
@@ -245,6 +229,6 @@ def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
 
         half = denoise(go(x0, middle, early), middle.t)
         following = go(half, there, w * early + math.sqrt(1 - w * w) * late)
-        return SolverState(following), report(grid, i, following, x0, 2)
+        return OneStepState(following), report(grid, i, following, x0, 2)
 
-    return Solver(SolverState, step)
+    return Solver(OneStepState, step)

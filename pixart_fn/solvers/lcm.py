@@ -9,14 +9,16 @@ from .linear import Row, forward_only, maker, multistep
 
 @maker
 def lcm(timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> Solver:
-    """The consistency function's value, noised again for the next node: PixArt-LCM takes 4 such steps without guidance.
+    """Take the consistency function's value and noise it again for the next node (arXiv:2310.04378, algorithm 3).
 
     With τ = timestep_scaling · t: x0' = σ_d²/(τ² + σ_d²) x + τ/√(τ² + σ_d²) x0, and x_{i+1} = α_{i+1} x0' + σ_{i+1} ε,
-    but for the last step, which gives x0' itself.
+    but for the last step, which gives x0' itself. PixArt-LCM takes 4 such steps without guidance.
 
     Args:
         timestep_scaling: of t in the boundary condition, at least 0.
         sigma_data: σ_d, the data's standard deviation, above 0.
+    Returns:
+        The solver, with one evaluation a step.
     Raises:
         ValueError: one of them is outside its range.
     """

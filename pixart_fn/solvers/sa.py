@@ -9,11 +9,18 @@ import numpy as np
 from ..checks import check_number, check_option, check_whole
 from ..types import Grid, Solver
 from .exponential import first_order, line, polynomial
-from .linear import Row, lam, maker, predictor_corrector, warns_of_errors
+from .linear import INTEGRANDS, Row, lambdas, maker, predictor_corrector
+from .stability import warns_of_errors
 
 
 def middle_noise(t: float) -> float:
-    """τ = 1 within 200 … 800 and 0 outside: what SA-Solver's authors take for PixArt."""
+    """Noise in the middle of the way: what SA-Solver's authors take for PixArt.
+
+    Args:
+        t: in training-time units.
+    Returns:
+        τ = 1 within 200 … 800 and 0 outside.
+    """
     return 1.0 if 200 <= t <= 800 else 0.0
 
 
@@ -22,51 +29,50 @@ def sa_solver(
     predictor_order: int = 2,
     corrector_order: int = 2,
     tau: float | Callable[[float], float] = middle_noise,
-    of: str = "x0",
+    integrand: str = "x0",
     lower_order_final: bool = True,
 ) -> Solver:
-    """SA-Solver: stochastic Adams-Bashforth predictor, Adams-Moulton corrector with the noise of the step it corrects.
+    """SA-Solver (arXiv:2309.05019, algorithm 1): a stochastic Adams-Bashforth predictor and Adams-Moulton corrector.
 
-    In second order and in x0 the slope's weight is that of a constant kernel, h²/2 (1 + τ²), as in the authors' code.
+    The corrector takes the noise of the step that it corrects. In second order and in x0 the slope's weight is that of
+    a constant kernel, h²/2 (1 + τ²), as in the authors' code.
 
     Args:
-        predictor_order, corrector_order: 1 to 3 and 1 to 4: values at the nodes behind, and those with the new one.
-        tau: how much noise, a number or a function of t in training-time units; 0 is the ODE, 1 the reverse SDE.
-        of: what is integrated, the predicted "x0" or "noise".
+        predictor_order: how many values at the nodes behind are used, 1 to 3.
+        corrector_order: how many values are used, with the one at the new node, 1 to 4.
+        tau: how much noise, a number of at least 0 or a function of t in training-time units; 0 is the ODE, 1 the
+            reverse SDE.
+        integrand: what is integrated, the predicted "x0" or "epsilon".
         lower_order_final: end with orders …, 2, 1.
+    Returns:
+        The solver, with one evaluation a step.
     Raises:
-        ValueError: an order or of is not one of these.
+        ValueError: an order, tau or integrand is not one of these.
     """
     check_whole("predictor_order", predictor_order, 1, 3)
     check_whole("corrector_order", corrector_order, 1, 4)
     if not callable(tau):
         check_number("tau", tau, 0)
-    check_option("of (algorithm_type)", of, ("x0", "noise"))
-
-    def tau_at(grid: Grid, i: int) -> float:
-        return float(tau(float(grid.t[i])) if callable(tau) else tau)
+    check_option("integrand (algorithm_type)", integrand, INTEGRANDS)
 
     def through(grid: Grid, start: int, nodes: list[int]) -> Row:
-        tau, at = tau_at(grid, start), lam(grid)
-        if len(nodes) != 2 or of == "noise":
-            return polynomial(grid, start, start + 1, nodes, of, tau)
-        first, h, distance = (
-            first_order(grid, start, start + 1, of, tau),
-            at[start + 1] - at[start],
-            at[nodes[0]] - at[nodes[1]],
-        )
+        share = float(tau(float(grid.t[start])) if callable(tau) else tau)
+        if len(nodes) != 2 or integrand == "epsilon":
+            return polynomial(grid, start, start + 1, nodes, integrand, share)
+        first, lam = first_order(grid, start, start + 1, integrand, share), lambdas(grid)
+        h, distance = lam[start + 1] - lam[start], lam[nodes[0]] - lam[nodes[1]]
         if h == 0 or not np.isfinite(h):
             return first
-        row = line(first, grid.alpha[start + 1] * (1 + tau**2) * h * h / 2, distance)
+        row = line(first, grid.alpha[start + 1] * (1 + share**2) * h * h / 2, distance)
         return row if nodes[0] == start else row._replace(b=(row.b[0] - first.b[0], row.b[1] + first.b[0]))
 
     def predict(grid: Grid, i: int, known: int) -> Row:
         left = len(grid.t) - 1 - i if lower_order_final else predictor_order
         return through(grid, i, [i - j for j in range(min(predictor_order, known, left))])
 
-    def correct(grid: Grid, i: int, past: int) -> Row:
+    def correct(grid: Grid, i: int, past: int) -> Row | None:
         left = len(grid.t) - i + 1 if lower_order_final else corrector_order
         return through(grid, i - 1, [i - j for j in range(min(corrector_order, past + 1, left))])
 
-    solver = predictor_corrector(predict, correct, max(predictor_order, corrector_order - 1), of)
-    return solver if of == "x0" else warns_of_errors(solver, "sa_solver(of='noise')", "sa_solver()")
+    solver = predictor_corrector(predict, correct, max(predictor_order, corrector_order - 1), integrand)
+    return solver if integrand == "x0" else warns_of_errors(solver, "sa_solver(integrand='epsilon')", "sa_solver()")

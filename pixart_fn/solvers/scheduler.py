@@ -26,6 +26,7 @@ _Largest: TypeAlias = Annotated[float, Check("of at least 1", lambda value: valu
 _Lambda: TypeAlias = Annotated[Any, Check("a number or -inf", lambda value: is_number(value) and value < math.inf)]
 _Betas: TypeAlias = Annotated[str, among("linear", "scaled_linear", "squaredcos_cap_v2")]
 _Spacing: TypeAlias = Annotated[str, among(*SPACINGS)]
+_SolverType: TypeAlias = Annotated[str, among("midpoint", "heun", "logrho", "bh1", "bh2")]
 _Off: TypeAlias = Literal[False] | None
 _Switch: TypeAlias = bool | None
 _Variances: TypeAlias = Annotated[
@@ -135,13 +136,13 @@ class DDPM(Spaced, Clipped, Thresholded, Rescaled, Options):
 
 @dataclass(frozen=True)
 class DEISMultistep(Spaced, Sigmas, Thresholded, _Shifted, _Ordered, Options):
-    solver_type: Annotated[str, among("logrho", "midpoint", "heun", "bh1", "bh2")] = "logrho"
+    solver_type: _SolverType = "logrho"
     algorithm_type: Annotated[str, among("deis", "dpmsolver", "dpmsolver++")] = "deis"
 
 
 @dataclass(frozen=True)
 class DPMSolverMultistep(Spaced, Sigmas, Thresholded, Rescaled, Cut, Ended, _Shifted, _Ordered, Options):
-    solver_type: str = "midpoint"
+    solver_type: _SolverType = "midpoint"
     algorithm_type: str = "dpmsolver++"
     euler_at_final: bool = False
     use_lu_lambdas: _Switch = False
@@ -154,7 +155,7 @@ class DPMSolverSDE(Spaced, Sigmas, _Narrow):
 
 @dataclass(frozen=True)
 class DPMSolverSinglestep(Sigmas, Thresholded, Cut, Ended, _Shifted, _Ordered, Options):
-    solver_type: str = "midpoint"
+    solver_type: _SolverType = "midpoint"
     algorithm_type: str = "dpmsolver++"
     lower_order_final: bool = False
 
@@ -177,7 +178,12 @@ class HeunDiscrete(Spaced, Sigmas, Clipped, _Narrow):
 
 @dataclass(frozen=True)
 class KDPM2Discrete(Spaced, Sigmas, _Narrow):
-    """KDPM2AncestralDiscrete's as well."""
+    pass
+
+
+@dataclass(frozen=True)
+class KDPM2AncestralDiscrete(KDPM2Discrete):
+    pass
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ class SASolver(Spaced, Sigmas, Thresholded, Cut, _Flow, Options):
 
 @dataclass(frozen=True)
 class UniPCMultistep(Spaced, Sigmas, Thresholded, Rescaled, Ended, _Shifted, _Ordered, Options):
-    solver_type: str = "bh2"
+    solver_type: _SolverType = "bh2"
     predict_x0: bool = True
     disable_corrector: tuple[_Count, ...] = ()
     solver_p: None = None

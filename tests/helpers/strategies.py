@@ -27,7 +27,7 @@ DETERMINISTIC: dict[str, Callable[[], Solver]] = {
     "dpm_singlestep heun": lambda: solvers.dpm_singlestep(solver_type="heun"),
     "dpm_singlestep order 3": lambda: solvers.dpm_singlestep(3, lower_order_final=False),
     "dpm_singlestep order 3 heun": lambda: solvers.dpm_singlestep(3, "heun", lower_order_final=False),
-    "dpm_singlestep order 3 noise": lambda: solvers.dpm_singlestep(3, "heun", "dpmsolver", False),
+    "dpm_singlestep order 3 epsilon": lambda: solvers.dpm_singlestep(3, "heun", "dpmsolver", False),
     "heun": solvers.heun,
     "kdpm2": solvers.kdpm2,
     "lms": solvers.lms,
@@ -39,10 +39,10 @@ DETERMINISTIC: dict[str, Callable[[], Solver]] = {
     "unipc order 1": lambda: solvers.unipc(1),
     "unipc full order": lambda: solvers.unipc(2, lower_order_final=False),
     "unipc full order bh1": lambda: solvers.unipc(2, "bh1", lower_order_final=False),
-    "unipc full order noise": lambda: solvers.unipc(2, of="noise", lower_order_final=False),
+    "unipc full order epsilon": lambda: solvers.unipc(2, integrand="epsilon", lower_order_final=False),
     "unipc order 3": lambda: solvers.unipc(3, lower_order_final=False),
     "sa_solver ode": lambda: solvers.sa_solver(tau=0.0, lower_order_final=False),
-    "sa_solver ode noise": lambda: solvers.sa_solver(tau=0.0, of="noise", lower_order_final=False),
+    "sa_solver ode epsilon": lambda: solvers.sa_solver(tau=0.0, integrand="epsilon", lower_order_final=False),
 }
 STOCHASTIC: dict[str, Callable[[], Solver]] = {
     "ddim eta 0.5": lambda: solvers.ddim(eta=0.5),
@@ -57,17 +57,17 @@ STOCHASTIC: dict[str, Callable[[], Solver]] = {
     "sde order 1": lambda: solvers.dpm_multistep(1, algorithm="sde-dpmsolver++"),
     "sde heun": lambda: solvers.dpm_multistep(2, "heun", "sde-dpmsolver++"),
     "sde order 3": lambda: solvers.dpm_multistep(3, "exact", "sde-dpmsolver++"),
-    "sde noise": lambda: solvers.dpm_multistep(algorithm="sde-dpmsolver"),
+    "sde epsilon": lambda: solvers.dpm_multistep(algorithm="sde-dpmsolver"),
     "sde singlestep": lambda: solvers.dpm_singlestep(2, algorithm="sde-dpmsolver++"),
     "dpmpp_sde": solvers.dpmpp_sde,
     "dpmpp_2s_ancestral": solvers.dpmpp_2s_ancestral,
     "sa_solver": solvers.sa_solver,
     "sa_solver sde": lambda: solvers.sa_solver(tau=1.0),
-    "sa_solver sde noise": lambda: solvers.sa_solver(tau=1.0, of="noise"),
+    "sa_solver sde epsilon": lambda: solvers.sa_solver(tau=1.0, integrand="epsilon"),
 }
 CONSISTENT = {"lcm": solvers.lcm}
 """Not an integrator: x0 is mixed with x at every step, and noised anew."""
-ROUGH = {"sa_solver sde noise"}
+ROUGH = {"sa_solver sde epsilon"}
 """Unstable in large steps: the noise of an x that isn't the corrected one grows by σ/α from node to node."""
 ADAPTIVE = {"dpm_adaptive": solvers.dpm_adaptive, "dpm_adaptive order 2": lambda: solvers.dpm_adaptive(2)}
 """One picture at a time."""
