@@ -37,7 +37,14 @@ _CHECKS: dict[Any, Check] = {
 }
 
 
-def read(cls: type[T], json: Mapping[str, Any], *, fixed: Mapping[str, Collection], ignored: Collection[str] = ()) -> T:
+def read(
+    cls: type[T],
+    json: Mapping[str, Any],
+    *,
+    fixed: Mapping[str, Collection],
+    ignored: Collection[str] = (),
+    component: str | None = None,
+) -> T:
     """Make a configuration from a parsed config.json.
 
     Args:
@@ -46,6 +53,7 @@ def read(cls: type[T], json: Mapping[str, Any], *, fixed: Mapping[str, Collectio
         json: the file's content; names that start with "_" are bookkeeping of the library that wrote it.
         fixed: names with the values that this implementation computes; another value is an error.
         ignored: names that don't change the computation at inference.
+        component: what an error calls the configuration; left out, it is the name of the module of `cls`.
     Raises:
         ValueError: one sentence for all the fields that are unknown or have an unsupported value.
     """
@@ -66,7 +74,7 @@ def read(cls: type[T], json: Mapping[str, Any], *, fixed: Mapping[str, Collectio
         elif value not in fixed[name]:
             wrong.append(f"{name} = {got} isn't supported (supported: {', '.join(map(repr, fixed[name]))})")
     if wrong:
-        raise ValueError(f"{cls.__module__.rsplit('.', 1)[-1]} config: " + "; ".join(wrong))
+        raise ValueError(f"{component or cls.__module__.rsplit('.', 1)[-1]} config: " + "; ".join(wrong))
     return cls(**values)
 
 

@@ -81,7 +81,6 @@ def test_attention_is_its_formula_head_by_head(biased):
     assert_close(run(nn.attention, q, k, v, bias, 3, 0.7), expected)
 
 
-def test_modulation_and_gates_are_their_formulas():
-    x, branch, scale, shift = normal(0, 2, 5, 12), normal(1, 2, 5, 12), normal(2, 2, 1, 12), normal(3, 2, 1, 12)
+def test_modulation_is_its_formula():
+    x, scale, shift = normal(0, 2, 5, 12), normal(1, 2, 1, 12), normal(2, 2, 1, 12)
     assert_close(run(nn.modulate, x, scale, shift), x.astype(np.float64) * (1 + scale.astype(np.float64)) + shift)
-    assert_close(run(nn.gated, x, scale, branch), x + scale.astype(np.float64) * branch)

@@ -11,6 +11,7 @@ from helpers.fresh import assert_different, assert_normal
 from reference.case import load
 
 from pixart_fn import rng, transformer, tree
+from pixart_fn.backend import nn
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -18,15 +19,15 @@ import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 @pytest.fixture(params=[600, 100], ids=["heads", "queries"])
 def parts(request, monkeypatch):
     """Few scores at a time; gives how many parts attention went in."""
-    monkeypatch.setattr(transformer, "SCORES", request.param)
-    monkeypatch.setattr(transformer, "ROWS", 10)
-    seen, mix = [], transformer._mix
+    monkeypatch.setattr(nn, "SCORES", request.param)
+    monkeypatch.setattr(nn, "ROWS", 10)
+    seen, mix = [], nn._mix
 
     def watched(q, k, v):
         seen.append(q.shape)
         return mix(q, k, v)
 
-    monkeypatch.setattr(transformer, "_mix", watched)
+    monkeypatch.setattr(nn, "_mix", watched)
     return seen
 
 
@@ -47,7 +48,7 @@ def test_gradients_of_large_pictures_agree_with_torch(parts):
 
 
 def test_more_pictures_than_rows_go_patch_by_patch(parts, monkeypatch):
-    monkeypatch.setattr(transformer, "ROWS", 1)
+    monkeypatch.setattr(nn, "ROWS", 1)
     errors = compare.gradient_errors("gradients_transformer", load("gradients_transformer"), "apply")
     assert not compare.too_far(errors, compare.GRADIENT)
 
