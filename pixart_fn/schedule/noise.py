@@ -31,7 +31,7 @@ def linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> np.ndar
 
 
 def scaled_linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
-    """Make β whose square root rises linearly (latent diffusion, arXiv:2112.10752, app. B).
+    """Make β whose square root rises linearly (latent diffusion, arXiv:2112.10752).
 
     Args:
         steps: T, the number of training times, at least 1.

@@ -44,7 +44,7 @@ def lms(order: int = 4) -> Solver:
 
 @maker
 def pndm(runge_kutta: bool = False) -> Solver:
-    """PNDM (arXiv:2202.09778, eq. 11 to 13): DDIM's step along the ε that an Adams-Bashforth formula extrapolates.
+    """PNDM (arXiv:2202.09778): DDIM's step, eq. 9 there, along the ε that an Adams-Bashforth formula extrapolates.
 
     The formula takes the steps for equal, which keeps it at second order. The first steps are either one with two
     evaluations and then lower orders, as Stable Diffusion has it (PLMS), or the paper's Runge-Kutta, three of four.

@@ -27,9 +27,17 @@ PARTS = ("params", "m", "v", "ema")
 
 
 def warmup_stable_decay(peak: float, steps: int, warmup: int = 100, decay: float = 0.25) -> Callable[[int], float]:
-    """Learning rate by step: up linearly over `warmup`, flat, then down linearly to 1 % over the last part `decay`.
+    """Make a learning rate that rises linearly, stays, and falls linearly to 1 % (arXiv:2404.06395, sec. 4.2).
 
-    Longer runs share the flat part, so a run can be stopped early or prolonged (arXiv:2404.06395).
+    Longer runs share the flat part, so a run can be stopped early or prolonged.
+
+    Args:
+        peak: the rate of the flat part, at least 0.
+        steps: of the whole run, at least 1.
+        warmup: steps of the rise, at least 1.
+        decay: the share of the steps over which the rate falls, within (0, 1].
+    Returns:
+        step, from 0 → learning rate.
     """
 
     def lr(step: int) -> float:
@@ -41,7 +49,7 @@ def warmup_stable_decay(peak: float, steps: int, warmup: int = 100, decay: float
 
 
 def prepare() -> None:
-    """Set the process of a training command up: faster eager glue between blocks, and a stop that saves.
+    """Set up the process of a training command: eager operations run faster, and a stop saves.
 
     MindSpore answers Ctrl-C with a SIGTERM to its own process, which would end it without the last save.
     """
@@ -67,12 +75,20 @@ def run(
 
     Args:
         loss: (params, batch) → scalar Tensor.
-        params: the start, where the folder holds no state yet.
+        params: a tree of float32 Tensors, the start where the folder holds no state yet.
         batch: step → batch, a function of the step alone, so that a resumed run sees the same data.
-        lr: the learning rate, a number or a function of the step such as `warmup_stable_decay` makes.
         folder: keeps state.safetensors and log.csv (step, loss, gradient norm, seconds).
-        decay: of the weights' moving average; shorter at the start, as (1 + step) / (10 + step).
-    Returns: the parameters and the optimiser's state (its `ema` is what to use).
+        steps: of the whole run, those before a resumption included.
+        lr: the learning rate, a number of at least 0 or a function of the step such as `warmup_stable_decay` makes.
+        minutes: how long to train at most, in this call.
+        hyper: of the optimiser.
+        decay: of the weights' moving average, within [0, 1); shorter at the start, as (1 + step) / (10 + step).
+        save_every_minutes: how often to save; the end of the call always does.
+    Returns:
+        The parameters and the optimiser's state, whose `ema` is what to use.
+    Raises:
+        ValueError: lr is negative or not finite, the folder holds the state of other parameters, or a gradient isn't
+            finite.
     """
     if not callable(lr):
         check_number("lr, which may also be a function of the step,", lr, 0)
@@ -90,10 +106,8 @@ def run(
             while state.step < steps and time.monotonic() - start < 60 * minutes:
                 step, began = state.step, time.monotonic()
                 value, gradients = value_and_grad(params, batch(step))
-                rate = lr(step) if callable(lr) else lr
-                params, state, norm = optim.update(
-                    hyper, params, gradients, state, rate, min(decay, (1 + step) / (10 + step))
-                )
+                rate, average = lr(step) if callable(lr) else lr, min(decay, (1 + step) / (10 + step))
+                params, state, norm = optim.update(hyper, params, gradients, state, rate, average)
                 log.write(f"{step},{float(value.asnumpy()):.6f},{norm:.4f},{time.monotonic() - began:.2f}\n")
                 log.flush()
                 bar.update()
@@ -106,15 +120,26 @@ def run(
 
 
 def save(file: Path, params: Tree, state: optim.State) -> None:
-    """Write parameters and optimiser state in one step."""
+    """Write parameters and optimiser state, so that the file is either the old one or the whole new one.
+
+    Args:
+        file: to write.
+        params: a tree of Tensors.
+        state: of the optimiser, with trees of the same structure.
+    """
     trees = dict(zip(PARTS, (tree.map(lambda p: p.asnumpy(), params), state.m, state.v, state.ema), strict=True))
     flat = {f"{part}/{name}": leaf for part, t in trees.items() for name, leaf in tree.items(t)}
     atomic.write(file, lambda temporary: save_file(flat, temporary, metadata={"step": str(state.step)}))
 
 
 def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
-    """Read what `save` wrote; `like` gives the structure.
+    """Read what `save` wrote.
 
+    Args:
+        file: to read.
+        like: a tree of the parameters' structure and shapes.
+    Returns:
+        The parameters as Tensors, and the optimiser's state.
     Raises:
         ValueError: the file holds other tensors than the parameters' names and shapes ask for.
     """

@@ -18,9 +18,15 @@ from ..types import Tree
 
 
 class AdamW(NamedTuple):
-    """Hyper-parameters of AdamW (arXiv:1711.05101); `clip` bounds the gradient's global norm.
+    """Hyper-parameters of AdamW (arXiv:1711.05101, algorithm 2).
 
-    `rates` multiplies the learning rate of the leaves whose name contains a string.
+    Args:
+        b1: β_1, of the first moment, within [0, 1).
+        b2: β_2, of the second moment, within [0, 1).
+        eps: ε, which is added to the root of the second moment, above 0.
+        weight_decay: of weights with two axes or more, at least 0.
+        clip: bounds the gradient's global norm, above 0.
+        rates: (part, factor): the learning rate of the leaves whose name contains `part` is multiplied by `factor`.
     """
 
     b1: float = 0.9
@@ -41,7 +47,13 @@ class State(NamedTuple):
 
 
 def init(params: Tree) -> State:
-    """The state before the first step: zero moments, the average equal to the parameters."""
+    """The state before the first step: the moments are zero, and the average equals the parameters.
+
+    Args:
+        params: a tree of float32 Tensors.
+    Returns:
+        The state, of trees of arrays of the same structure.
+    """
     zeros = tree.map(lambda p: np.zeros(p.shape, np.float32), params)
     return State(0, zeros, zeros, tree.map(lambda p: p.asnumpy(), params))
 
@@ -49,12 +61,19 @@ def init(params: Tree) -> State:
 def update(
     hyper: AdamW, params: Tree, gradients: Tree, state: State, lr: float, decay: float
 ) -> tuple[Tree, State, float]:
-    """One step of AdamW with bias correction; weights of fewer than two axes aren't decayed.
+    """Take one step of AdamW with bias correction (arXiv:1711.05101, algorithm 2).
+
+    Weights of fewer than two axes aren't decayed.
 
     Args:
-        params, gradients: trees of float32 Tensors of the same structure; the leaves of one name belong together.
-        lr: learning rate. decay: of the moving average, ema ← decay · ema + (1 − decay) · params.
-    Returns: the new parameters, the new state, the gradient's global norm before clipping.
+        hyper: the hyper-parameters.
+        params: a tree of float32 Tensors.
+        gradients: a tree of the same structure; the leaves of one name belong together.
+        state: from `init` or the step before.
+        lr: learning rate, at least 0.
+        decay: of the moving average, ema ← decay · ema + (1 - decay) · params, within [0, 1].
+    Returns:
+        The new parameters, the new state, and the gradient's global norm before clipping.
     Raises:
         ValueError: the trees of parameters, gradients and state differ in names or shapes, or the gradient or lr isn't
             finite.

@@ -183,7 +183,6 @@ def draw(rng: np.random.Generator, concept: dict[str, Any], style: str | None, b
         concept: as `emoji.concepts` lists it.
         style: words for the look, put after the subject; None says nothing about it.
         background: a key of `COLOURS` or "white" (then named one time in three); None says nothing about it.
-
     Returns:
         The caption.
     """

@@ -52,7 +52,6 @@ def load(folder: str | Path) -> Glyphs:
 
     Args:
         folder: where glyphs.npy and glyphs.json lie.
-
     Raises:
         FileNotFoundError: one of them is missing.
     """
@@ -90,7 +89,6 @@ def compose(glyph: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
     Args:
         glyph: uint8 (..., 4), straight alpha.
         background: sRGB in [0, 255].
-
     Returns:
         uint8 (..., 3).
     """
@@ -195,10 +193,8 @@ def example(
         primary: the primary set's share of the emoji.
         flips: how often an emoji that may be mirrored is.
         jitter: of an emoji's size and place, as a share of the side.
-
     Returns:
         The picture, uint8 (size, size, 3), and a function that draws a caption for it from a generator.
-
     Raises:
         ValueError: `mix` names another kind.
     """
@@ -228,7 +224,6 @@ def batch(
         size: the pictures' side in pixels.
         n_captions: drawn for each picture.
         **options: `mix`, `primary`, `flips` and `jitter` of `example`.
-
     Returns:
         Pictures, uint8 (n, size, size, 3), and the captions of each.
     """

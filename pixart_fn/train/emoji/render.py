@@ -68,7 +68,6 @@ def concepts(npm: Path) -> list[dict[str, Any]]:
 
     Args:
         npm: the `node_modules` folder that holds emojibase-data.
-
     Returns:
         Dictionaries of code ("1f408"), label, tags, unique_tags (no other concept has them as tag or label), group,
         subgroup, weight (relative frequency), flip, animal_or_food.

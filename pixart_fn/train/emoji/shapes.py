@@ -45,9 +45,9 @@ class Seen(NamedTuple):
 
 def draw_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
     """Draw a scene; one with a held-out combination where asked, none otherwise."""
-    pairs = [(kind, colour) for kind in KINDS for colour in PAINTS]
-    first = [pair for pair in pairs if (pair in HELD_OUT) == held_out]
-    other = [pair for pair in pairs if pair not in HELD_OUT]
+    combinations = [(kind, colour) for kind in KINDS for colour in PAINTS]
+    first = [each for each in combinations if (each in HELD_OUT) == held_out]
+    other = [each for each in combinations if each not in HELD_OUT]
 
     def shape(choices) -> Shape:
         kind, colour = choices[rng.integers(len(choices))]
@@ -155,7 +155,6 @@ def check(picture: np.ndarray, scene: Scene) -> dict[str, bool]:
     Args:
         picture: uint8 (S, S, 3).
         scene: what it should show.
-
     Returns:
         count, kinds, colours, sizes and where, each True or False; all but count are False where the count is wrong,
         and where is True for a scene that names no place.
@@ -165,14 +164,14 @@ def check(picture: np.ndarray, scene: Scene) -> dict[str, bool]:
         return {"count": False, "kinds": False, "colours": False, "sizes": False, "where": False}
     if len(seen) == 2:  # the order that names more of them right, by place where that doesn't decide
         seen = max((seen, seen[::-1]), key=lambda s: (agreement(s, scene), is_placed(s, scene)))
-    pairs = list(zip(seen, scene.shapes, strict=True))
+    matched = list(zip(seen, scene.shapes, strict=True))
     # Halfway between the ranges that SIZES paints.
     limits = {"small": (0.0, 0.275), "": (0.275, 0.375), "large": (0.375, 1.0)}
     return {
         "count": True,
-        "kinds": all(s.kind == shape.kind for s, shape in pairs),
-        "colours": all(s.colour == shape.colour for s, shape in pairs),
-        "sizes": all(limits[shape.size][0] <= s.side < limits[shape.size][1] for s, shape in pairs),
+        "kinds": all(s.kind == shape.kind for s, shape in matched),
+        "colours": all(s.colour == shape.colour for s, shape in matched),
+        "sizes": all(limits[shape.size][0] <= s.side < limits[shape.size][1] for s, shape in matched),
         "where": is_placed(seen, scene),
     }
 

@@ -78,7 +78,14 @@ class Dataset(NamedTuple):
 
 
 def vocabulary(captions: list[str], size: int = VOCABULARY) -> tokenizer.Tokenizer:
-    """Train a SentencePiece model on captions, with T5's special pieces and ids."""
+    """Train a SentencePiece model on captions, with T5's special pieces and ids.
+
+    Args:
+        captions: cleaned, as `tokenizer.clean` gives them.
+        size: of the vocabulary, in pieces; a smaller one where the captions don't hold as many.
+    Returns:
+        The tokenizer.
+    """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(captions), model_writer=model, vocab_size=size, model_type="unigram",
@@ -89,7 +96,14 @@ def vocabulary(captions: list[str], size: int = VOCABULARY) -> tokenizer.Tokeniz
 
 
 def dataset(encoded: latents.Encoded, words: tokenizer.Tokenizer) -> Dataset:
-    """Turn every caption into ids."""
+    """Turn every caption into ids.
+
+    Args:
+        encoded: what `latents.load` reads.
+        words: the tokenizer.
+    Returns:
+        Latents, ids and masks, with LENGTH tokens a caption.
+    """
     captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
     ids, mask = tokenizer.encode(words, captions, LENGTH)
     shape = (len(encoded.captions), -1, LENGTH)
@@ -97,7 +111,16 @@ def dataset(encoded: latents.Encoded, words: tokenizer.Tokenizer) -> Dataset:
 
 
 def draw(key: Key, data: Dataset, schedule: schedule_.Schedule, n: int) -> Batch:
-    """Draw n noisy examples: a function of the key alone."""
+    """Draw n noisy examples: a function of the key alone.
+
+    Args:
+        key: uint64 (2,).
+        data: what `dataset` makes.
+        schedule: of the noise.
+        n: examples, at least 1.
+    Returns:
+        The batch, of Tensors.
+    """
     generator = np.random.default_rng(key)
     rows = generator.integers(len(data.latents), size=n)
     said = generator.integers(data.ids.shape[1], size=n)
@@ -121,6 +144,12 @@ def loss(p: Tree, batch: Batch) -> Tensor:
 
     As ε̂ - ε = -α/σ (x̂0 - x0) this is PixArt's ε-loss weighted by w/SNR: more where noise is strong and the text
     decides, less where it is weak and details would dominate (min-SNR weights, arXiv:2303.09556).
+
+    Args:
+        p: {"text_encoder": tree, "transformer": tree}, of float32 Tensors.
+        batch: what `draw` makes.
+    Returns:
+        Scalar Tensor.
     """
     text = t5.encode(p["text_encoder"], T5, batch.ids, batch.mask)
     error = transformer.apply(p["transformer"], TRANSFORMER, batch.x, batch.t, text, batch.mask) - batch.x0
@@ -128,11 +157,16 @@ def loss(p: Tree, batch: Batch) -> Tensor:
 
 
 def init(key: Key) -> Tree:
-    """Both models, fresh, with a text that is heard from the first step.
+    """Make the first weights of both models, so that the text counts from the first step.
 
     PixArt starts from a trained class-conditional model, which it doesn't disturb: attn2.to_out is zero. Without one to
-    preserve, the first block was still all but deaf after 2,050 steps. So it is 1/√fan-in here, and the caption
+    preserve, the first block still hardly heeded the text after 2,050 steps. So it is 1/√fan-in here, and the caption
     projection's last layer is 2.5 times as large, for what GELU takes away.
+
+    Args:
+        key: uint64 (2,).
+    Returns:
+        {"text_encoder": tree, "transformer": tree}, of float32 Tensors.
     """
     keys = rng.split(key, 3)
     flat = dict(tree.items(transformer.init(keys[1], TRANSFORMER)))
@@ -146,7 +180,15 @@ def init(key: Key) -> Tree:
 
 
 def pipeline(p: Tree, vae_tree: Tree, words: tokenizer.Tokenizer) -> Params:
-    """Everything that `generate` needs."""
+    """Put together what `generate` needs.
+
+    Args:
+        p: {"text_encoder": tree, "transformer": tree}.
+        vae_tree: the autoencoder's weights.
+        words: the tokenizer.
+    Returns:
+        The params.
+    """
     return Params(
         text_encoder=p["text_encoder"],
         transformer=p["transformer"],
@@ -157,6 +199,43 @@ def pipeline(p: Tree, vae_tree: Tree, words: tokenizer.Tokenizer) -> Params:
 
 
 def main() -> None:
+    """The command: train from where --out stands, and write the pipeline where --save asks for it."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    loop.prepare()
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    encoded = latents.load(arguments.latents)
+    start = checkpoint.load(arguments.start, vae=None) if arguments.start else None
+    if start is not None and (start.config.text_encoder, start.config.transformer) != (T5, TRANSFORMER):
+        parser.error(f"--start must hold models of the size of T5 and TRANSFORMER in this module, got {start}")
+    first = init(rng.key(0))
+    if start is not None:
+        first = {"text_encoder": start.text_encoder, "transformer": start.transformer}
+    words = _words(out / "spiece.model", encoded, start)
+    data, schedule, key = dataset(encoded, words), schedule_.from_betas(schedule_.linear()), rng.key(2)
+    _, state = loop.run(
+        loss, first, lambda step: draw(rng.fold_in(key, step), data, schedule, arguments.batch), out,
+        steps=arguments.steps, minutes=arguments.minutes,
+        lr=loop.warmup_stable_decay(arguments.lr, arguments.steps, decay=0.5),
+        hyper=optim.AdamW(rates=(("shared.weight", EMBEDDING_RATE),)),
+    )  # fmt: skip
+    if arguments.save:
+        averaged = tree.map(Tensor.from_numpy, state.ema)
+        made = pipeline(averaged, autoencoder.read(arguments.autoencoder), words)
+        checkpoint.save(made, arguments.save, dtype="float16")
+
+
+def _words(file: Path, encoded: latents.Encoded, start: Params | None) -> tokenizer.Tokenizer:
+    """The vocabulary of this run: the file's, or else that of --start or one that is trained, which the file keeps."""
+    if not file.exists():
+        captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
+        made = (start and start.tokenizer) or vocabulary(captions)
+        file.write_bytes(made.model)
+    return tokenizer.Tokenizer(file.read_bytes(), extra_ids=0)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", required=True, help="what pixart_fn.train.emoji.latents wrote")
     parser.add_argument(
@@ -169,37 +248,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
-    arguments = parser.parse_args()
-    loop.prepare()
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    encoded = latents.load(arguments.latents)
-    first, spiece = init(rng.key(0)), out / "spiece.model"
-    start = checkpoint.load(arguments.start, vae=None) if arguments.start else None
-    if start is not None:
-        if (start.config.text_encoder, start.config.transformer) != (T5, TRANSFORMER):
-            parser.error(f"--start must hold models of the size of T5 and TRANSFORMER in this module, got {start}")
-        first = {"text_encoder": start.text_encoder, "transformer": start.transformer}
-    if not spiece.exists():
-        captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
-        words = (start and start.tokenizer) or vocabulary(captions)
-        spiece.write_bytes(words.model)
-    words = tokenizer.Tokenizer(spiece.read_bytes(), extra_ids=0)
-    data = dataset(encoded, words)
-    schedule = schedule_.from_betas(schedule_.linear())
-    key = rng.key(2)
-    _, state = loop.run(
-        loss, first, lambda step: draw(rng.fold_in(key, step), data, schedule, arguments.batch), out,
-        steps=arguments.steps, minutes=arguments.minutes,
-        lr=loop.warmup_stable_decay(arguments.lr, arguments.steps, decay=0.5),
-        hyper=optim.AdamW(rates=(("shared.weight", EMBEDDING_RATE),)),
-    )  # fmt: skip
-    if arguments.save:
-        checkpoint.save(
-            pipeline(tree.map(Tensor.from_numpy, state.ema), autoencoder.read(arguments.autoencoder), words),
-            arguments.save,
-            dtype="float16",
-        )
+    return parser
 
 
 if __name__ == "__main__":
