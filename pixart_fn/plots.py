@@ -1,4 +1,4 @@
-"""Schedules, grids, trajectories, and error against work as pictures. Needs matplotlib (extra `notebooks`).
+"""Schedules, grids, trajectories, and error against work as figures. They need matplotlib (extra `notebooks`).
 
 Each function draws on the axes that it is given, or on new ones, and returns them.
 """
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 
 def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """α, σ and λ of schedules over t.
+    """Draw α, σ and λ of schedules over t/(T - 1).
 
     Args:
         named: schedules by the names of the legend.
         axes: three of matplotlib's; None makes them.
+    Returns:
+        The three axes.
+    Raises:
+        ImportError: matplotlib is missing.
     """
     axes = _subplots(1, 3) if axes is None else axes
     for name, schedule in named.items():
@@ -37,10 +41,15 @@ def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None)
 
 
 def grids(named: Mapping[str, Grid], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Where grids have their nodes: a row of dots each, over t and over λ.
+    """Draw where grids have their nodes: one row of marks for each grid, over t and over λ.
 
     Args:
-        named: grids by their names. axes: two of matplotlib's; None makes them.
+        named: grids by their names.
+        axes: two of matplotlib's; None makes them.
+    Returns:
+        The two axes.
+    Raises:
+        ImportError: matplotlib is missing.
     """
     axes = _subplots(1, 2) if axes is None else axes
     for row, grid in enumerate(named.values()):
@@ -56,11 +65,15 @@ def grids(named: Mapping[str, Grid], axes: Sequence[Axes] | None = None) -> Sequ
 
 
 def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Sequence[Axes]]:
-    """A trajectory: rows of pictures, one column a step.
+    """Draw trajectories: rows of pictures, with one column for each step.
 
     Args:
         rows: (S, H, W, 3) in [0, 1] by the names at the left, Tensors or arrays.
         titles: over the columns.
+    Returns:
+        The axes, row by row.
+    Raises:
+        ImportError: matplotlib is missing.
     """
     arrays = {name: _numpy(pictures) for name, pictures in rows.items()}
     columns = max(len(pictures) for pictures in arrays.values())
@@ -80,12 +93,16 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Seq
 def work(
     curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "relative error", ax: Axes | None = None
 ) -> Axes:
-    """What evaluations of the model buy: one line a solver.
+    """Draw error or quality against evaluations of the model: one line for each solver.
 
     Args:
-        curves: (evaluations, error or quality) by the names of the legend.
-        ylabel: of the second; a logarithmic axis for errors, a linear one otherwise.
+        curves: lists of (evaluations, error or quality) by the names of the legend.
+        ylabel: of the second; the axis is logarithmic where the label holds "error", and else linear.
         ax: matplotlib's; None makes it.
+    Returns:
+        The axes.
+    Raises:
+        ImportError: matplotlib is missing.
     """
     ax = _subplots(1, 1, size=(7, 4.5)) if ax is None else ax
     for i, (name, points) in enumerate(curves.items()):

@@ -36,11 +36,12 @@ def split(key: Key, n: int = 2) -> Key:
     """Make n keys from one; the i-th depends on key and i alone, not on n.
 
     Args:
-        key: uint64 (2,); not to be used for anything else that splits it.
-        n: how many, at least 0.
+        key: uint64 (2,); split it only once, as a second split gives the same keys.
+        n: how many, 0 ≤ n < 2**64.
     Returns:
         uint64 (n, 2).
     Raises:
+        TypeError: n is not an integer.
         ValueError: key is not one key, or n is negative.
     """
     if check_key(key).ndim != 1:
@@ -53,13 +54,13 @@ def fold_in(key: Key, i: int) -> Key:
     """Make the key of the i-th thing: a step, a layer, a batch.
 
     Args:
-        key: uint64 (2,), or (B, 2): each row is folded alone.
+        key: uint64 (2,), or (B, 2), of which each row is folded alone.
         i: integer, 0 ≤ i < 2**64.
     Returns:
         uint64, the shape of key.
     Raises:
         TypeError: i is not an integer.
-        ValueError: i is negative or does not fit into 64 bits.
+        ValueError: key is none, or i is negative or does not fit into 64 bits.
     """
     i = _word("i", i)
     rows = [_philox(row, i, _FOLD).random_raw(4)[:2] for row in check_key(key).reshape(-1, 2)]
@@ -70,12 +71,12 @@ def normal(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
     """Draw standard normal numbers.
 
     Args:
-        key: uint64 (2,), or (B, 2): row i of the result is then `normal(key[i], shape[1:])`.
+        key: uint64 (2,), or (B, 2), of which row i gives row i of the result, `normal(key[i], shape[1:])`.
         shape: of the result; with B keys, shape[0] is B.
     Returns:
         float32 of that shape.
     Raises:
-        ValueError: shape[0] is not the number of keys.
+        ValueError: key is none, or shape[0] is not the number of keys.
     """
     if check_key(key).ndim == 1:
         return np.random.Generator(_philox(key, 0, _NORMAL)).standard_normal(tuple(shape)).astype(np.float32)
@@ -88,7 +89,16 @@ def normal(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
 
 
 def normal_like(key: Key, x: Array) -> Array:
-    """Draw `normal(key, x.shape)` as what x is: a float32 NumPy array or a float32 MindSpore Tensor."""
+    """Draw `normal(key, x.shape)` as what x is.
+
+    Args:
+        key: uint64 (2,), or (B, 2) for x of shape (B, …).
+        x: a NumPy array or a MindSpore Tensor.
+    Returns:
+        A float32 array or Tensor of the shape of x.
+    Raises:
+        ValueError: key is none, or x has another number of rows than there are keys.
+    """
     noise = normal(key, x.shape)
     if isinstance(x, np.ndarray):
         return noise
@@ -103,7 +113,15 @@ def _philox(key: Key, low: int, high: int) -> np.random.Philox:
 
 
 def check_key(key: Key) -> Key:
-    """Return the key, or raise a sentence where it is none."""
+    """Return the key, or raise where it is none.
+
+    Args:
+        key: what should be uint64 (2,) or (B, 2).
+    Returns:
+        The same.
+    Raises:
+        ValueError: it is something else.
+    """
     if not isinstance(key, np.ndarray) or key.dtype != np.uint64 or key.ndim not in (1, 2) or key.shape[-1] != 2:
         got = f"{key.dtype} {key.shape}" if isinstance(key, np.ndarray) else repr(key)
         raise ValueError(f"a key is a uint64 array of shape (2,) or (B, 2), got {got}; make one with key(seed)")

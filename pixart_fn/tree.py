@@ -32,7 +32,16 @@ class Layers(list[Any]):
 
 
 def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
-    """Yield ("a.b.0.c", leaf) in the tree's own order: the names that a checkpoint gives its tensors."""
+    """Yield ("a.b.0.c", leaf) in the tree's own order: the names that a checkpoint gives its tensors.
+
+    Args:
+        tree: of any leaves.
+        prefix: goes before each name, with a dot.
+    Yields:
+        (name, leaf).
+    Raises:
+        ValueError: two keys of a dict have the same name, or one is empty or holds a dot.
+    """
     children = _children(tree, prefix)
     if children is None:
         yield prefix, tree
@@ -42,18 +51,35 @@ def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
 
 
 def leaves(tree: Tree) -> list[Tree]:
-    """The leaves in the order of `items`."""
+    """List the leaves in the order of `items`.
+
+    Args:
+        tree: of any leaves.
+    Returns:
+        The leaves.
+    """
     return [leaf for _, leaf in items(tree)]
 
 
 def paths(tree: Tree) -> list[str]:
-    """The names of the leaves in the order of `items`."""
+    """List the names of the leaves in the order of `items`.
+
+    Args:
+        tree: of any leaves.
+    Returns:
+        The names, such as "a.b.0.c".
+    """
     return [name for name, _ in items(tree)]
 
 
 def unflatten(like: Tree, leaves: Iterable[Tree]) -> Tree:
-    """Rebuild a tree of `like`'s structure from an iterable of leaves in the order of `items`.
+    """Rebuild a tree from its leaves.
 
+    Args:
+        like: a tree of the structure that the result has.
+        leaves: in the order of `items`.
+    Returns:
+        The tree.
     Raises:
         ValueError: there are fewer or more leaves than `like` has.
     """
@@ -77,6 +103,11 @@ def rows(tree: Tree, *rest: Tree) -> Iterator[tuple[Tree, ...]]:
 
     Dicts are matched by their keys, in whatever order these are.
 
+    Args:
+        tree: gives the structure and the order.
+        rest: trees of the same structure.
+    Yields:
+        (name, leaf of tree, leaf of the first of rest, …).
     Raises:
         ValueError: the structures differ; the sentence names the first place where they do.
     """
@@ -100,6 +131,8 @@ def map(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
         f: (leaf, *leaves of rest) → leaf.
         tree: gives the structure and the order of the result.
         rest: trees of the same structure, as in `rows`.
+    Returns:
+        The tree of what f returns.
     Raises:
         ValueError: the structures differ; the sentence names the first place where they do.
     """
@@ -107,12 +140,30 @@ def map(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
 
 
 def map_with_path(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
-    """`map` with the leaf's name, such as "transformer_blocks.0.attn1.to_q.weight", as f's first argument."""
+    """Apply f to each leaf with its name, as `map` does without it.
+
+    Args:
+        f: (name, leaf, *leaves of rest) → leaf; a name is such as "transformer_blocks.0.attn1.to_q.weight".
+        tree: gives the structure and the order of the result.
+        rest: trees of the same structure, as in `rows`.
+    Returns:
+        The tree of what f returns.
+    Raises:
+        ValueError: the structures differ; the sentence names the first place where they do.
+    """
     return unflatten(tree, [f(*row) for row in rows(tree, *rest)])
 
 
 def reduce(f: Callable[[T, Tree], T], tree: Tree, initial: T) -> T:
-    """Fold the leaves in the order of `items`: f(… f(f(initial, first), second) …, last)."""
+    """Fold the leaves in the order of `items`: f(… f(f(initial, first), second) …, last).
+
+    Args:
+        f: (what was folded so far, leaf) → the same with the leaf.
+        tree: of any leaves.
+        initial: what f starts from.
+    Returns:
+        What f returned last; `initial` where there is no leaf.
+    """
     for leaf in leaves(tree):
         initial = f(initial, leaf)
     return initial
@@ -123,6 +174,10 @@ def nest(flat: Mapping[str, Tree]) -> Tree:
 
     A dict whose keys are 0 … n-1 becomes a list.
 
+    Args:
+        flat: leaves by their names.
+    Returns:
+        Nested dicts and lists.
     Raises:
         ValueError: one name is both a leaf and the beginning of another.
     """
@@ -141,7 +196,13 @@ def nest(flat: Mapping[str, Tree]) -> Tree:
 
 
 def size(tree: Tree) -> int:
-    """The number of numbers in the tree."""
+    """Count the numbers in the leaves.
+
+    Args:
+        tree: of arrays or Tensors.
+    Returns:
+        How many there are.
+    """
     return sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves(tree))
 
 
@@ -225,7 +286,15 @@ def _summary(node: Any) -> str:
 
 
 def check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple], where: str) -> None:
-    """Raise ValueError that names all leaves that are missing, unexpected or of another shape."""
+    """Make sure that a file or a tree holds the leaves that a configuration asks for.
+
+    Args:
+        found: shapes by name.
+        expected: shapes by name.
+        where: what the sentence calls the file or the tree.
+    Raises:
+        ValueError: leaves are missing, unexpected or of another shape; the sentence names them.
+    """
     wrong = [
         f"{key} {found[key]} instead of {shape}" for key, shape in expected.items() if found.get(key, shape) != shape
     ]

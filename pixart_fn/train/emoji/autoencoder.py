@@ -26,7 +26,14 @@ KL = 3e-4
 
 
 def loss(p: Tree, batch: tuple[Tensor, np.ndarray]) -> Tensor:
-    """|x − x̂| + 2(x − x̂)² + the same on differences of neighbours + KL, each a mean over its elements."""
+    """|e| + 2 e² + |differences of e between neighbours|/2 + 3e-4 KL of e = x̂ - x, each a mean over its elements.
+
+    Args:
+        p: the autoencoder's weights.
+        batch: pictures, float32 (B, 3, H, W) in [-1, 1], and the key of the posterior's sample.
+    Returns:
+        Scalar Tensor.
+    """
     x, key = batch
     moments = vae.encode(p, CONFIG, x)
     error = vae.decode(p, CONFIG, vae.sample(key, moments)) - x
@@ -38,7 +45,16 @@ def loss(p: Tree, batch: tuple[Tensor, np.ndarray]) -> Tensor:
 
 
 def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> np.ndarray:
-    """Draw n crops (n, 32, 32, 3), or n / 4 whole pictures (…, 64, 64, 3), uint8, at 64- or 128-px scale."""
+    """Draw crops of emoji, or every fourth step whole pictures: a function of the seed and the step alone.
+
+    Args:
+        seed: of the run, at least 0.
+        step: at least 0.
+        glyphs: the rendered emoji.
+        n: crops; whole pictures are a quarter as many.
+    Returns:
+        uint8 (n, 32, 32, 3), or (n / 4, 64, 64, 3).
+    """
     generator = np.random.default_rng((seed, step))
     whole = step % 4 == 3
     out = []
@@ -59,9 +75,15 @@ def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> np.ndarr
 
 
 def whiten(p: Tree, pictures: np.ndarray) -> Tree:
-    """The same autoencoder with latents of zero mean and unit variance a channel over these pictures.
+    """Change an autoencoder so that each channel of the latents has zero mean and unit variance over some pictures.
 
     The 1×1 convolutions on both sides of the latents absorb the change, so that `scaling_factor` is 1.
+
+    Args:
+        p: the autoencoder's weights.
+        pictures: uint8 (N, H, W, 3), where N is a multiple of 16.
+    Returns:
+        The weights that draw the same pictures.
     """
     latents = np.concatenate(
         [vae.encode(p, CONFIG, to_tensor(x)).mean.asnumpy() for x in np.split(pictures, len(pictures) // 16)]
@@ -79,18 +101,31 @@ def whiten(p: Tree, pictures: np.ndarray) -> Tree:
 
 
 def read(file: str | Path) -> Tree:
-    """The weights that --save wrote, or those in the folder of a whole pipeline."""
+    """Read an autoencoder's weights.
+
+    Args:
+        file: what --save wrote, or the folder of a whole pipeline.
+    Returns:
+        The weights, a tree of Tensors.
+    """
     if Path(file).is_dir():
         return checkpoint.load(file, text_encoder=None).vae
     return tree.nest({name: Tensor.from_numpy(value) for name, value in load_file(file).items()})
 
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
-    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) in [-1, 1]."""
+    """Turn pictures into what the autoencoder takes.
+
+    Args:
+        pictures: uint8 (B, H, W, 3).
+    Returns:
+        float32 (B, 3, H, W) in [-1, 1].
+    """
     return Tensor.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1)
 
 
 def main() -> None:
+    """The command: train from where --out stands, and write the autoencoder where --save asks for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="what pixart_fn.train.emoji.render wrote")
     parser.add_argument("--out", required=True, help="where the resumable state is kept")

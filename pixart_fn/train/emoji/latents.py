@@ -38,7 +38,15 @@ class Encoded(NamedTuple):
 
 
 def load(folder: str | Path) -> Encoded:
-    """Read all chunks of a folder; FileNotFoundError where there is none."""
+    """Read all chunks of a folder.
+
+    Args:
+        folder: what --out named.
+    Returns:
+        The latents and their captions.
+    Raises:
+        FileNotFoundError: the folder holds none.
+    """
     files = sorted(Path(folder).glob("*.npz"))
     if not files:
         raise FileNotFoundError(
@@ -55,6 +63,7 @@ def _savez(content: dict[str, Any], file: Path) -> None:
 
 
 def main() -> None:
+    """The command: encode the chunks that --out doesn't hold yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="what pixart_fn.train.emoji.render wrote")
     parser.add_argument(
