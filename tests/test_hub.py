@@ -207,10 +207,10 @@ def test_shards_with_the_decoder_alone_are_not_downloaded(hub, pipeline):
     assert "text_encoder/model-00003-of-00003.safetensors" not in hub.downloaded()
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_what_a_tokenizer_is_read_from_is_downloaded(hub, pipeline, told):
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_a_tokenizer_is_read_from_is_downloaded(hub, pipeline, listed):
     """The large tokenizer.json only where tokenizer_config.json doesn't say which tokens were added."""
-    config = {"extra_ids": 0} | ({"added_tokens_decoder": {"1": {"content": "</s>"}}} if told else {})
+    config = {"extra_ids": 0} | ({"added_tokens_decoder": {"1": {"content": "</s>"}}} if listed else {})
     write_json(pipeline / "tokenizer" / "tokenizer_config.json", config)
     write_json(pipeline / "tokenizer" / "special_tokens_map.json", {"eos_token": "</s>"})
     write_json(pipeline / "tokenizer" / "added_tokens.json", {})
@@ -218,7 +218,7 @@ def test_what_a_tokenizer_is_read_from_is_downloaded(hub, pipeline, told):
     (pipeline / "tokenizer" / "vocab.txt").write_text("not read")
     checkpoint.load("owner/name", vae=None)
     names = ["spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
-    expected = {f"tokenizer/{name}" for name in (names if told else [*names, "tokenizer.json"])}
+    expected = {f"tokenizer/{name}" for name in (names if listed else [*names, "tokenizer.json"])}
     assert {file for file in hub.downloaded() if file.startswith("tokenizer/")} == expected
 
 

@@ -145,7 +145,7 @@ def of_diffusers(name: str, steps: int, strength: float) -> np.ndarray:
         with mock.patch.object(np, "float32", np.float64):
             scheduler.set_timesteps(steps)
         source = golden.Noise(torch)
-        stack.enter_context(mock.patch.object(module, "randn_tensor", source.fresh, create=True))
+        stack.enter_context(mock.patch.object(module, "randn_tensor", source.of_step, create=True))
         if hasattr(scheduler, "noise_sampler"):
             scheduler.noise_sampler = source.brownian
         first = (steps - int(steps * strength + 1e-9)) * scheduler.order

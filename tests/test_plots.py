@@ -28,10 +28,10 @@ def test_schedules():
     cosine = schedule.from_betas(schedule.squaredcos_cap_v2())
     pure = schedule.zero_terminal_snr(LINEAR)
     axes = plots.schedules({"linear": LINEAR, "cosine": cosine, "pure": pure})
-    for ax, of in zip(axes, ("alpha", "sigma", "lam"), strict=True):
+    for ax, curve in zip(axes, ("alpha", "sigma", "lam"), strict=True):
         drawn = lines(ax)
         assert set(drawn) == {"linear", "cosine", "pure"}
-        np.testing.assert_array_equal(drawn["cosine"][:, 1], getattr(cosine, of)(np.arange(1000)))
+        np.testing.assert_array_equal(drawn["cosine"][:, 1], getattr(cosine, curve)(np.arange(1000)))
     assert np.isnan(lines(axes[2])["pure"][-1, 1])  # λ = -∞
 
 

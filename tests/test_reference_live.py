@@ -80,13 +80,13 @@ def without_versions(config):
 
 @pytest.mark.parametrize("name", FORWARD + GRADIENTS)
 def test_goldens_are_what_the_script_makes(make, name):
-    stored, fresh = load(name), make.golden(name)
-    assert without_versions(stored.config) == without_versions(fresh.config)
-    assert set(stored.values) == set(fresh.values)
+    stored, made = load(name), make.golden(name)
+    assert without_versions(stored.config) == without_versions(made.config)
+    assert set(stored.values) == set(made.values)
     assert {key: x.tobytes() for key, x in stored.weights.items()} == {
-        key: x.tobytes() for key, x in fresh.weights.items()
+        key: x.tobytes() for key, x in made.weights.items()
     }
-    for scenario, values in fresh.values.items():
+    for scenario, values in made.values.items():
         total = sum(abs(x).max() for key, x in values.items() if key.startswith("grad/"))
         for key, x in values.items():
             # "value" sums products that cancel: another CPU's order of summation moves it more than its terms

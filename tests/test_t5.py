@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.fresh import assert_different, assert_normal
+from helpers.initial import assert_different, assert_normal
 
 from pixart_fn import rng, t5, tree
 

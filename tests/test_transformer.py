@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from helpers import compare
-from helpers.fresh import assert_different, assert_normal
+from helpers.initial import assert_different, assert_normal
 from reference.case import load
 
 from pixart_fn import rng, transformer, tree

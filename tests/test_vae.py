@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import compare, tiny
-from helpers.fresh import assert_different, assert_normal
+from helpers.initial import assert_different, assert_normal
 from helpers.tolerances import assert_close
 from reference.case import load
 

@@ -49,7 +49,6 @@ class Sampler(NamedTuple):
     wrap: Callable[[Denoiser], Denoiser] = _same
 
 
-_PREDICTIONS = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
 _FORMULAS = {
     "use_karras_sigmas": schedule_.karras,
     "use_exponential_sigmas": schedule_.uniform_lambda,
@@ -242,7 +241,7 @@ def _schedule(o: scheduler.Options, exact: bool = False) -> Schedule:
             f"steps_offset must be under num_train_timesteps {o.num_train_timesteps}, got {o.steps_offset}"
         )
     with np.errstate(over="ignore"):
-        schedule = schedule_.from_betas(_betas(o), _PREDICTIONS[o.prediction_type])
+        schedule = schedule_.from_betas(_betas(o), scheduler.PREDICTIONS[o.prediction_type])
     if not np.isfinite(schedule.rhos[-1]):
         raise ValueError("beta_start, beta_end, num_train_timesteps or trained_betas leave no signal at the last time")
     if not (isinstance(o, scheduler.Rescaled) and o.rescale_betas_zero_snr):

@@ -17,6 +17,9 @@ from ..schedule import FINALS, SPACINGS
 MOST = 100_000
 """Training times at most, so that a mistyped number is a sentence rather than an array that fills the memory."""
 
+PREDICTIONS = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
+"""What files call a prediction, and what it is called here."""
+
 _Steps: TypeAlias = Annotated[int, Check(f"within 2 … {MOST}", lambda value: 2 <= value <= MOST)]
 _Count: TypeAlias = Annotated[int, Check("of at least 0", lambda value: value >= 0)]
 _Beta: TypeAlias = Annotated[float, Check("within (0, 1)", lambda value: 0 < value < 1)]
@@ -43,11 +46,13 @@ class Options:
     beta_end: _Beta = 0.02
     beta_schedule: _Betas = "linear"
     trained_betas: tuple[_Beta, ...] | None = None
-    prediction_type: Annotated[str, among("epsilon", "sample", "v_prediction")] = "epsilon"
+    prediction_type: Annotated[str, among(*PREDICTIONS)] = "epsilon"
 
 
 @dataclass(frozen=True)
 class Spaced:
+    """Where the times of a grid lie."""
+
     timestep_spacing: _Spacing = "linspace"
     steps_offset: _Count = 0
 
@@ -65,6 +70,8 @@ class Sigmas:
 
 @dataclass(frozen=True)
 class Thresholded:
+    """Whether x0 is thresholded (Imagen, arXiv:2205.11487, sec. 2.3)."""
+
     thresholding: bool = False
     dynamic_thresholding_ratio: _Ratio = 0.995
     sample_max_value: _Largest = 1.0
@@ -72,49 +79,62 @@ class Thresholded:
 
 @dataclass(frozen=True)
 class Clipped:
+    """Whether x0 is clipped."""
+
     clip_sample: bool = False
     clip_sample_range: _Positive = 1.0
 
 
 @dataclass(frozen=True)
 class Rescaled:
+    """Whether the schedule is rescaled to zero terminal SNR (arXiv:2305.08891)."""
+
     rescale_betas_zero_snr: bool = False
 
 
 @dataclass(frozen=True)
 class Cut:
+    """Where the noisy end is cut off. The variance is that of other classes: these solvers take none, and
+    `guidance.denoiser` leaves away the channels of a learned one."""
+
     lambda_min_clipped: _Lambda = -math.inf
-    variance_type: _Variances | None = (
-        None  # the solver has none; guidance.denoiser leaves the channels of a learned one
-    )
+    variance_type: _Variances | None = None
 
 
 @dataclass(frozen=True)
 class Ended:
+    """Whether the grid ends at σ = 0 or at that of t = 0."""
+
     final_sigmas_type: Annotated[str, among(*FINALS)] = "zero"
 
 
 @dataclass(frozen=True)
 class _Flow:
+    """What flow matching would need, which is read so that it is known to be off."""
+
     use_flow_sigmas: _Off = False
     flow_shift: Any = 1.0
 
 
 @dataclass(frozen=True)
 class _Shifted(_Flow):
+    """The same, of the classes that shift by resolution."""
+
     use_dynamic_shifting: _Off = False
     time_shift_type: Any = "exponential"
 
 
 @dataclass(frozen=True)
 class _Ordered:
+    """The order of a solver, and whether it ends with lower ones."""
+
     solver_order: int = 2
     lower_order_final: bool = True
 
 
 @dataclass(frozen=True)
 class _Narrow(Options):
-    """Other β."""
+    """Options with the β of latent diffusion as defaults."""
 
     beta_start: _Beta = 0.00085
     beta_end: _Beta = 0.012

@@ -222,7 +222,7 @@ def trajectory(name: str, steps: int, exact: bool = True) -> dict[str, np.ndarra
         with mock.patch.object(np, "float32", np.float64 if exact else np.float32):
             scheduler.set_timesteps(steps)
         source = Noise(torch)
-        stack.enter_context(mock.patch.object(module, "randn_tensor", source.fresh, create=True))
+        stack.enter_context(mock.patch.object(module, "randn_tensor", source.of_step, create=True))
         if hasattr(scheduler, "noise_sampler"):
             scheduler.noise_sampler = source.brownian
         x = torch.from_numpy(rng.normal(rng.key(SEED), SHAPE)).to(torch.float32) * _lift(scheduler, 0)
@@ -252,7 +252,7 @@ class Noise:
     def normal(self, key):
         return self.torch.from_numpy(rng.normal(key, SHAPE)).to(self.torch.float32)
 
-    def fresh(self, *args, **kwargs):
+    def of_step(self, *args, **kwargs):
         self.steps += 1
         return self.normal(rng.fold_in(rng.key(SEED), self.steps - 1))
 

@@ -101,7 +101,7 @@ def older(many: dict[str, Any]) -> dict[str, dict[str, Any]]:
     named |= {"additional_special_tokens": [second | {"single_word": True}, "▁dog", {"content": "the", "rstrip": True}]}
     own = {"0": "<pad>", "1": "</s>", "2153": "the", "2921": "[L]"}
     own = {i: {"content": text, "special": i < "2", "lstrip": True} for i, text in own.items()}
-    some = {"extra_ids": 0, "pad_token": "<pad>", "additional_special_tokens": [the | {"lstrip": False}]}
+    spaced = {"extra_ids": 0, "pad_token": "<pad>", "additional_special_tokens": [the | {"lstrip": False}]}
     extra = {str(2921 + 2 - i): {"content": f"<extra_id_{i}>", "special": True} for i in range(3)}
     return {
         "before 4.34": {CONFIG: config, ADDED: many[ADDED], SPECIAL: many[SPECIAL]},
@@ -111,7 +111,7 @@ def older(many: dict[str, Any]) -> dict[str, dict[str, Any]]:
         },
         "the map alone": {CONFIG: listed, SPECIAL: named},
         "added_tokens.json alone": {ADDED: {"<my-cat>": 3022, "<extra_id_0>": 3020, "<a>": 3021}},
-        "flags that a name changes": {CONFIG: some | {"added_tokens_decoder": own}},
+        "flags that a name changes": {CONFIG: spaced | {"added_tokens_decoder": own}},
         "extra ids that take no space": {CONFIG: {"added_tokens_decoder": extra, "extra_ids": 3}},
     }
 

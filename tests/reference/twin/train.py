@@ -56,7 +56,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(groups, lr, BETAS, EPS, WEIGHT_DECAY, fused=named[0][1].is_cuda)
         self.live = [p for _, p in named]
         self.mean = [p.detach().clone() for p in self.live]
-        self.average, self.step, self.start, self.told = average, 0, 0.0, 0.0
+        self.average, self.step, self.start, self.reported = average, 0, 0.0, 0.0
 
     def share(self) -> float:
         """How much of the time is over; it begins after the first step, which compiles."""
@@ -74,8 +74,8 @@ class Trainer:
             keep = min(self.average, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(self.mean, [p.detach() for p in self.live], 1 - keep)
         self.step += 1
-        if self.step == 1 or time.time() - self.told > 5:
-            self.told = time.time()
+        if self.step == 1 or time.time() - self.reported > 5:
+            self.reported = time.time()
             speed = pictures * self.step / (time.time() - self.start) if self.start else 0.0
             say(f"step {self.step} loss {float(loss.detach()):.4f} norm {float(norm):.2f} lr {rate:.1e} {speed:.0f}/s")
             self.start = self.start or time.time()

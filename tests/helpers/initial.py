@@ -1,4 +1,4 @@
-"""Fresh weights: whether a leaf's numbers are as normal, and as independent, as their count lets them show."""
+"""Initial weights: whether a leaf's numbers are as normal, and as independent, as their count lets them show."""
 
 from __future__ import annotations
 
