@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from . import guidance, rng, schedule, solvers
 from .backend.precision import precision
 from .backend.runtime import set_environment
+from .guidance import Guidance
 from .rng import fold_in, key, split
 from .sample import iterate, sample
-from .types import Denoiser, Grid, Key, Solver, Text
+from .types import Denoiser, Grid, Key, Solver, Text, VarianceDenoiser
 
 set_environment()  # before the first import of mindspore
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .backend.autodiff import grad, value_and_grad
     from .checkpoint.load import load
     from .checkpoint.save import save
-    from .denoiser import text_denoiser
+    from .denoiser import text_denoiser, text_variance_denoiser
     from .models import t5, transformer, vae
     from .params import Params
     from .picture import save_picture
@@ -33,10 +34,12 @@ __version__ = "0.2.0.dev0"
 __all__ = [
     "Denoiser",
     "Grid",
+    "Guidance",
     "Key",
     "Params",
     "Solver",
     "Text",
+    "VarianceDenoiser",
     "__version__",
     "decode_latents",
     "encode_image",
@@ -61,6 +64,7 @@ __all__ = [
     "split",
     "t5",
     "text_denoiser",
+    "text_variance_denoiser",
     "train",
     "transformer",
     "tree",
@@ -73,7 +77,7 @@ _MODELS = ("t5", "transformer", "vae")
 _HOMES = {
     "backend.autodiff": ("grad", "value_and_grad"),
     "checkpoint": ("load", "save"),
-    "denoiser": ("text_denoiser",),
+    "denoiser": ("text_denoiser", "text_variance_denoiser"),
     "params": ("Params",),
     "picture": ("save_picture",),
     "pipeline": ("generate",),

@@ -1,4 +1,4 @@
-"""From params, text and guidance to a denoiser: what a solver asks at every step.
+"""From params, text and guidance to a denoiser: what a solver calls at every step.
 
 B pictures, L tokens, C latent channels, h/w latent size.
 """
@@ -6,19 +6,25 @@ B pictures, L tokens, C latent channels, h/w latent size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from mindspore import Tensor, ops
 
-from . import guidance, solvers
+from . import guidance as guidance_
+from . import solvers, tree
 from .backend.arrays import as_float, as_numpy
-from .checks import check_switch, kind
+from .checks import kind
+from .guidance import Guidance, Pair, Result, Scale
 from .models import transformer
 from .params import Params
 from .public import public
-from .request import Guide, as_text, check_guide, check_params, has_perturbed, is_one, picture_size
+from .request import as_text, check_guidance, check_params, check_variance, picture_size
 from .schedule import Schedule
-from .types import Array, Denoiser, Text
+from .types import Array, Denoiser, Text, VarianceDenoiser
+
+Maker: TypeAlias = Callable[[Callable[[Array, float], Array], Schedule], Callable[[Array, float], Result]]
+"""`guidance.denoiser` or `guidance.variance_denoiser`: from a model's raw output to x0, or to (x0, variance)."""
 
 
 @public
@@ -26,132 +32,146 @@ def text_denoiser(
     params: Params,
     text: Text,
     negative: Text | None = None,
-    guidance_scale: guidance.Scale = 4.5,
+    guidance: Guidance | Scale = 4.5,
+    *,
     height: int | None = None,
     width: int | None = None,
     schedule: Schedule | None = None,
-    *,
-    interval: tuple[float, float] | None = None,
-    rescale: float = 0.0,
-    pag_scale: guidance.Scale = 0.0,
-    pag_layers: Sequence[int] | None = None,
-    compat: str = "diffusers",
-    learned_variance: bool = False,
 ) -> Denoiser:
-    """What a solver asks: (x_t (B, C, h, w), t) → x0, guided by text; both branches are evaluated in one batch.
+    """Make the denoiser that a solver calls: (x_t (B, C, h, w), t) → x0, guided by text.
 
-    x_t may be a Tensor or a NumPy array; x0 is of the same kind.
+    Both branches are evaluated in one batch. x_t may be a Tensor or a NumPy array; x0 is of the same kind.
 
     Args:
         params: from `load`.
         text: B rows, from `encode_prompt`.
-        negative: B rows, or one for all; None where guidance_scale is 1.
-        guidance_scale: w, a number, one a picture, or a function of t that gives either.
-        height, width: what micro-conditions say, in pixels; models without them don't look at it.
+        negative: B rows, or one for all; None where the scale of guidance is 1.
+        guidance: a `px.Guidance`, or its scale alone: a number, one number per picture, or a function of t that gives
+            either. With compat="original" the negative text must hold as many tokens as the text
+            (`encode_prompt(…, tokens=L)`).
+        height: of the picture in pixels, which micro-conditions say; None takes the model's own.
+        width: likewise.
         schedule: of the noise; None takes the checkpoint's.
-        interval: (low, high) in training-time units: guide where low ≤ t ≤ high, and evaluate the prompt alone
-            elsewhere.
-        rescale: φ of `guidance.classifier_free` within [0, 1], in what the model predicts.
-        pag_scale: of perturbed-attention guidance, which evaluates a third branch; 0 is none.
-        pag_layers: the blocks that are perturbed, from 0; None takes the middle one.
-        compat: "original" guides three of the four channels, as PixArt-α's own DDPM sampler does, and reads the
-            negative text under the prompt's mask, for which it must hold as many tokens (`encode_prompt(…, tokens=L)`).
-        learned_variance: whether to leave the model's variance after x0, for `solvers.ddpm("learned_range")`.
+    Returns:
+        (x_t, t) → x0, of the shape of x_t.
     Raises:
-        TypeError, ValueError: an argument isn't as above, or, when it is called, x_t has another shape.
+        TypeError: an argument is of another type.
+        ValueError: an argument isn't as above, or, when the denoiser is called, x_t has another shape.
+    """
+    return _text_denoiser(guidance_.denoiser, params, text, negative, guidance, (height, width), schedule)
+
+
+@public
+def text_variance_denoiser(
+    params: Params,
+    text: Text,
+    negative: Text | None = None,
+    guidance: Guidance | Scale = 4.5,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    schedule: Schedule | None = None,
+) -> VarianceDenoiser:
+    """Make the denoiser that `solvers.ddpm("learned_range")` calls: (x_t (B, C, h, w), t) → (x0, variance).
+
+    The arguments are those of `text_denoiser`. Guidance leaves the variance as it is with the prompt.
+
+    Args:
+        params: from `load`; the model predicts a variance, as the released PixArt-α do.
+        text: B rows.
+        negative: B rows, or one for all.
+        guidance: a `px.Guidance`, or its scale alone.
+        height: of the picture in pixels.
+        width: likewise.
+        schedule: of the noise; None takes the checkpoint's.
+    Returns:
+        (x_t, t) → (x0, variance), both of the shape of x_t.
+    Raises:
+        TypeError: as `text_denoiser`.
+        ValueError: as `text_denoiser`, or the model predicts no variance.
     """
     check_params(params)
-    check_switch("learned_variance", learned_variance)
-    if not (schedule is None or isinstance(schedule, Schedule)):
-        raise TypeError(f"schedule must be a Schedule, as px.schedule.from_betas makes, got {kind(schedule)}")
-    text = as_text(params, "text", text)
-    guide = Guide(guidance_scale, interval, rescale, pag_scale, pag_layers, compat)
-    check_guide(params, guide, len(text.mask))
-    negative = None if negative is None else as_text(params, "negative", negative, len(text.mask))
-    size = picture_size(params, height, width)
-    return guided_denoiser(params, text, negative, guide, size, schedule, learned_variance)
+    check_variance(params, "text_variance_denoiser")
+    return _text_denoiser(guidance_.variance_denoiser, params, text, negative, guidance, (height, width), schedule)
 
 
-def guided_denoiser(
+def _text_denoiser(
+    make: Maker[Result],
     params: Params,
     text: Text,
     negative: Text | None,
-    guide: Guide,
-    size: tuple[int, int],
+    guidance: Guidance | Scale,
+    size: tuple[int | None, int | None],
     schedule: Schedule | None,
-    learned_variance: bool,
-) -> Denoiser:
-    """`text_denoiser` of arguments that are checked."""
-    schedule = schedule or solvers.from_config(params.config.scheduler)[0]
-    B, model = len(text.mask), _model(params, schedule, size, learned_variance)
-    context = _captions(params, text)
-    alone, worse = model(context, ()), None
-    if has_perturbed(guide):
-        middle = (params.config.transformer.num_layers // 2,)
-        worse = model(context, middle if guide.pag_layers is None else tuple(guide.pag_layers))
-    if is_one(guide) and worse is None:
-        return _checked(alone, params, B)
-    if is_one(guide):
-
-        def pair(x: Array, t: float) -> tuple[Array, Array]:
-            return (alone(x, t),) * 2
-    else:
-        together = model(_captions(params, _stack(text, _negative(text, negative, guide))), ())
-
-        def pair(x: Array, t: float) -> tuple[Array, Array]:
-            x0 = together(ops.cat((x, x), 0), t)
-            return x0[:B], x0[B:]
-
-    guided = _guided(pair, worse, guide, schedule)
-    inside = guided if guide.interval is None else guidance.interval(guided, alone, *guide.interval)
-    return _checked(inside, params, B)
+) -> Callable[[Array, float], Result]:
+    check_params(params)
+    if not (schedule is None or isinstance(schedule, Schedule)):
+        raise TypeError(f"schedule must be a Schedule, as px.schedule.from_betas makes, got {kind(schedule)}")
+    text = as_text(params, "text", text)
+    guidance = check_guidance(params, guidance, len(text.mask))
+    negative = None if negative is None else as_text(params, "negative", negative, len(text.mask))
+    schedule = schedule or solvers.from_config(params.config.scheduler).schedule
+    return guided_denoiser(make, params, text, negative, guidance, picture_size(params, *size), schedule)
 
 
-def _guided(pair: guidance.Pair, worse: Denoiser | None, guide: Guide, schedule: Schedule) -> Denoiser:
-    """Classifier-free guidance, and perturbed-attention guidance where there is a denoiser for it."""
-    channels = 3 if guide.compat == "original" else None
-
-    def denoise(x: Array, t: float) -> Array:
-        branches = pair(x, t)
-        of_text = guidance.classifier_free(
-            lambda *_: branches, guide.scale, rescale=guide.rescale, schedule=schedule, channels=channels
-        )
-        if worse is None:
-            return of_text(x, t)
-        return guidance.perturbed(of_text, lambda x, t: (branches[0], worse(x, t)), guide.pag_scale)(x, t)
-
-    return denoise
+def guided_denoiser(
+    make: Maker[Result],
+    params: Params,
+    text: Text,
+    negative: Text | None,
+    guidance: Guidance,
+    size: tuple[int, int],
+    schedule: Schedule,
+) -> Callable[[Array, float], Result]:
+    """The denoiser of `text_denoiser`, or the one of `text_variance_denoiser`, of arguments that are checked."""
+    B, context, pair, worse = len(text.mask), _captions(params, text), None, None
+    conditional = make(_model(params, context, size), schedule)
+    if guidance.compares:
+        texts = _captions(params, _stack(text, _negative(text, negative, guidance)))
+        pair = _rows(make(_model(params, texts, size), schedule), B)
+    if guidance.perturbs:
+        layers = guidance.pag_layers or (params.config.transformer.num_layers // 2,)
+        worse = guidance_.denoiser(_model(params, context, size, layers), schedule)
+    return _checked(guidance_.guided(guidance, conditional, pair, worse, schedule=schedule), params, B)
 
 
 def _model(
-    params: Params, schedule: Schedule, size: tuple[int, int], learned_variance: bool
-) -> Callable[[transformer.Captions, Sequence[int]], Denoiser]:
-    """(captions, perturbed blocks) → the denoiser of that text alone."""
+    params: Params, context: transformer.Captions, size: tuple[int, int], perturbed: Sequence[int] = ()
+) -> Callable[[Array, float], Array]:
+    """(x_t, t) → the transformer's output with a text and a size, and without self-attention in some blocks."""
     conditions = _conditions(params, *size)
 
-    def single(context: transformer.Captions, perturbed: Sequence[int]) -> Denoiser:
-        def model(x: Array, t: float) -> Array:
-            rows = len(x)
-            times = Tensor.from_numpy(np.full(rows, t, np.float32))
-            given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
-            tree, config = params.transformer, params.config.transformer
-            return transformer.evaluate(tree, config, x, times, context, **given, perturbed=perturbed)
+    def model(x: Array, t: float) -> Array:
+        rows = len(x)
+        times = Tensor.from_numpy(np.full(rows, t, np.float32))
+        given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
+        weights, config = params.transformer, params.config.transformer
+        return transformer.evaluate(weights, config, x, times, context, **given, perturbed=perturbed)
 
-        return guidance.denoiser(model, schedule, learned_variance=learned_variance)
-
-    return single
+    return model
 
 
-def _checked(denoise: Denoiser, params: Params, rows: int) -> Denoiser:
+def _rows(together: Callable[[Array, float], Result], B: int) -> Pair[Result]:
+    """A pair from the denoiser of 2B rows: those with the text, then those with the negative text."""
+
+    def pair(x: Array, t: float) -> tuple[Result, Array]:
+        result = together(ops.cat((x, x), 0), t)
+        x0 = result[0] if isinstance(result, tuple) else result
+        return tree.map(lambda part: part[:B], result), x0[B:]
+
+    return pair
+
+
+def _checked(denoise: Callable[[Array, float], Result], params: Params, rows: int) -> Callable[[Array, float], Result]:
     """The denoiser that takes a NumPy array too, and refuses an x_t of another shape than the text's and model's."""
     config = params.config.transformer
 
-    def checked(x: Array, t: float) -> Array:
+    def checked(x: Array, t: float) -> Result:
         transformer.check_latents(config, x)
         if x.shape[0] != rows:
             raise ValueError(f"x_t has {x.shape[0]} rows and the text has {rows}; they must be as many")
         if isinstance(x, np.ndarray):
-            return as_numpy(denoise(as_float(x, "x_t"), t)).astype(x.dtype)
+            return tree.map(lambda part: as_numpy(part).astype(x.dtype), denoise(as_float(x, "x_t"), t))
         return denoise(x, t)
 
     return checked
@@ -166,13 +186,13 @@ def _captions(params: Params, text: Text) -> transformer.Captions:
     return transformer.captions(params.transformer, params.config.transformer, *text)
 
 
-def _negative(text: Text, negative: Text | None, guide: Guide) -> Text:
+def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:
     """One row of negative text for each row of text."""
     B, L = text.mask.shape
     if negative is None:
-        raise ValueError(f"guidance_scale {guide.scale} needs a negative text; encode_prompt(params, '') makes one")
+        raise ValueError(f"{guidance!r} needs a negative text; encode_prompt(params, '') makes one")
     negative = repeat(negative, B) if len(negative.mask) == 1 else negative
-    if guide.compat != "original":
+    if guidance.compat != "original":
         return negative
     if negative.mask.shape[1] < L:
         raise ValueError(

@@ -196,7 +196,7 @@ def call(settings: Mapping[str, Any]) -> str:
     return f"px.generate({', '.join(arguments)})"
 
 
-_ALWAYS = {"negative": "negative_prompt", "steps": "steps", "guidance": "guidance_scale"}
+_ALWAYS = {"negative": "negative_prompt", "steps": "steps", "guidance": "guidance"}
 _LOADED = {"variant": None, "dtype": "float32"}
 
 

@@ -10,20 +10,19 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import guidance
 from .backend import autodiff
-from .checks import check_option, check_switch, check_whole
+from .checks import check_option, check_whole
 from .denoiser import repeat
+from .guidance import Guidance, Scale
 from .models import vae
 from .params import Params
 from .public import public
 from .request import (
-    Guide,
     Picture,
+    Sampling,
     binned_size,
-    check_on_step,
     check_params,
-    is_one,
+    check_switches,
     picture_size,
     request,
     texts,
@@ -43,7 +42,7 @@ class Options(TypedDict, total=False):
 
     negative_prompt: str | Sequence[str]
     steps: int
-    guidance_scale: guidance.Scale
+    guidance: Guidance | Scale
     height: int | None
     width: int | None
     solver: Solver | str | None
@@ -52,11 +51,6 @@ class Options(TypedDict, total=False):
     clean: bool
     binning: bool
     tile: int | None
-    interval: tuple[float, float] | None
-    rescale: float
-    pag_scale: guidance.Scale
-    pag_layers: Sequence[int] | None
-    compat: str
     check: bool
     on_step: Callable[[StepInfo], object] | None
     progress: bool
@@ -120,22 +114,17 @@ def generate(
     *,
     negative_prompt: str | Sequence[str] = "",
     steps: int = 20,
-    guidance_scale: guidance.Scale = 4.5,
+    guidance: Guidance | Scale = 4.5,
     height: int | None = None,
     width: int | None = None,
     solver: Solver | str | None = None,
     grid: Grid | None = None,
     images_per_prompt: int = 1,
-    output: str = "pil",
     latents: Array | None = None,
+    output: str = "pil",
     clean: bool = True,
     binning: bool = True,
     tile: int | None = None,
-    interval: tuple[float, float] | None = None,
-    rescale: float = 0.0,
-    pag_scale: guidance.Scale = 0.0,
-    pag_layers: Sequence[int] | None = None,
-    compat: str = "diffusers",
     check: bool = True,
     on_step: Callable[[StepInfo], object] | None = None,
     progress: bool = True,
@@ -145,52 +134,45 @@ def generate(
     Args:
         params: from `load`.
         prompt: one prompt or several; an empty one is allowed.
-        key: one key, or (B, 2) with one a picture. One key for several pictures stands for `split(key, B)`, so picture
-            i of a batch is the picture that `split(key, B)[i]` gives alone.
+        key: one key, or (B, 2) with one key per picture. One key for several pictures stands for `split(key, B)`, so
+            picture i of a batch is the picture that `split(key, B)[i]` gives alone.
         negative_prompt: what to steer away from, one for all or one for each prompt.
         steps: of the solver, at least 1.
-        guidance_scale: w of classifier-free guidance, a number, one a picture, or a function of t that gives either; 1
-            evaluates no negative prompt.
-        height, width: in pixels; None takes the model's own size. Multiples of the patch where there is no binning.
+        guidance: a `px.Guidance`, or its scale alone: w of classifier-free guidance, a number, one number per picture,
+            or a function of t that gives either; 1 evaluates no negative prompt.
+        height: in pixels, a multiple of the patch where there is no binning; None takes the model's own.
+        width: likewise.
         solver: a Solver or the name of one in `px.solvers`; None takes the checkpoint's scheduler.
         grid: nodes to visit instead of `steps` of the checkpoint's spacing, from `schedule.grid` or `rho_grid`.
         images_per_prompt: pictures of each prompt, in a row.
-        output: "pil", "numpy" (float32 (B, H, W, 3) in [0, 1]) or "latents" (Tensor (B, C, h, w)).
         latents: noise to start from, float32 (B, C, h, w), instead of the key's.
+        output: "pil", "numpy" (float32 (B, H, W, 3) in [0, 1]) or "latents" (Tensor (B, C, h, w)).
         clean: whether to clean captions as the released models' training did; without, they are lower-cased and
             stripped, as in diffusers.
         binning: whether a released model draws at the nearest size that it was trained at, which is then resized and
             cropped to the one asked for, any size; a model without such a table draws the size directly.
         tile: in pixels; decode in overlapping squares of this size, for pictures that memory is too small for.
-        interval, rescale, pag_scale, pag_layers, compat: of guidance, as in `text_denoiser`.
         check: whether to raise where a stage's result isn't finite.
         on_step: called after each step with its StepInfo, whose arrays it mustn't change; what it returns is ignored.
         progress: whether to show a bar.
-    Returns: one PIL picture for one prompt and picture, a list of them otherwise; an array or Tensor for the others.
+    Returns:
+        One PIL picture for one prompt and picture, a list of them otherwise; an array or a Tensor for the others.
     Raises:
-        ValueError, TypeError: an argument isn't as above; the sentence says what is valid. ValueError: a stage's result
-            isn't finite; the sentence names the stage, the step and t.
+        TypeError: an argument is of another type.
+        ValueError: an argument isn't as above; the sentence says what is valid. Or a stage's result isn't finite; the
+            sentence names the stage, the step and t.
     """
     autodiff.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
     check_params(params)
     _check_output(params, output, tile)
-    check_on_step(on_step)
-    for name, value in (("clean", clean), ("binning", binning), ("check", check), ("progress", progress)):
-        check_switch(name, value)
-    prompts, negatives = texts("prompt", prompt), texts("negative_prompt", negative_prompt)
-    check_whole("images_per_prompt", images_per_prompt, 1)
-    if len(negatives) not in (1, len(prompts)):
-        raise ValueError(
-            f"negative_prompt must be one, or one for each of {len(prompts)} prompts, got {len(negatives)}"
-        )
+    check_switches(clean=clean, binning=binning)
+    prompts, negatives = _prompts(prompt, negative_prompt, images_per_prompt)
     asked, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
-    guide = Guide(guidance_scale, interval, rescale, pag_scale, pag_layers, compat)
-    asking = request(
-        params, len(prompts) * images_per_prompt, key, drawn, guide,
-        steps=steps, solver=solver, grid=grid, latents=latents,
-    )  # fmt: skip
-    text, negative = _encode_both(params, prompts, [] if is_one(guide) else negatives, images_per_prompt, clean, check)
-    z = run(params, asking, text, negative, check, on_step, progress)
+    given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
+    asking = request(params, len(prompts) * images_per_prompt, key, drawn, given)
+    negatives = negatives if asking.guidance.compares else []
+    text, negative = _encode_both(params, prompts, negatives, images_per_prompt, clean, check)
+    z = run(params, asking, text, negative)
     if output == "latents":
         return z
     pixels = decode(params, z, tile, None if drawn == asked else asked, check).asnumpy()
@@ -198,6 +180,17 @@ def generate(
         return pixels
     pictures = [Image.fromarray((255 * picture).round().astype(np.uint8)) for picture in pixels]
     return pictures[0] if isinstance(prompt, str) and images_per_prompt == 1 else pictures
+
+
+def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], n: int) -> tuple[list[str], list[str]]:
+    """Prompts and negative prompts, of which there are one or as many; n pictures of each."""
+    check_whole("images_per_prompt", n, 1)
+    prompts, negatives = texts("prompt", prompt), texts("negative_prompt", negative_prompt)
+    if len(negatives) not in (1, len(prompts)):
+        raise ValueError(
+            f"negative_prompt must be one, or one for each of {len(prompts)} prompts, got {len(negatives)}"
+        )
+    return prompts, negatives
 
 
 def _encode_both(

@@ -15,12 +15,10 @@ R = TypeVar("R")
 _OURS: dict[str, tuple[str, ...]] = {
     "callback": ("on_step",),
     "callback_on_step_end": ("on_step",),
-    "cfg": ("guidance_scale",),
-    "cfg_scale": ("guidance_scale",),
+    "cfg": ("guidance",),
+    "cfg_scale": ("guidance",),
     "clean_caption": ("clean",),
     "generator": ("key",),
-    "guidance": ("guidance_scale",),
-    "guidance_rescale": ("rescale",),
     "image": ("pictures",),
     "images": ("pictures", "images_per_prompt"),
     "manual_seed": ("key",),
@@ -32,7 +30,7 @@ _OURS: dict[str, tuple[str, ...]] = {
     "num_inference_steps": ("steps",),
     "num_steps": ("steps",),
     "output_type": ("output",),
-    "prompt": ("prompts", "text"),
+    "prompt": ("text",),
     "negative_prompt_embeds": ("negative",),
     "prompt_embeds": ("text",),
     "prompts": ("prompt", "text"),
@@ -45,6 +43,16 @@ _OURS: dict[str, tuple[str, ...]] = {
     "use_resolution_binning": ("binning",),
     "z": ("latents",),
 }
+# Names that are fields of a Guidance, earlier ones of this package's and diffusers' among them.
+_GUIDANCE = {
+    "compat": "compat",
+    "guidance_rescale": "rescale",
+    "guidance_scale": "scale",
+    "interval": "interval",
+    "pag_layers": "pag_layers",
+    "pag_scale": "pag_scale",
+    "rescale": "rescale",
+}
 # Names of things that are done otherwise here.
 _OTHERWISE = {
     "cache_dir": "set the environment variable HF_HUB_CACHE before Python starts",
@@ -53,6 +61,7 @@ _OTHERWISE = {
     "eta": "solver=px.solvers.ddim(eta) takes it",
     "force_download": "remove it from the cache, as `hf cache` does",
     "local_files_only": "set the environment variable HF_HUB_OFFLINE=1 before Python starts",
+    "learned_variance": "px.text_variance_denoiser and px.guidance.variance_denoiser give (x0, variance)",
     "low_cpu_mem_usage": "weights are mapped and take memory as they are used; stream=True goes further",
     "max_sequence_length": "a prompt has 120 tokens with PixArt-α and 300 with PixArt-Σ",
     "model": "give it as source, the first argument",
@@ -78,7 +87,6 @@ _MAKERS = {
     "negative": "negative=px.encode_prompt(params, 'blurred')",
     "params": "px.load()",
     "prompt": "'a cute cat'",
-    "prompts": "'a cute cat'",
     "solver": "solver='dpmpp_2m'",
     "text": "px.encode_prompt(params, 'a cute cat')",
 }
@@ -96,7 +104,7 @@ def public(f: Callable[P, R]) -> Callable[P, R]:
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            sentence = _sentence(f.__name__, signature.parameters, len(args), list(map(str, kwargs)), error)
+            sentence = _sentence(f.__name__, signature.parameters, len(args), kwargs, error)
             raise TypeError(sentence) from None
         return f(*args, **kwargs)
 
@@ -105,11 +113,16 @@ def public(f: Callable[P, R]) -> Callable[P, R]:
 
 
 def _sentence(
-    name: str, parameters: Mapping[str, inspect.Parameter], given: int, keywords: list[str], error: TypeError
+    name: str,
+    parameters: Mapping[str, inspect.Parameter],
+    given: int,
+    keywords: Mapping[str, object],
+    error: TypeError,
 ) -> str:
     wrong = next((keyword for keyword in keywords if keyword not in parameters), None)
     if wrong is not None:
-        return f"{name} has no argument {wrong!r}; {_instead(wrong, parameters)}"
+        guided = "guidance" in parameters and wrong in _GUIDANCE
+        return f"{name} has no argument {wrong!r}; {_guidance(keywords) if guided else _instead(wrong, parameters)}"
     positional = [key for key, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if given > len(positional):
         return f"{name} takes {', '.join(positional)} by position and all else by name, got {given} arguments"
@@ -118,6 +131,23 @@ def _sentence(
     if missing:
         return f"{name} needs {missing[0]!r}" + (f", such as {_MAKERS[missing[0]]}" if missing[0] in _MAKERS else "")
     return f"{name}: {error}"
+
+
+def _guidance(keywords: Mapping[str, object]) -> str:
+    """How the keywords that are fields of a Guidance are said: guidance_scale=3 is now guidance=3."""
+    old = {name: _shown(value) for name, value in keywords.items() if name in _GUIDANCE}
+    fields = {_GUIDANCE[name]: value for name, value in old.items()}
+    if "guidance" in keywords:
+        fields.setdefault("scale", _shown(keywords["guidance"]))
+    now = ", ".join(f"{field}={value}" for field, value in sorted(fields.items(), key=lambda each: each[0] != "scale"))
+    said = fields["scale"] if fields.keys() == {"scale"} else f"px.Guidance({now})"
+    return f"{', '.join(f'{name}={value}' for name, value in old.items())} is now guidance={said}"
+
+
+def _shown(value: object) -> str:
+    """A value that is short, and … for any other."""
+    short = isinstance(value, (bool, int, float, str, tuple, list)) and len(repr(value)) <= 30
+    return repr(value) if short else "…"
 
 
 def _instead(wrong: str, parameters: Mapping[str, inspect.Parameter]) -> str:

@@ -13,74 +13,77 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import guidance, rng, solvers, tree
+from . import rng, solvers, tree
 from .backend import stream
 from .backend.arrays import as_float, as_tensor, check_mask
-from .checks import check_number, check_option, check_whole, is_number, kind
+from .checks import check_switch, check_whole, kind
+from .guidance import Guidance, Scale, as_guidance, check_scale
 from .models import sizes, vae
 from .params import MODELS, Params
 from .schedule import Schedule, check_grid
-from .types import Array, Grid, Key, Solver, StepInfo, Text
+from .types import Array, Denoiser, Grid, Key, Solver, StepInfo, Text, VarianceSolver
 
 Picture = Image.Image
-COMPATS = ("diffusers", "original")
 
 
-class Guide(NamedTuple):
-    """How a denoiser is guided, as `text_denoiser` says it; `check_guide` makes sure that it can be done."""
+class Sampling(NamedTuple):
+    """The arguments that `generate` and `sample_latents` share, as they were given."""
 
-    scale: guidance.Scale = 4.5
-    interval: tuple[float, float] | None = None
-    rescale: float = 0.0
-    pag_scale: guidance.Scale = 0.0
-    pag_layers: Sequence[int] | None = None
-    compat: str = "diffusers"
+    steps: int
+    guidance: Guidance | Scale
+    solver: Solver | str | None
+    grid: Grid | None
+    latents: Array | None
+    check: bool
+    on_step: Callable[[StepInfo], object] | None
+    progress: bool
 
 
 class Request(NamedTuple):
-    """What `sample_latents` goes by: pixels, one key a picture, where, how, from what, guided how."""
+    """What `run` goes by: pixels, one key per picture, where, how, from what, guided how, watched how."""
 
     size: tuple[int, int]
     keys: Key
     schedule: Schedule
     grid: Grid
     solver: Solver
+    wrap: Callable[[Denoiser], Denoiser]
     x: Tensor
-    guide: Guide
+    guidance: Guidance
+    check: bool
+    on_step: Callable[[StepInfo], object] | None
+    progress: bool
 
 
-def request(
-    params: Params,
-    rows: int,
-    key: Key,
-    size: tuple[int, int],
-    guide: Guide,
-    *,
-    steps: int,
-    solver: Solver | str | None,
-    grid: Grid | None,
-    latents: Array | None,
-) -> Request:
-    """Resolve the arguments that `generate` and `sample_latents` share, for `rows` pictures of a size that is checked.
+def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: Sampling) -> Request:
+    """Check and resolve what `generate` and `sample_latents` share, for `rows` pictures of a size that is checked.
 
     Raises:
         TypeError, ValueError: one of them can't be; one sentence says what is valid.
     """
+    check_switches(check=given.check, progress=given.progress)
+    if given.on_step is not None and not callable(given.on_step):
+        raise TypeError(f"on_step must be a function of a StepInfo, got {kind(given.on_step)}")
     keys = picture_keys(key, rows)
-    check_guide(params, guide, rows)
-    schedule, make_grid, own_solver = solvers.from_config(params.config.scheduler)
-    check_whole("steps", steps, 1)
-    grid = make_grid(int(steps)) if grid is None else _own_grid(grid, schedule)
-    solver = own_solver if solver is None else solvers.named(solver)
-    model = params.config.transformer
-    if solver.learned_variance and model.out_channels == model.in_channels:
-        raise ValueError(f"{solver} reads a learned variance, which this model doesn't predict")
-    for name, scale in (("guidance_scale(t)", guide.scale), ("pag_scale(t)", guide.pag_scale)):
+    guidance = check_guidance(params, given.guidance, rows)
+    schedule, make_grid, solver, wrap = solvers.from_config(params.config.scheduler)
+    check_whole("steps", given.steps, 1)
+    grid = make_grid(int(given.steps)) if given.grid is None else _own_grid(given.grid, schedule)
+    if given.solver is not None:  # what the checkpoint's class does with x0 belongs to its own solver
+        solver, wrap = solvers.named(given.solver), _same
+    if isinstance(solver, VarianceSolver):
+        check_variance(params, repr(solver))
+    for name, scale in (("the scale of guidance", guidance.scale), ("pag_scale", guidance.pag_scale)):
+        t = float(grid.t[0])
         if callable(scale):
-            _check_scale(name, scale(float(grid.t[0])), rows)
+            check_scale(f"{name} at t = {t:g}", scale(t), rows)
     shape = latent_shape(params, rows, size)
-    x = Tensor.from_numpy(rng.normal(keys, shape)) if latents is None else _start(latents, shape)
-    return Request(size, keys, schedule, grid, solver, x, guide)
+    x = Tensor.from_numpy(rng.normal(keys, shape)) if given.latents is None else _start(given.latents, shape)
+    return Request(size, keys, schedule, grid, solver, wrap, x, guidance, given.check, given.on_step, given.progress)
+
+
+def _same(denoise: Denoiser) -> Denoiser:
+    return denoise
 
 
 def _own_grid(grid: Grid, schedule: Schedule) -> Grid:
@@ -138,59 +141,28 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
     return Text(states, mask.int())
 
 
-def check_guide(params: Params, guide: Guide, rows: int) -> None:
-    """Raise where one of the options can't be done for `rows` pictures."""
-    _check_scale("guidance_scale", guide.scale, rows)
-    _check_scale("pag_scale", guide.pag_scale, rows)
-    check_number("rescale", guide.rescale, 0, 1)
-    check_option("compat", guide.compat, COMPATS)
-    if guide.interval is not None:
-        _check_interval(guide.interval)
-    if guide.pag_layers is not None:
-        _check_layers(guide, params.config.transformer.num_layers - 1)
+def check_guidance(params: Params, guidance: Guidance | Scale, rows: int) -> Guidance:
+    """The guidance, of which all is checked that needs params and the number of pictures."""
+    guidance = as_guidance(guidance)
+    check_scale("the scale of guidance", guidance.scale, rows)
+    check_scale("pag_scale", guidance.pag_scale, rows)
+    last = params.config.transformer.num_layers - 1
+    if guidance.pag_layers is not None and max(guidance.pag_layers) > last:
+        raise ValueError(f"pag_layers must be a list of blocks within 0 … {last}, got {guidance.pag_layers}")
+    return guidance
 
 
-def _check_scale(name: str, scale: guidance.Scale, rows: int) -> None:
-    if callable(scale):
-        return
-    if isinstance(scale, (bool, str)) or not (is_number(scale) or isinstance(scale, (Sequence, np.ndarray, Tensor))):
-        raise TypeError(f"{name} must be a number, one for each picture, or a function of t, got {kind(scale)}")
-    try:
-        w = _numbers(scale)
-    except ValueError:
-        raise TypeError(f"{name} must be a number, or a list of one for each picture, got {scale!r:.60}") from None
-    if not np.isfinite(w).all():
-        raise ValueError(f"{name} must be finite, got {w}")
-    if w.shape not in ((), (rows,)):
-        raise ValueError(f"{name} must be a number or one for each of {rows} pictures, got an array of shape {w.shape}")
+def check_variance(params: Params, reader: str) -> None:
+    """Raise ValueError where the model predicts no variance, which `reader` reads."""
+    config = params.config.transformer
+    if config.out_channels == config.in_channels:
+        raise ValueError(f"{reader} reads a learned variance, which this model doesn't predict")
 
 
-def _check_interval(interval: tuple[float, float]) -> None:
-    if not (isinstance(interval, (tuple, list)) and len(interval) == 2 and all(map(is_number, interval))):
-        raise TypeError(f"interval must be two numbers (low, high) in training-time units, got {interval!r}")
-    if not interval[0] <= interval[1]:
-        raise ValueError(f"interval must be (low, high) with low at most high, got {interval!r}")
-
-
-def _check_layers(guide: Guide, last: int) -> None:
-    layers = guide.pag_layers
-    if isinstance(layers, str) or not isinstance(layers, (Sequence, np.ndarray)) or np.ndim(layers) != 1:
-        raise TypeError(f"pag_layers must be a list of blocks within 0 … {last}, got {layers!r}")
-    if not has_perturbed(guide):
-        raise ValueError(f"pag_layers {tuple(layers)} need a pag_scale, which is 0")
-    named = [i for i in layers if isinstance(i, (int, np.integer)) and not isinstance(i, bool) and 0 <= i <= last]
-    if not named or len(named) != len(layers):
-        raise ValueError(f"pag_layers must be a list of blocks within 0 … {last}, got {tuple(layers)}")
-
-
-def is_one(guide: Guide) -> bool:
-    """Whether no negative text is evaluated, as a scale of 1 says."""
-    return not callable(guide.scale) and bool(np.all(_numbers(guide.scale) == 1))
-
-
-def has_perturbed(guide: Guide) -> bool:
-    """Whether a third branch is evaluated."""
-    return callable(guide.pag_scale) or bool(np.any(_numbers(guide.pag_scale)))
+def check_switches(**switches: bool) -> None:
+    """Raise TypeError where one of them isn't True or False."""
+    for name, value in switches.items():
+        check_switch(name, value)
 
 
 def texts(name: str, prompt: str | Sequence[str]) -> list[str]:
@@ -267,12 +239,6 @@ def vae_config(params: Params) -> vae.Config:
     return params.config.vae
 
 
-def check_on_step(on_step: Callable[[StepInfo], object] | None) -> None:
-    """Raise TypeError where it can't be called."""
-    if on_step is not None and not callable(on_step):
-        raise TypeError(f"on_step must be a function of a StepInfo, got {kind(on_step)}")
-
-
 def _picture(picture: Picture | Array) -> NDArray[np.float32]:
     """One picture, or an array of several, as float32 in [0, 1]."""
     if isinstance(picture, Image.Image):
@@ -304,10 +270,3 @@ def _start(latents: Array, shape: tuple[int, ...]) -> Tensor:
     if not np.isfinite(x.asnumpy()).all():
         raise ValueError("latents must be finite, got NaN or infinity among them")
     return x
-
-
-def _numbers(scale: guidance.Scale) -> NDArray[np.float64]:
-    numbers = np.asarray(scale.asnumpy() if isinstance(scale, Tensor) else scale)
-    if numbers.dtype.kind not in "iuf":
-        raise ValueError(f"these are no numbers: {numbers.dtype}")
-    return numbers.astype(np.float64)

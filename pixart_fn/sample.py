@@ -10,21 +10,27 @@ from .checks import check_whole, kind
 from .public import public
 from .schedule import check_grid
 from .solvers import named
-from .types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
+from .types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo, VarianceDenoiser, VarianceSolver
 
 
 @public
 def iterate(
-    key: Key, denoise: Denoiser, solver: Solver | str, grid: Grid, x: Array | SolverState, *, start: int = 0
+    key: Key,
+    denoise: Denoiser | VarianceDenoiser,
+    solver: Solver | str,
+    grid: Grid,
+    x: Array | SolverState,
+    *,
+    start: int = 0,
 ) -> Iterator[StepInfo]:
     """Sample a step at a time: progress, previews and early stopping are the caller's loop.
 
     Args:
         key: the noise of step i comes from `fold_in(key, i)`; unused by deterministic solvers.
-        denoise: (x_t, t) → x0.
+        denoise: (x_t, t) → x0; for `solvers.ddpm("learned_range")`, (x_t, t) → (x0, variance).
         solver: how to go from node to node, or the name of one.
         grid: S + 1 nodes from noisy to clean.
-        x: the sample at the first node, (B, …): α x0 + σ ε, which is nearly ε where the grid starts at pure noise. Or
+        x: the sample at the first node, (B, …): α x0 + σ ε, which is nearly ε where the grid starts at pure noise; or
             the `state` of a StepInfo, to go on from there.
         start: the first step to take, within 0 … S; after the i-th StepInfo it is i.
     Yields:
@@ -42,23 +48,26 @@ def iterate(
     if not isinstance(x, SolverState) and not hasattr(x, "shape"):
         raise TypeError(f"x must be an array, a Tensor or a SolverState, got {kind(x)}")
     check_whole("start", start, 0, len(grid.t) - 1)
-    return _iterate(key, _asked(denoise), solver, grid, x if isinstance(x, SolverState) else solver.init(x), start)
+    state = x if isinstance(x, SolverState) else solver.init(x)
+    return _iterate(key, _checked(denoise, solver), solver, grid, state, start)
 
 
-def _asked(denoise: Denoiser) -> Denoiser:
-    """The denoiser, whose x0 must be of x's kind and shape; a learned variance may follow as further channels."""
+def _checked(denoise: Denoiser | VarianceDenoiser, solver: Solver) -> Denoiser:
+    """The denoiser, whose results must be of x's kind and shape: x0, and for a VarianceSolver the variance too."""
 
-    def ask(x: Array, t: float) -> Array:
-        x0 = denoise(x, t)
-        if isinstance(x, np.ndarray) != isinstance(x0, np.ndarray) or not hasattr(x0, "shape"):
-            raise TypeError(f"denoise must give what x is, {kind(x)}, got {kind(x0)}")
-        shape = tuple(x.shape)
-        both = (*shape[:1], 2 * shape[1], *shape[2:]) if len(shape) > 1 else shape
-        if tuple(x0.shape) not in (shape, both):
-            raise ValueError(f"denoise must give x0 of the shape {shape} of x, got {tuple(x0.shape)}")
-        return x0
+    def check(x: Array, t: float) -> Array:
+        result = denoise(x, t)
+        both = isinstance(solver, VarianceSolver) and isinstance(result, tuple) and len(result) == 2
+        for name, part in zip(("x0", "variance"), result if both else (result,), strict=False):
+            if isinstance(x, np.ndarray) != isinstance(part, np.ndarray) or not hasattr(part, "shape"):
+                raise TypeError(f"denoise must give what x is, {kind(x)}, got {kind(part)}")
+            if tuple(part.shape) != tuple(x.shape):
+                raise ValueError(
+                    f"denoise must give {name} of the shape {tuple(x.shape)} of x, got {tuple(part.shape)}"
+                )
+        return result
 
-    return ask
+    return check
 
 
 def _iterate(
@@ -70,7 +79,7 @@ def _iterate(
 
 
 @public
-def sample(key: Key, denoise: Denoiser, solver: Solver | str, grid: Grid, x: Array) -> Array:
+def sample(key: Key, denoise: Denoiser | VarianceDenoiser, solver: Solver | str, grid: Grid, x: Array) -> Array:
     """Go through the whole grid and return x at its last node; the arguments are those of `iterate`."""
     for info in iterate(key, denoise, solver, grid, x):
         x = info.x

@@ -10,23 +10,24 @@ from collections.abc import Callable, Iterable, Sequence
 from mindspore import Tensor, ops
 from tqdm.auto import tqdm
 
-from . import guidance, rng
+from . import guidance as guidance_
+from . import rng, tree
 from .backend import autodiff
 from .backend.arrays import as_float, check_finite, clamp
-from .checks import check_switch, check_whole
+from .checks import check_whole
 from .denoiser import guided_denoiser
+from .guidance import Guidance, Scale
 from .models import sizes, t5, vae
 from .models import tokenizer as tokenizer_
 from .params import Params
 from .public import public
 from .request import (
-    Guide,
     Picture,
     Request,
+    Sampling,
     as_text,
-    check_on_step,
     check_params,
-    is_one,
+    check_switches,
     latent_shape,
     picture_keys,
     picture_size,
@@ -36,40 +37,41 @@ from .request import (
     vae_config,
 )
 from .sample import iterate
-from .types import Array, Grid, Key, Solver, StepInfo, Text
+from .types import Array, Grid, Key, Solver, StepInfo, Text, VarianceSolver
 
 TEXT_LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
 
 @public
 def encode_prompt(
-    params: Params, prompts: str | Sequence[str], *, clean: bool = True, tokens: int = 1, check: bool = True
+    params: Params, prompt: str | Sequence[str], *, clean: bool = True, tokens: int = 1, check: bool = True
 ) -> Text:
-    """Text states of prompts, as short as the longest of them allows.
+    """Encode prompts as text states, as short as the longest of them allows.
 
     Padding changes nothing (T5 and the transformer mask it), so L is cut to the next of 16, 32, 64 … rather than
     always 120 (α) or 300 (Σ) tokens, past which a prompt is cut with a warning.
 
     Args:
         params: from `load`, with a text encoder.
-        prompts: one or several.
+        prompt: one prompt or several; an empty one is allowed.
         clean: whether to clean captions as the released models' training did; without, they are lower-cased and
             stripped, as in diffusers.
         tokens: encode at least so many, padding included, at most the pipeline's 120 or 300.
         check: whether to raise where a state isn't finite.
-    Returns: Text(states (B, L, C) float32, mask (B, L) int32).
+    Returns:
+        Text(states (B, L, C) float32, mask (B, L) int32).
     Raises:
-        ValueError, TypeError: an argument isn't as above, or the states aren't finite.
+        TypeError: an argument is of another type.
+        ValueError: an argument isn't as above, or the states aren't finite.
     """
     check_params(params)
-    check_switch("clean", clean)
-    check_switch("check", check)
+    check_switches(clean=clean, check=check)
     length = TEXT_LENGTHS[params.config.pipeline]
     check_whole("tokens", tokens, 1, length)
     config = params.config.text_encoder
     if params.text_encoder is None or params.tokenizer is None or config is None:
         raise ValueError("these params have no text encoder; load them with text_encoder=True, or pass a Text on")
-    prepared = [tokenizer_.prepare(prompt, clean) for prompt in texts("prompt", prompts)]
+    prepared = [tokenizer_.prepare(each, clean) for each in texts("prompt", prompt)]
     ids, mask = tokenizer_.encode(params.tokenizer, prepared, length)
     L = _bucket(max(int(mask.sum(1).max()), tokens), length)
     ids, mask = Tensor.from_numpy(ids[:, :L].copy()), Tensor.from_numpy(mask[:, :L].copy())
@@ -87,51 +89,51 @@ def sample_latents(
     *,
     negative: Text | None = None,
     steps: int = 20,
-    guidance_scale: guidance.Scale = 4.5,
+    guidance: Guidance | Scale = 4.5,
     height: int | None = None,
     width: int | None = None,
     solver: Solver | str | None = None,
     grid: Grid | None = None,
     latents: Array | None = None,
-    interval: tuple[float, float] | None = None,
-    rescale: float = 0.0,
-    pag_scale: guidance.Scale = 0.0,
-    pag_layers: Sequence[int] | None = None,
-    compat: str = "diffusers",
     check: bool = True,
     on_step: Callable[[StepInfo], object] | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Tensor:
-    """Latents of encoded prompts, one a row of `text`.
+    """Sample latents of encoded prompts, one picture for each row of `text`.
 
     Args:
         params: from `load`.
-        text, negative: from `encode_prompt`, or made by hand: states (B, L, C) of any float dtype, mask (B, L) of
-            numbers or truth values, arrays or Tensors. `negative` has B rows or one for all; None is the empty prompt.
-        key, steps, guidance_scale, solver, grid, latents, check, on_step, progress: as in `generate`.
-        height, width: in pixels, multiples of the patch; there is no binning.
-        interval, rescale, pag_scale, pag_layers, compat: of guidance, as in `text_denoiser`.
-    Returns: scaled latents, float32 (B, C, h, w).
+        text: from `encode_prompt`, or made by hand: states (B, L, C) of any float dtype, mask (B, L) of numbers or
+            truth values, arrays or Tensors.
+        key: as in `generate`.
+        negative: what to steer away from, B rows or one for all; None is the empty prompt.
+        steps: as in `generate`.
+        guidance: as in `generate`.
+        height: in pixels, a multiple of the patch, since there is no binning; None takes the model's own.
+        width: likewise.
+        solver: as in `generate`.
+        grid: as in `generate`.
+        latents: as in `generate`.
+        check: whether to raise where a result isn't finite.
+        on_step: as in `generate`.
+        progress: whether to show a bar.
+    Returns:
+        Scaled latents, float32 (B, C, h, w).
     Raises:
-        ValueError, TypeError: as `generate`.
+        TypeError: as `generate`.
+        ValueError: as `generate`.
     """
     check_params(params)
-    check_on_step(on_step)
-    check_switch("check", check)
-    check_switch("progress", progress)
     text = as_text(params, "text", text)
     B = len(text.mask)
     negative = None if negative is None else as_text(params, "negative", negative, B)
-    guide = Guide(guidance_scale, interval, rescale, pag_scale, pag_layers, compat)
-    asking = request(
-        params, B, key, picture_size(params, height, width), guide,
-        steps=steps, solver=solver, grid=grid, latents=latents,
-    )  # fmt: skip
-    if negative is None and not is_one(guide):
+    given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
+    asking = request(params, B, key, picture_size(params, height, width), given)
+    if negative is None and asking.guidance.compares:
         if params.text_encoder is None:
-            raise ValueError("without a text encoder, give negative=, a Text of the empty prompt, or guidance_scale=1")
-        negative = encode_prompt(params, "", tokens=text.mask.shape[1] if compat == "original" else 1)
-    return run(params, asking, text, negative, check, on_step, progress)
+            raise ValueError("without a text encoder, give negative=, a Text of the empty prompt, or guidance=1")
+        negative = encode_prompt(params, "", tokens=text.mask.shape[1] if asking.guidance.compat == "original" else 1)
+    return run(params, asking, text, negative)
 
 
 @public
@@ -143,7 +145,7 @@ def decode_latents(
     size: tuple[int, int] | None = None,
     check: bool = True,
 ) -> Tensor:
-    """Pictures of scaled latents, one at a time, so that memory and result don't depend on the batch.
+    """Decode scaled latents to pictures, one at a time, so that memory and result don't depend on the batch.
 
     Args:
         params: from `load`, with a VAE.
@@ -152,12 +154,14 @@ def decode_latents(
         size: (height, width) in pixels to resize and crop the pictures to before values are clamped, as `generate` does
             where it draws at the nearest bin; None leaves them as they are. It has no gradient.
         check: whether to raise where a pixel isn't finite.
-    Returns: float32 (B, H, W, 3) in [0, 1].
+    Returns:
+        float32 (B, H, W, 3) in [0, 1].
     Raises:
-        ValueError, TypeError: an argument isn't as above, or a pixel isn't finite.
+        TypeError: an argument is of another type.
+        ValueError: an argument isn't as above, or a pixel isn't finite.
     """
     check_params(params)
-    check_switch("check", check)
+    check_switches(check=check)
     config = vae_config(params)
     if tile is not None:
         vae.check_tile(config, tile)
@@ -179,20 +183,22 @@ def encode_image(
     key: Key | None = None,
     check: bool = True,
 ) -> Tensor:
-    """Scaled latents of pictures: the inverse of `decode_latents` as far as the VAE goes.
+    """Encode pictures as scaled latents: the inverse of `decode_latents` as far as the VAE goes.
 
     Args:
         params: from `load`, with a VAE.
         pictures: a PIL picture (RGB or grey), an array (H, W, 3) or (B, H, W, 3), uint8 or floats in [0, 1], or a list
             of pictures of one size; or what `decode_latents` gives. H and W are multiples of the VAE's factor.
-        key: draws from the posterior, one key or (B, 2) with one a picture; None takes its mean.
+        key: draws from the posterior, one key or (B, 2) with one key per picture; None takes its mean.
         check: whether to raise where a latent isn't finite.
-    Returns: float32 (B, C, h, w), as `sample_latents` gives them.
+    Returns:
+        float32 (B, C, h, w), as `sample_latents` gives them.
     Raises:
-        ValueError, TypeError: an argument isn't as above, or a latent isn't finite.
+        TypeError: an argument is of another type.
+        ValueError: an argument isn't as above, or a latent isn't finite.
     """
     check_params(params)
-    check_switch("check", check)
+    check_switches(check=check)
     config = vae_config(params)
     x = pixels(pictures)
     sizes.check(x.shape[1], x.shape[2], vae.factor(config))
@@ -206,16 +212,19 @@ def encode_image(
 
 @public
 def noise(params: Params, key: Key, n: int = 1, height: int | None = None, width: int | None = None) -> Tensor:
-    """The noise that `generate` and `sample_latents` start from where they are given no latents.
+    """Draw the noise that `generate` and `sample_latents` start from where they are given no latents.
 
     Args:
         params: from `load`.
-        key: one key, or (n, 2) with one a picture.
+        key: one key, or (n, 2) with one key per picture.
         n: how many pictures.
-        height, width: in pixels, multiples of the patch; None takes the model's own size.
-    Returns: standard normal float32 (n, C, h, w).
+        height: in pixels, a multiple of the patch; None takes the model's own.
+        width: likewise.
+    Returns:
+        Standard normal float32 (n, C, h, w).
     Raises:
-        ValueError, TypeError: an argument isn't as above.
+        TypeError: an argument is of another type.
+        ValueError: an argument isn't as above.
     """
     check_params(params)
     check_whole("n", n, 1)
@@ -223,34 +232,27 @@ def noise(params: Params, key: Key, n: int = 1, height: int | None = None, width
     return Tensor.from_numpy(rng.normal(picture_keys(key, n), shape))
 
 
-def run(
-    params: Params,
-    asking: Request,
-    text: Text,
-    negative: Text | None,
-    check: bool,
-    on_step: Callable[[StepInfo], object] | None,
-    progress: bool,
-) -> Tensor:
+def run(params: Params, asking: Request, text: Text, negative: Text | None) -> Tensor:
     """What `sample_latents` returns, of a request that is checked."""
-    denoise = guided_denoiser(
-        params, text, negative, asking.guide, asking.size, asking.schedule, asking.solver.learned_variance
-    )
+    learned = isinstance(asking.solver, VarianceSolver)
+    make = guidance_.variance_denoiser if learned else guidance_.denoiser
+    denoise = guided_denoiser(make, params, text, negative, asking.guidance, asking.size, asking.schedule)
     x, S, done = asking.x, len(asking.grid.t) - 1, 0
 
-    def watched(x: Array, t: float) -> Array:
-        x0 = denoise(x, t)
-        check_finite(x0, f"x0 in step {done + 1} of {S} (t = {t:g}) of sample_latents")
-        return x0
+    def finite(x: Array, t: float) -> Array:
+        result = denoise(x, t)
+        for part in tree.leaves(result):
+            check_finite(part, f"x0 in step {done + 1} of {S} (t = {t:g}) of sample_latents")
+        return result
 
-    asked = watched if check else denoise
-    run: Iterable[StepInfo] = iterate(asking.keys, asked, asking.solver, asking.grid, x)
-    for info in tqdm(run, total=S, unit="step", disable=not progress):
+    wrapped = asking.wrap(finite if asking.check else denoise)
+    steps: Iterable[StepInfo] = iterate(asking.keys, wrapped, asking.solver, asking.grid, x)
+    for info in tqdm(steps, total=S, unit="step", disable=not asking.progress):
         x, done = info.x, done + 1
-        if check:
+        if asking.check:
             check_finite(x, f"x after step {done} of {S} (t = {info.t:g}) of sample_latents")
-        if on_step is not None:
-            on_step(info)
+        if asking.on_step is not None:
+            asking.on_step(info)
     return x
 
 

@@ -75,11 +75,11 @@ def test_it_writes_one_picture_and_names_it(run, tmp_path, model):
 @pytest.mark.parametrize(
     ("arguments", "size", "said"),
     [
-        ((), (16, 16), "px.key(0), negative_prompt='', steps=2, guidance_scale=4.5)"),
+        ((), (16, 16), "px.key(0), negative_prompt='', steps=2, guidance=4.5)"),
         (("--size", "8x24", "--seed", "3"), (24, 8), "px.key(3), "),
         (("--size", "8x24"), (24, 8), "height=8, width=24)"),
         (("--solver", "ddpm", "--negative", "a dog"), (16, 16), "solver='ddpm')"),
-        (("--guidance", "1", "--size", "16"), (16, 16), "guidance_scale=1.0, height=16, width=16)"),
+        (("--guidance", "1", "--size", "16"), (16, 16), "guidance=1.0, height=16, width=16)"),
         (("--tile", "8", "--no-clean", "--no-binning"), (16, 16), "tile=8, clean=False, binning=False)"),
     ],
 )
@@ -111,7 +111,7 @@ def test_every_option_reaches_the_library(run, monkeypatch):
     assert run(*arguments.split(), "--negative", "a dog")[0] == 0
     assert asked.pop("progress")
     assert asked == {
-        "variant": "fp16", "dtype": "float16", "tile": 8, "clean": False, "binning": False, "guidance_scale": 2.0,
+        "variant": "fp16", "dtype": "float16", "tile": 8, "clean": False, "binning": False, "guidance": 2.0,
         "height": 8, "width": 16, "negative_prompt": "a dog", "steps": 2, "solver": "heun", "prompt": PROMPT,
         "images_per_prompt": 1, "key": [px.key(5).tolist()],
     }  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pixart_fn.train.emoji import captions, data, judge, render, shapes
+from pixart_fn.train.emoji import captions, data, judge, nouns, render, shapes
 
 SETS = {"noto": "cartoon", "twemoji": "flat", "fluent-emoji-high-contrast": "line drawing"}
 
@@ -31,11 +31,11 @@ def glyph(kind: str, colour: str, grow: float, size: int = 64) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def glyphs() -> data.Glyphs:
-    pairs = [(kind, colour) for kind in shapes.KINDS for colour in ("red", "green", "blue")]
-    concepts = [concept(f"{colour} {kind}", flip=i % 2 == 0) for i, (kind, colour) in enumerate(pairs)]
+    combinations = [(kind, colour) for kind in shapes.KINDS for colour in ("red", "green", "blue")]
+    concepts = [concept(f"{colour} {kind}", flip=i % 2 == 0) for i, (kind, colour) in enumerate(combinations)]
     rows, pictures = [], []
     for k, (name, style) in enumerate(SETS.items()):
-        for i, (kind, colour) in enumerate(pairs):
+        for i, (kind, colour) in enumerate(combinations):
             rows.append({"concept": i, "set": name, "style": style})
             pictures.append(glyph(kind, colour, 1.0 - 0.1 * k))
     return data.glyphs(np.stack(pictures), rows, concepts)
@@ -345,7 +345,7 @@ def test_an_animal_drawn_twice_is_its_face_unless_the_caption_says_more() -> Non
 
 
 def test_a_hundred_nouns_that_share_no_concept_and_that_captions_use() -> None:
-    labels = [label for labels in judge.NOUNS.values() for label in labels]
-    assert len(judge.NOUNS) == 100 and len(set(labels)) == len(labels)
-    for noun, several in judge.NOUNS.items():
+    labels = [label for labels in nouns.NOUNS.values() for label in labels]
+    assert len(nouns.NOUNS) == 100 and len(set(labels)) == len(labels)
+    for noun, several in nouns.NOUNS.items():
         assert noun in captions.names(concept(several[0], "animal-mammal")), noun

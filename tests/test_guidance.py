@@ -1,4 +1,4 @@
-"""From model outputs to x0, and classifier-free guidance."""
+"""From model outputs to x0, and from denoisers to a guided one; the value that says how."""
 
 from __future__ import annotations
 
@@ -39,10 +39,18 @@ def test_a_denoiser_takes_the_prediction_of_its_schedule():
 
 
 @pytest.mark.parametrize("prediction", schedule.PREDICTIONS)
-def test_a_learned_variance_is_left_out(prediction):
+def test_a_learned_variance_is_left_out_or_stands_beside_x0(prediction):
     x, output = latents(0, (2, 4, 3, 3)), latents(1, (2, 8, 3, 3))
     whole = guidance.denoiser(lambda x, t: output, LINEAR, prediction)(x, 500.0)
     assert np.array_equal(whole, guidance.denoiser(lambda x, t: output[:, :4], LINEAR, prediction)(x, 500.0))
+    x0, variance = guidance.variance_denoiser(lambda x, t: output, LINEAR, prediction)(x, 500.0)
+    assert np.array_equal(x0, whole) and np.array_equal(variance, output[:, 4:])
+
+
+def test_a_variance_that_no_model_predicts_is_refused():
+    denoise = guidance.variance_denoiser(lambda x, t: x, LINEAR)
+    with pytest.raises(ValueError, match=r"must have 2C channels, of which half is a variance, got \(2, 4, 3, 3\)"):
+        denoise(np.zeros((2, 4, 3, 3)), 5.0)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 3, 3), (1, 4, 3, 3), (2, 4, 3), (2, 4, 3, 6)])
@@ -61,19 +69,28 @@ def pair(x, t):
     return np.sin(3 * x) + t, np.cos(2 * x)
 
 
+def conditional(x, t):
+    return pair(x, t)[0]
+
+
+def guide(how, pair=pair, **options):
+    """A guided denoiser of a pair, whose conditional one is the pair's."""
+    return guidance.guided(how, lambda x, t: pair(x, t)[0], pair, **options)
+
+
 @given(shapes, st.floats(0, 999), st.sampled_from([np.float32, np.float64]))
 def test_scale_one_is_conditional_and_zero_unconditional(shape, t, dtype):
     x = latents(0, shape, dtype)
     for scale, expected in ((1.0, pair(x, t)[0]), (0.0, pair(x, t)[1])):
         for w in (scale, int(scale), np.float32(scale), np.full(shape[0], scale), [scale] * shape[0]):
-            got = guidance.classifier_free(pair, w)(x, t)
-            assert got.dtype == dtype and np.array_equal(got, expected)
+            for got in (guidance.combine(*pair(x, t), w), guide(w)(x, t)):
+                assert got.dtype == dtype and np.array_equal(got, expected)
 
 
 @given(shapes, st.floats(-10, 10), st.floats(-10, 10), st.floats(0, 1))
 def test_affine_in_the_scale(shape, one, other, share):
     x = latents(0, shape)
-    at = [guidance.classifier_free(pair, w)(x, 2.0) for w in (one, other, share * one + (1 - share) * other)]
+    at = [guidance.combine(*pair(x, 2.0), w) for w in (one, other, share * one + (1 - share) * other)]
     assert np.allclose(at[2], share * at[0] + (1 - share) * at[1], rtol=0, atol=1e-12)
 
 
@@ -82,7 +99,7 @@ def test_guiding_x0_is_guiding_the_noise(shape, w):
     """ε_u + w (ε_c - ε_u), as the papers and diffusers have it."""
     x, conditional, unconditional = (latents(i, shape) for i in range(3))
     branches = [guidance.denoiser(lambda x, t, eps=eps: eps, LINEAR) for eps in (conditional, unconditional)]
-    got = guidance.classifier_free(guidance.both(*branches), w)(x, 600.0)
+    got = guidance.guided(w, branches[0], guidance.both(*branches))(x, 600.0)
     guided = unconditional + w * (conditional - unconditional)
     assert_close(got, guidance.denoiser(lambda x, t: guided, LINEAR)(x, 600.0))
 
@@ -90,15 +107,16 @@ def test_guiding_x0_is_guiding_the_noise(shape, w):
 @given(st.lists(st.floats(-5, 10), min_size=1, max_size=4))
 def test_one_scale_a_sample(scales):
     x = latents(0, (len(scales), 2, 3, 3))
+    alone = [guidance.combine(*pair(x[i : i + 1], 1.0), w)[0] for i, w in enumerate(scales)]
     for given_as in (scales, np.array(scales)):
-        got = guidance.classifier_free(pair, given_as)(x, 1.0)
-        alone = [guidance.classifier_free(pair, w)(x[i : i + 1], 1.0)[0] for i, w in enumerate(scales)]
-        assert np.array_equal(got, alone)
+        assert np.array_equal(guidance.combine(*pair(x, 1.0), given_as), alone)
+        assert np.array_equal(guide(given_as)(x, 1.0), alone)
 
 
 def test_another_number_of_scales_is_refused():
-    with pytest.raises(ValueError, match="a number or one for each of 2 samples"):
-        guidance.classifier_free(pair, [1.0, 2.0, 3.0])(np.zeros((2, 1, 1, 1)), 1.0)
+    for call in (lambda x: guide([1.0, 2.0, 3.0])(x, 1.0), lambda x: guidance.combine(x, x, [1.0, 2.0, 3.0])):
+        with pytest.raises(ValueError, match=r"a number or one for each of 2 pictures, got \(3,\)"):
+            call(np.zeros((2, 1, 1, 1)))
 
 
 def test_tensors_are_guided_like_arrays():
@@ -110,19 +128,19 @@ def test_tensors_are_guided_like_arrays():
     def branches(values):
         return guidance.both(*(guidance.denoiser(lambda x, t, v=v: v, LINEAR) for v in values))
 
-    expected = guidance.classifier_free(branches(outputs), [1.5, 4.5])(x, 600.0)
+    expected = guide([1.5, 4.5], branches(outputs))(x, 600.0)
     tensors = branches([ms.Tensor(v) for v in outputs])
     for scale in ([1.5, 4.5], np.array([1.5, 4.5]), ms.Tensor([1.5, 4.5], ms.float32)):
-        got = guidance.classifier_free(tensors, scale)(ms.Tensor(x), 600.0)
+        got = guide(scale, tensors)(ms.Tensor(x), 600.0)
         assert got.dtype == ms.float32
         assert_close(got.asnumpy(), expected)
 
     for number in (4.5, np.float32(4.5), np.float64(4.5), ms.Tensor(4.5)):
-        got = guidance.classifier_free(tensors, number)(ms.Tensor(x), 600.0)
-        assert_close(got.asnumpy(), guidance.classifier_free(branches(outputs), 4.5)(x, 600.0))
+        got = guide(number, tensors)(ms.Tensor(x), 600.0)
+        assert_close(got.asnumpy(), guide(4.5, branches(outputs))(x, 600.0))
 
     def total(scale):
-        return guidance.classifier_free(tensors, scale)(ms.Tensor(x), 600.0).sum()
+        return guide(scale, tensors)(ms.Tensor(x), 600.0).sum()
 
     conditional, unconditional = branches(outputs)(x, 600.0)
     assert_close(ms.grad(total)(ms.Tensor(4.5)).asnumpy(), (conditional - unconditional).sum(), 1e-5)
@@ -135,8 +153,7 @@ def test_tensors_are_guided_like_arrays():
 def test_a_scale_may_follow_t(shape, t):
     x = latents(0, shape)
     for scale in (lambda t: 1 + t / 100, lambda t: np.full(shape[0], 1 + t / 100)):
-        got = guidance.classifier_free(pair, scale)(x, t)
-        assert np.array_equal(got, guidance.classifier_free(pair, 1 + t / 100)(x, t))
+        assert np.array_equal(guide(scale)(x, t), guide(1 + t / 100)(x, t))
 
 
 def test_outside_an_interval_there_is_no_second_evaluation():
@@ -150,13 +167,14 @@ def test_outside_an_interval_there_is_no_second_evaluation():
         calls.append(("both", t))
         return pair(x, t)
 
-    guided = guidance.classifier_free(together, 4.5)
-    denoise = guidance.interval(guided, conditional, 200, 600)
+    guided = guidance.guided(4.5, conditional, together)
+    denoise = guidance.guided(guidance.Guidance(4.5, interval=(200, 600)), conditional, together)
     for t, name in ((100.0, "conditional"), (200.0, "both"), (600.0, "both"), (600.5, "conditional")):
-        expected = guidance.classifier_free(pair, 4.5 if name == "both" else 1.0)(x, t)
+        expected = guide(4.5 if name == "both" else 1.0)(x, t)
         assert np.array_equal(denoise(x, t), expected) and calls[-1] == (name, t)
     assert len(calls) == 4
-    with pytest.raises(ValueError, match="goes from low to high, got 5 and 1"):
+    assert np.array_equal(guidance.interval(guided, conditional, 200, 600)(x, 200.0), guide(4.5)(x, 200.0))
+    with pytest.raises(ValueError, match=r"interval must be \(low, high\) with low at most high, got \(5, 1\)"):
         guidance.interval(guided, conditional, 5, 1)
 
 
@@ -167,7 +185,7 @@ def test_composition_adds_what_each_prompt_changes(shape, v, w):
     base = np.sin(x)
     assert_close(got, base + v * (x * x - base) + w * (0.3 * x - base))
     alone = guidance.compose(parts[0], [(parts[1], v)])(x, 1.0)
-    assert_close(alone, guidance.classifier_free(guidance.both(parts[1], parts[0]), v)(x, 1.0), 1e-11)
+    assert_close(alone, guidance.combine(parts[1](x, 1.0), base, v), 1e-11)
 
 
 def test_composition_needs_a_part():
@@ -186,24 +204,27 @@ def test_rescaling_meets_the_conditional_deviation(prediction, shape, phi):
     def output(x0):
         return schedule.convert(x0, x, alpha, sigma, "x0", target)
 
-    guided = output(guidance.classifier_free(pair, 4.5)(x, t))
+    guided = output(guide(4.5)(x, t))
     conditional = output(pair(x, t)[0])
     deviations = [v.reshape(shape[0], -1).std(1, ddof=1).reshape(-1, 1, 1, 1) for v in (conditional, guided)]
     expected = phi * guided * deviations[0] / deviations[1] + (1 - phi) * guided
-    options = {"rescale": phi, "schedule": None if prediction is None else noise}
-    assert_close(output(guidance.classifier_free(pair, 4.5, **options)(x, t)), expected, 1e-9)
+    assert_close(guidance.rescale(guided, conditional, phi), expected, 1e-9)
+    how = guidance.Guidance(4.5, rescale=phi)
+    got = guide(how, schedule=None if prediction is None else noise)(x, t)
+    assert_close(output(got), expected, 1e-9)
 
 
 def test_rescaling_by_hand():
     """At α = 0.6 and σ = 0.8 with w = 2, φ = 0.5: ε = (1.25, 1), (0.5, 2.5) and so 0.55 · (2, -0.5)."""
     noise = schedule.Schedule(np.array([0.5, 4 / 3]))
     x, pair = np.array([[1.0, 2.0]]), lambda x, t: (np.array([[0.0, 2.0]]), np.array([[1.0, 0.0]]))
-    in_noise = guidance.classifier_free(pair, 2.0, rescale=0.5, schedule=noise)(x, 1.0)
+    how = guidance.Guidance(2.0, rescale=0.5)
+    in_noise = guide(how, pair, schedule=noise)(x, 1.0)
     assert_close(in_noise, np.array([[0.2, 3.7]]))
     in_x0 = np.array([[-0.7, 2.8]])  # (1 - 0.5 + 0.5 · 2/5) · (-1, 4)
-    assert_close(guidance.classifier_free(pair, 2.0, rescale=0.5)(x, 1.0), in_x0)
+    assert_close(guide(how, pair)(x, 1.0), in_x0)
     of_x0 = schedule.Schedule(noise.rhos, "x0")
-    assert_close(guidance.classifier_free(pair, 2.0, rescale=0.5, schedule=of_x0)(x, 1.0), in_x0)
+    assert_close(guide(how, pair, schedule=of_x0)(x, 1.0), in_x0)
 
 
 def test_thresholds_by_hand():
@@ -229,28 +250,36 @@ def test_the_original_guides_three_channels():
     branches = guidance.both(*(guidance.denoiser(lambda x, t, v=v: v, LINEAR) for v in (conditional, unconditional)))
     eps = conditional.copy()
     eps[:, :3] = unconditional[:, :3] + 4.5 * (conditional - unconditional)[:, :3]
-    got = guidance.classifier_free(branches, 4.5, channels=3)(x, 400.0)
+    got = guide(guidance.Guidance(4.5, compat="original"), branches)(x, 400.0)
+    assert np.array_equal(got[:, 3:], branches(x, 400.0)[0][:, 3:])
     assert_close(got, guidance.denoiser(lambda x, t: eps, LINEAR)(x, 400.0))
 
 
 def test_a_learned_variance_stays_the_conditional_one():
     x, conditional, unconditional = latents(0, (2, 3, 2, 2)), latents(1, (2, 6, 2, 2)), latents(2, (2, 6, 2, 2))
-    outputs = (conditional, unconditional)
-    variance = guidance.both(*(guidance.denoiser(lambda x, t, v=v: v, LINEAR, learned_variance=True) for v in outputs))
-    plain = guidance.both(*(guidance.denoiser(lambda x, t, v=v: v, LINEAR) for v in outputs))
-    expected = guidance.classifier_free(plain, 4.5, rescale=0.5)(x, 400.0)
-    got = guidance.classifier_free(variance, 4.5, rescale=0.5)(x, 400.0)
-    assert np.array_equal(got[:, :3], expected) and np.array_equal(got[:, 3:], conditional[:, 3:])
-    clipped = guidance.clip(lambda x, t: got, 0.1)(x, 400.0)
-    assert np.array_equal(clipped[:, :3], expected.clip(-0.1, 0.1)) and np.array_equal(clipped[:, 3:], got[:, 3:])
+    plain = [guidance.denoiser(lambda x, t, v=v: v, LINEAR) for v in (conditional, unconditional)]
+    learned = guidance.variance_denoiser(lambda x, t: conditional, LINEAR)
+    how = guidance.Guidance(4.5, interval=(300, 900), rescale=0.5, pag_scale=2.0)
+    expected = guidance.guided(how, plain[0], guidance.both(*plain), lambda x, t: 0.5 * x)
+    denoise = guidance.guided(how, learned, guidance.both(learned, plain[1]), lambda x, t: 0.5 * x)
+    for t in (400.0, 100.0):
+        x0, variance = denoise(x, t)
+        assert np.array_equal(x0, expected(x, t)) and np.array_equal(variance, conditional[:, 3:])
+        for wrap in (lambda d: guidance.clip(d, 0.1), lambda d: guidance.threshold(d, 0.9, 2.0)):
+            x0, variance = wrap(denoise)(x, t)
+            assert np.array_equal(x0, wrap(expected)(x, t)) and np.array_equal(variance, conditional[:, 3:])
 
 
 @given(shapes, st.floats(-3, 3))
 def test_perturbed_attention_moves_away_from_the_perturbed(shape, s):
     x = latents(0, shape)
-    guided = guidance.classifier_free(pair, 4.5)
-    got = guidance.perturbed(guided, lambda x, t: (pair(x, t)[0], 0.5 * x), s)(x, 3.0)
-    assert_close(got, guided(x, 3.0) + s * (pair(x, 3.0)[0] - 0.5 * x))
+    guided, change = guide(4.5)(x, 3.0), pair(x, 3.0)[0] - 0.5 * x
+    assert_close(guidance.perturbed_attention(guided, pair(x, 3.0)[0], 0.5 * x, s), guided + s * change)
+    for scale in (s, lambda t: s, [s] * shape[0]):
+        got = guide(guidance.Guidance(4.5, pag_scale=scale), perturbed=lambda x, t: 0.5 * x)(x, 3.0)
+        assert_close(got, guided + s * change)
+    alone = guidance.guided(guidance.Guidance(1.0, pag_scale=s), conditional, None, lambda x, t: 0.5 * x)(x, 3.0)
+    assert_close(alone, pair(x, 3.0)[0] + s * change)
 
 
 @given(shapes, st.floats(0.5, 1), st.floats(1, 3))
@@ -266,19 +295,20 @@ def test_dynamic_thresholding_by_its_definition(shape, ratio, largest):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: guidance.classifier_free(pair, np.nan), "guidance scale must be a finite number, got nan"),
-        (lambda: guidance.classifier_free(pair, [1.0, np.inf]), "guidance scale must be a finite number, got inf"),
         (
-            lambda: guidance.classifier_free(pair, lambda t: np.nan)(np.ones((1, 2)), 5.0),
-            "must be a finite number, got nan",
+            lambda: guide(lambda t: np.nan)(np.ones((1, 2)), 5.0),
+            "the scale of guidance at t = 5 must be finite, got nan",
         ),
-        (lambda: guidance.classifier_free(pair, 1.0, rescale=np.nan), r"rescale must be within \[0, 1\], got nan"),
-        (lambda: guidance.classifier_free(pair, 1.0, channels=0), "channels must be at least 1, got 0"),
-        (lambda: guidance.interval(pair, pair, np.nan, 5), r"low \(of an interval\) must be a number .*got nan"),
+        (lambda: guidance.combine(np.ones(2), np.ones(2), [1.0, np.inf]), "^w must be finite"),
+        (lambda: guidance.interval(pair, pair, np.nan, 5), r"interval must be \(low, high\) with low at most high"),
+        (lambda: guidance.guided(4.5, conditional), r"Guidance\(scale=4.5\) needs pair, which is None"),
+        (
+            lambda: guidance.guided(guidance.Guidance(pag_scale=2.0), conditional, pair),
+            r"Guidance\(scale=4.5, pag_scale=2.0\) needs perturbed, which is None",
+        ),
         (lambda: guidance.threshold(pair, quantile=1.5), r"quantile must be within \(0, 1\], got 1.5"),
         (lambda: guidance.threshold(pair, largest=np.inf), "largest must be a finite number of at least 1, got inf"),
         (lambda: guidance.clip(pair, 0.0), "largest must be a finite number above 0, got 0.0"),
-        (lambda: guidance.classifier_free(pair, 1.0, rescale=1.5), r"rescale must be within \[0, 1\], got 1.5"),
         (lambda: guidance.threshold(pair, quantile=0), r"quantile must be within \(0, 1\]"),
         (lambda: guidance.threshold(pair, largest=0.5), "largest must be a finite number of at least 1, got 0.5"),
     ],
@@ -288,26 +318,93 @@ def test_options_out_of_range(call, sentence):
         call()
 
 
-@pytest.mark.parametrize("scale", ["4.5", True, None, [1.0, "2"], [[1.0], [2.0]], {"cat": 1.0}])
+@pytest.mark.parametrize("scale", ["4.5", True, None, [1.0, "2"], [[1.0], [2.0, 3.0]], {"cat": 1.0}])
 def test_what_is_no_scale(scale):
-    sentence = "guidance scale must be a number, one for each sample, or a function of t, got "
+    x = np.ones((2, 3))
     for make in (
-        lambda: guidance.classifier_free(pair, scale),
+        lambda: guidance.Guidance(scale),
+        lambda: guidance.Guidance(pag_scale=scale),
         lambda: guidance.compose(pair, [(pair, 1.0), (pair, scale)]),
-        lambda: guidance.perturbed(pair, pair, scale),
-        lambda: guidance.classifier_free(pair, lambda t: scale)(np.ones((2, 3)), 5.0),
+        lambda: guidance.combine(x, x, scale),
+        lambda: guidance.perturbed_attention(x, x, x, scale),
+        lambda: guide(lambda t: scale)(x, 5.0),
     ):
-        with pytest.raises(TypeError, match=sentence):
+        with pytest.raises(TypeError, match=r"must be a number, (one|or a list of one) for each picture.* got "):
             make()
+    with pytest.raises(TypeError, match="w must be a number, one for each picture; Guidance takes functions of t"):
+        guidance.combine(x, x, lambda t: 4.5)
 
 
 @pytest.mark.parametrize("value", ["0.7", True, None])
 def test_options_of_another_type(value):
     for make in (
-        lambda: guidance.classifier_free(pair, 1.0, rescale=value),
+        lambda: guidance.Guidance(rescale=value),
         lambda: guidance.threshold(pair, value),
         lambda: guidance.clip(pair, value),
         lambda: guidance.interval(pair, pair, value, 5),
     ):
-        with pytest.raises(TypeError, match="must be a number, got"):
+        with pytest.raises(TypeError, match=r"must be (a number, got|two numbers)"):
             make()
+
+
+# --- guidance as a value
+
+
+WRONG = {
+    "NaN": ({"scale": np.nan}, ValueError, "the scale of guidance must be finite, got nan"),
+    "infinity": ({"scale": [1.0, np.inf]}, ValueError, "the scale of guidance must be finite, got "),
+    "a table": ({"scale": np.ones((2, 2))}, ValueError, r"a number or one for each picture, got .* shape \(2, 2\)"),
+    "PAG": ({"pag_scale": np.inf}, ValueError, "pag_scale must be finite, got inf"),
+    "rescale": ({"rescale": 2}, ValueError, r"rescale must be within \[0, 1\], got 2"),
+    "NaN rescale": ({"rescale": np.nan}, ValueError, r"rescale must be within \[0, 1\], got nan"),
+    "interval": (
+        {"interval": (5, 1)},
+        ValueError,
+        r"interval must be \(low, high\) with low at most high, got \(5, 1\)",
+    ),
+    "half an interval": ({"interval": 5}, TypeError, r"interval must be two numbers \(low, high\)"),
+    "NaN interval": ({"interval": (0, np.nan)}, ValueError, r"interval must be \(low, high\)"),
+    "compat": ({"compat": "alpha"}, ValueError, "compat must be one of 'diffusers', 'original', got 'alpha'"),
+    "a layer": ({"pag_scale": 1.0, "pag_layers": 1}, TypeError, "pag_layers must be a list of .* blocks, .*, got 1"),
+    "a word": ({"pag_scale": 1.0, "pag_layers": "1"}, TypeError, "pag_layers must be a list of .* blocks, .*, got '1'"),
+    "a flag": ({"pag_scale": 1.0, "pag_layers": [True]}, TypeError, "pag_layers must be a list of .* got .True."),
+    "an array": ({"pag_scale": 1.0, "pag_layers": np.array(1)}, TypeError, "pag_layers must be a list of .* blocks"),
+    "no layer": ({"pag_scale": 1.0, "pag_layers": []}, ValueError, r"pag_layers must be at least one block, .* \(\)"),
+    "below": (
+        {"pag_scale": 1.0, "pag_layers": (-1,)},
+        ValueError,
+        "pag_layers must be at least one block, counted from 0",
+    ),
+    "PAG off": ({"pag_layers": [1]}, ValueError, r"pag_layers \(1,\) need a pag_scale, which is 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_guidance_is_checked_when_it_is_made(case):
+    options, error, sentence = WRONG[case]
+    with pytest.raises(error, match=sentence) as raised:
+        guidance.Guidance(**options)
+    assert "\n" not in str(raised.value)
+
+
+def test_guidance_is_an_immutable_value():
+    scales = np.array([4.5, 3.0])
+    value = guidance.Guidance(scales, interval=[200, 800], pag_scale=2, pag_layers=np.array([1, 2]))
+    scales[:] = 0.0
+    assert value.scale == (4.5, 3.0) and value.interval == (200, 800) and value.pag_layers == (1, 2)
+    assert value == guidance.Guidance([4.5, 3], (200, 800), pag_scale=2.0, pag_layers=(1, 2))
+    assert len({value, guidance.Guidance(4.5), guidance.Guidance(np.float32(4.5)), guidance.Guidance()}) == 2
+    with pytest.raises(AttributeError):
+        value.scale = 1.0
+    assert eval(repr(value), {"Guidance": guidance.Guidance}) == value
+    assert repr(guidance.Guidance(rescale=0.7)) == "Guidance(scale=4.5, rescale=0.7)"
+
+
+@pytest.mark.parametrize(
+    ("scale", "compares"), [(1, False), (1.0, False), ([1, 1], False), ([1, 2], True), (0.0, True), (lambda t: 1, True)]
+)
+def test_a_scale_of_1_evaluates_no_negative_text(scale, compares):
+    assert guidance.Guidance(scale).compares is compares
+    assert guidance.Guidance(pag_scale=scale).perturbs is (scale != 0.0)
+    if not compares:
+        assert guidance.guided(scale, conditional) is conditional

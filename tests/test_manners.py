@@ -16,13 +16,13 @@ import pixart_fn as px
 
 PACKAGE = Path(px.__file__).parent
 SETTINGS = ("mode", "device_target", "device_id", "runtime_num_threads", "inter_op_parallel_num", "deterministic")
-ALIASES = {"Denoiser", "Key"}  # of types, which have no place for a docstring
+ALIASES = {"Denoiser", "Key", "VarianceDenoiser"}  # of types, which have no place for a docstring
 DRAW = """
 params = px.load(sys.argv[1])
 for steps in (1, 2):
     picture = px.generate(params, "a cute cat", px.key(0), steps=steps, progress=False)
 f = lambda p: px.decode_latents(params.replace(vae=p), x).mean()
-x = px.sample_latents(params, px.encode_prompt(params, "a cat"), px.key(0), steps=1)
+x = px.sample_latents(params, px.encode_prompt(params, "a cat"), px.key(0), steps=1, progress=False)
 px.value_and_grad(f)(params.vae)
 """
 

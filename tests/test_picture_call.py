@@ -32,7 +32,7 @@ def asked(text):
 def test_every_setting_is_in_the_call():
     assert asked(call(ALL)) == (
         (("own/er",), {"variant": "fp16", "dtype": "float16"}), "a cat", (3, 4, 2),
-        {"negative_prompt": "a dog", "steps": 7, "guidance_scale": 2.5, "solver": "heun", "height": 512, "width": 768,
+        {"negative_prompt": "a dog", "steps": 7, "guidance": 2.5, "solver": "heun", "height": 512, "width": 768,
          "clean": False, "binning": False, "tile": 256},
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ def test_what_is_the_library_s_own_way_is_left_out():
     usual = {"dtype": "float32", "clean": True, "binning": True, "n": 1, "index": 0}
     assert call({"prompt": "a cat", "seed": 1, **nothing, **usual}) == call({"prompt": "a cat", "seed": 1})
     numpy = {"prompt": "a cat", "seed": np.uint64(1), "steps": np.int64(2), "guidance": np.float32(0.5)}
-    assert call(numpy) == "px.generate(px.load(), 'a cat', px.key(1), steps=2, guidance_scale=0.5)"
+    assert call(numpy) == "px.generate(px.load(), 'a cat', px.key(1), steps=2, guidance=0.5)"
 
 
 def test_a_sheet_s_call_draws_all_its_pictures():

@@ -57,17 +57,17 @@ def test_types_of_the_result(params):
 def test_generate_is_encode_then_sample_then_decode(params):
     text = px.encode_prompt(params, "A cute   CAT")
     negative = px.encode_prompt(params, "the dog")
-    z = px.sample_latents(params, text, KEY, negative=negative, steps=STEPS, guidance_scale=3.0)
+    z = px.sample_latents(params, text, KEY, negative=negative, steps=STEPS, guidance=3.0)
     pixels = px.decode_latents(params, z).asnumpy()
-    options = {"negative_prompt": "the dog", "guidance_scale": 3.0}
+    options = {"negative_prompt": "the dog", "guidance": 3.0}
     assert np.array_equal(latents(params, "A cute   CAT", **options), z.asnumpy())
     assert np.array_equal(draw(params, "A cute   CAT", output="numpy", **options), pixels)
 
 
 def test_captions_are_cleaned_unless_told_otherwise(params, monkeypatch):
     calls = counted(monkeypatch, tokenizer, "encode")
-    draw(params, "a CAT <b>on</b> http://x.com", guidance_scale=1, output="latents")
-    draw(params, " a <b>CAT</b> ", guidance_scale=1, output="latents", clean=False)
+    draw(params, "a CAT <b>on</b> http://x.com", guidance=1, output="latents")
+    draw(params, " a <b>CAT</b> ", guidance=1, output="latents", clean=False)
     px.encode_prompt(params, "a CAT <b>on</b> http://x.com")
     px.encode_prompt(params, " a <b>CAT</b> ", clean=False)
     assert [args[1] for args, _ in calls] == [["a cat on"], ["a <b>cat</b>"]] * 2
@@ -75,7 +75,7 @@ def test_captions_are_cleaned_unless_told_otherwise(params, monkeypatch):
 
 def test_every_input_changes_the_picture(params):
     reference = latents(params)
-    changes = [{"prompt": "two birds"}, {"key": px.key(8)}, {"negative_prompt": "mat"}, {"guidance_scale": 3.0}]
+    changes = [{"prompt": "two birds"}, {"key": px.key(8)}, {"negative_prompt": "mat"}, {"guidance": 3.0}]
     changes += [{"steps": 1}, {"solver": px.solvers.ddim()}]
     for change in changes:
         assert np.abs(latents(params, **change) - reference).max() > 1e-3, change
@@ -125,7 +125,7 @@ def test_another_process_draws_the_same_bits(params, folder):
 
 
 def test_pictures_of_one_prompt_stand_in_a_row(params):
-    options = {"guidance_scale": 1, "steps": 1}
+    options = {"guidance": 1, "steps": 1}
     several = latents(params, PROMPTS, images_per_prompt=2, **options)
     assert np.array_equal(several, latents(params, [p for p in PROMPTS for _ in range(2)], **options))
     assert not np.allclose(several[0], several[1], atol=1e-2)
@@ -154,15 +154,15 @@ def test_both_branches_are_one_evaluation_and_guidance_1_skips_the_negative(para
     assert [args[2].shape[0] for args, _ in models] == [2] * STEPS
     assert [args[2].shape[0] for args, _ in texts] == [2]  # the encoder, which may be streamed, is gone through once
     models.clear(), texts.clear()
-    latents(params, guidance_scale=1, negative_prompt="unused")
+    latents(params, guidance=1, negative_prompt="unused")
     assert [args[2].shape[0] for args, _ in models] == [1] * STEPS and len(texts) == 1
 
 
 def test_guidance_a_picture(params):
     scales = [1.0, 4.5, 2.0]
-    together = latents(params, PROMPTS, guidance_scale=scales)
+    together = latents(params, PROMPTS, guidance=scales)
     for i, scale in enumerate(scales):
-        alone = latents(params, PROMPTS[i], px.split(KEY, 3)[i], guidance_scale=scale)
+        alone = latents(params, PROMPTS[i], px.split(KEY, 3)[i], guidance=scale)
         assert_close(alone[0], together[i], ALONE)
 
 
@@ -190,7 +190,7 @@ def test_padding_to_the_full_length_changes_nothing(params):
     padded = px.types.Text(t5.encode(params.text_encoder, params.config.text_encoder, ids, mask), mask)
     trimmed = px.encode_prompt(params, "a cute cat")
     assert trimmed.mask.shape == (1, 16) and padded.mask.shape == (1, 120)
-    full, short = (px.sample_latents(params, t, KEY, steps=STEPS, guidance_scale=1) for t in (padded, trimmed))
+    full, short = (px.sample_latents(params, t, KEY, steps=STEPS, guidance=1) for t in (padded, trimmed))
     assert_close(full.asnumpy(), short.asnumpy(), ALONE)
 
 
@@ -211,7 +211,7 @@ def test_a_prompt_that_is_too_long_warns_and_names_what_was_cut(params):
 
 def test_a_released_size_is_drawn_at_the_nearest_bin_then_resized_and_cropped():
     params = tiny.params(tiny.RELEASED_SIZE, tiny.RELEASED_FACTOR)
-    options = {"guidance_scale": 1, "steps": 1}
+    options = {"guidance": 1, "steps": 1}
     z = draw(params, height=144, width=416, binning=False, output="latents", **options)
     assert z.shape == (1, 4, 18, 52)
     for size in ((160, 464), (161, 463)):  # whether the patches divide it or not: the bin is what is drawn
@@ -261,8 +261,8 @@ REFUSED = {
     "no prompt": ({"prompt": []}, TypeError, r"prompt must be a string or a list of at least one string, got \[\]"),
     "number": ({"prompt": 3}, TypeError, r"prompt must be a string or a list .*, got 3"),
     "negatives": ({"negative_prompt": ["a", "b"]}, ValueError, r"negative_prompt must be one, or one for each of 1 "),
-    "NaN guidance": ({"guidance_scale": float("nan")}, ValueError, r"guidance_scale must be finite"),
-    "guidances": ({"guidance_scale": [2.0, 3.0]}, ValueError, r"guidance_scale must be a number or one for each of 1"),
+    "NaN guidance": ({"guidance": float("nan")}, ValueError, r"the scale of guidance must be finite, got nan"),
+    "guidances": ({"guidance": [2.0, 3.0]}, ValueError, r"the scale of guidance must be a number or one for each of 1"),
     "seed as key": ({"key": 7}, ValueError, r"a key is a uint64 array .*make one with key\(seed\)"),
     "keys": ({"key": px.split(KEY, 2)}, ValueError, r"key must be one key or one for each of 1 pictures, got 2"),
     "float64": ({"latents": ZEROS.astype(float)}, ValueError, r"latents must be float32 .*, got float64 of shape"),
@@ -314,7 +314,7 @@ def test_negative_texts_must_be_as_many_as_the_texts(params):
     two = px.types.Text(*(ms.ops.cat((part, part)) for part in text))
     with pytest.raises(ValueError, match="negative must have one row or 1, as text has, got 2"):
         px.sample_latents(params, text, KEY, negative=two)
-    with pytest.raises(ValueError, match=r"guidance_scale 4.5 needs a negative text; encode_prompt\(params, ''\)"):
+    with pytest.raises(ValueError, match=r"Guidance\(scale=4.5\) needs a negative text; encode_prompt\(params, ''\)"):
         px.text_denoiser(params, text)
 
 

@@ -34,24 +34,21 @@ def text(params):
 MISTAKES = {
     "no steps": ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
     "too many steps": ({"steps": 5000}, ValueError, "steps of linspace spacing must be 1 … 999, got 5000"),
-    "rescale": ({"rescale": 2}, ValueError, r"rescale must be within \[0, 1\], got 2"),
     "a key": ({"key": 3}, ValueError, r"a key is a uint64 array of shape \(2,\) or \(B, 2\), got 3; make one with key"),
     "keys": ({"key": px.split(KEY, 3)}, ValueError, "key must be one key or one for each of 1 pictures, got 3"),
     "dtype": ({"latents": np.zeros((1, 4, 8, 8))}, ValueError, "latents must be float32 of shape"),
-    "interval": ({"interval": (5, 1)}, ValueError, r"interval must be \(low, high\) with low at most high"),
-    "half an interval": ({"interval": 5}, TypeError, r"interval must be two numbers \(low, high\)"),
-    "NaN interval": ({"interval": (0, float("nan"))}, ValueError, r"interval must be \(low, high\)"),
-    "compat": ({"compat": "alpha"}, ValueError, "compat must be one of 'diffusers', 'original', got 'alpha'"),
-    "a scale": ({"guidance_scale": "4.5"}, TypeError, "guidance_scale must be a number, .*, got '4.5'"),
-    "a flag": ({"guidance_scale": True}, TypeError, "guidance_scale must be a number, .*, got True"),
-    "PAG": ({"pag_scale": float("inf")}, ValueError, "pag_scale must be finite, got inf"),
+    "a scale": ({"guidance": "4.5"}, TypeError, "the scale of guidance must be a number, .*, got '4.5'"),
+    "a flag": ({"guidance": True}, TypeError, "the scale of guidance must be a number, .*, got True"),
     "PAG's layers": (
-        {"pag_scale": 1.0, "pag_layers": [2]},
+        {"guidance": px.Guidance(pag_scale=1.0, pag_layers=[2])},
         ValueError,
         r"pag_layers must be a list of blocks within 0 … 1, got \(2,\)",
     ),
-    "a layer": ({"pag_scale": 1.0, "pag_layers": 1}, TypeError, "pag_layers must be a list of blocks .*, got 1"),
-    "PAG off": ({"pag_layers": [1]}, ValueError, r"pag_layers \(1,\) need a pag_scale, which is 0"),
+    "PAG's scales": (
+        {"guidance": px.Guidance(pag_scale=[1.0, 2.0])},
+        ValueError,
+        r"pag_scale must be a number or one for each of 1 pictures, got an array of shape \(2,\)",
+    ),
     "solver": ({"solver": "eular"}, ValueError, "solver must be one of ddim, .*; got 'eular', the nearest is 'euler'"),
     "uncalled": ({"solver": px.solvers.heun}, TypeError, r"call it: px.solvers.heun\(\)"),
     "no solver": ({"solver": 3}, TypeError, "solver must be a Solver, .* or its name, got an int"),
@@ -67,7 +64,24 @@ MISTAKES = {
     "output_type=": ({"output_type": "np"}, TypeError, "no argument 'output_type'; the argument is 'output'"),
     "callback=": ({"callback": print}, TypeError, "no argument 'callback'; the argument is 'on_step'"),
     "negative=": ({"negative": ""}, TypeError, "no argument 'negative'; the argument is 'negative_prompt'"),
-    "a typo": ({"guidence_scale": 3}, TypeError, "'guidence_scale'; the argument is 'guidance_scale'"),
+    "a typo": ({"guidence_scale": 3}, TypeError, "'guidence_scale'; the argument is 'guidance'"),
+    "its old name": (
+        {"guidance_scale": 3},
+        TypeError,
+        "^generate has no argument 'guidance_scale'; guidance_scale=3 is now guidance=3$",
+    ),
+    "an old name": ({"rescale": 0.7}, TypeError, r"; rescale=0.7 is now guidance=px.Guidance\(rescale=0.7\)$"),
+    "old names": (
+        {"interval": (200, 800), "guidance_scale": np.ones(1)},
+        TypeError,
+        r"; interval=\(200, 800\), guidance_scale=… is now guidance=px.Guidance\(scale=…, interval=\(200, 800\)\)$",
+    ),
+    "an old name and a new one": (
+        {"pag_scale": 2.0, "guidance": 3.0},
+        TypeError,
+        r"; pag_scale=2.0 is now guidance=px.Guidance\(scale=3.0, pag_scale=2.0\)$",
+    ),
+    "PAG of old": ({"pag_layers": (1,), "compat": "original"}, TypeError, "has no argument 'pag_layers'"),
     "nonsense": ({"xyzzy": 3}, TypeError, "has no argument 'xyzzy'; its arguments are params, prompt, key, "),
     "params": ({"params": {"transformer": 0}}, TypeError, r"params must be what px.load\(\) returns, got dict"),
     "a path": ({"params": "weights/emoji"}, TypeError, r"params must be what px.load\(\) returns, got str"),
@@ -92,8 +106,14 @@ def test_missing_and_superfluous_arguments_are_named(params):
         TypeError, match=r"sample_latents has no argument 'negative_prompt'; the argument is 'negative'"
     ):
         px.sample_latents(params, None, KEY, negative_prompt="ugly")
-    with pytest.raises(TypeError, match=r"encode_prompt has no argument 'prompt'; the argument is 'prompts'"):
-        px.encode_prompt(params, prompt="a cat")
+    with pytest.raises(TypeError, match=r"encode_prompt has no argument 'prompts'; the argument is 'prompt'"):
+        px.encode_prompt(params, prompts="a cat")
+    with pytest.raises(TypeError, match=r"guidance_scale=1 is now guidance=1"):
+        px.sample_latents(params, None, KEY, guidance_scale=1)
+    with pytest.raises(TypeError, match=r"learned_variance'; px.text_variance_denoiser .* give \(x0, variance\)"):
+        px.text_denoiser(params, None, learned_variance=True)
+    with pytest.raises(TypeError, match=r"encode_prompt has no argument 'rescale'; its arguments are params, prompt"):
+        px.encode_prompt(params, "a cat", rescale=0.7)
 
 
 # --- text by hand ----------------------------------------------------------------------------------------------------
@@ -106,7 +126,7 @@ def by_hand(text, states, mask):
 @pytest.mark.parametrize("states", [np.asarray, ms.Tensor, np.float64], ids=["array", "tensor", "float64"])
 @pytest.mark.parametrize("mask", [np.bool_, np.float32, np.int64, ms.Tensor, lambda m: ms.Tensor(m == 1)])
 def test_text_by_hand_is_the_same_text(params, text, states, mask):
-    options = {"steps": 1, "guidance_scale": 1}
+    options = {"steps": 1, "guidance": 1}
     expected = px.sample_latents(params, text, KEY, **options)
     assert np.array_equal(px.sample_latents(params, by_hand(text, states, mask), KEY, **options), expected)
     made = tuple(by_hand(text, states, mask))
@@ -118,7 +138,7 @@ def test_text_by_hand_is_the_same_text(params, text, states, mask):
 
 def test_half_precision_states_are_read_as_they_are(params, text):
     half = text.states.asnumpy().astype(np.float16)
-    options = {"steps": 1, "guidance_scale": 1}
+    options = {"steps": 1, "guidance": 1}
     wide = px.sample_latents(params, px.Text(half.astype(np.float32), text.mask), KEY, **options)
     assert np.array_equal(px.sample_latents(params, px.Text(half, text.mask), KEY, **options), wide)
     assert np.array_equal(px.sample_latents(params, px.Text(ms.Tensor(half), text.mask), KEY, **options), wide)
@@ -160,7 +180,7 @@ def test_numpy_goes_through_the_stages_and_denoisers(params, text):
     pixels = px.decode_latents(params, z)
     assert np.array_equal(px.decode_latents(params, z.asnumpy()), pixels)
     assert np.array_equal(px.decode_latents(params, z.asnumpy().astype(np.float64)), pixels)
-    denoise = px.text_denoiser(params, text, guidance_scale=1)
+    denoise = px.text_denoiser(params, text, guidance=1)
     x = px.noise(params, KEY, 2)
     x0 = denoise(x.asnumpy(), 500.0)
     assert isinstance(x0, np.ndarray) and np.array_equal(x0, denoise(x, 500.0))
@@ -209,7 +229,7 @@ SHAPES = {
 def test_another_shape_is_one_sentence(params, text, case):
     call, sentence = SHAPES[case]
     with pytest.raises(ValueError, match=sentence) as raised:
-        call(params, px.text_denoiser(params, text, guidance_scale=1))
+        call(params, px.text_denoiser(params, text, guidance=1))
     assert "\n" not in str(raised.value)
 
 
@@ -261,7 +281,7 @@ def test_the_step_at_which_it_happens_is_named(params):
         return 1e38 if t < 400 else 2.0
 
     with pytest.raises(ValueError, match=r"step 3 of 3 \(t = 333\) of sample_latents must be finite"):
-        draw(params, guidance_scale=scale)
+        draw(params, guidance=scale)
 
 
 # --- pictures, noise, steps ------------------------------------------------------------------------------------------

@@ -22,15 +22,15 @@ key: px.Key = px.key(0)
 image = px.generate(params, "a cute cat", key)
 image.save("cat.png")
 px.save_picture(image, "cat.png", prompt="a cute cat", seed=0)
-images = px.generate(params, ["a cat", "a dog"], key, solver="heun", guidance_scale=[4.5, 3.0])
+images = px.generate(params, ["a cat", "a dog"], key, solver="heun", guidance=[4.5, 3.0])
 sizes = [each.size for each in images]
 pixels = px.generate(params, "a cute cat", key, output="numpy", steps=4)
 mean = float(pixels.mean())
 latents = px.generate(params, "a cute cat", key, output="latents", on_step=lambda info: print(info.t))
 text: px.Text = px.encode_prompt(params, ["a cute cat"])
-schedule, make_grid, solver = px.solvers.from_config(params.config.scheduler)
+schedule, make_grid, solver, wrap = px.solvers.from_config(params.config.scheduler)
 grid: px.Grid = make_grid(20)
-denoise: px.Denoiser = px.text_denoiser(params, text, px.encode_prompt(params, ""), guidance_scale=4.5)
+denoise: px.Denoiser = px.text_denoiser(params, text, px.encode_prompt(params, ""), guidance=4.5)
 x = px.noise(params, key)
 
 
@@ -56,6 +56,11 @@ for info in px.iterate(key, denoise, "ddim", grid, x):
 z = px.encode_image(params, np.zeros((1, 64, 64, 3), np.float32))
 px.save(params.replace(transformer=moved), "mine", dtype="float16")
 guided: px.Denoiser = px.guidance.compose(denoise, [(denoise, 2.5)])
+how = px.Guidance(scale=lambda t: 1 + t / 500, interval=(200, 800), rescale=0.7)
+pictures = px.generate(params, ["a cat"], key, guidance=how)
+learned: px.VarianceDenoiser = px.text_variance_denoiser(params, text, guidance=1)
+clipped: px.VarianceDenoiser = px.guidance.clip(learned, 3.0)
+z = px.sample(key, clipped, px.solvers.ddpm("learned_range"), grid, x)
 mine: px.Solver = px.solvers.named("ddim")
 """
 WRONG = {
@@ -64,6 +69,8 @@ WRONG = {
     'px.generate(params, "a cat", key, seed=3)': "No overload variant",
     'px.generate(params, "a cat", key, steps="20")': "No overload variant",
     "px.decode_latents(params, latents, tiles=64)": "Unexpected keyword argument",
+    "px.Guidance(4.5, rescale=(0.7, 0.8))": "incompatible type",
+    "px.text_denoiser(params, text, guidance=1).scale": "has no attribute",
     "px.sample(key, denoise, solver, [999, 500], x)": "incompatible type",
 }
 CONFIG = """

@@ -200,7 +200,7 @@ def _draw(
         own = keys[first : min(first + BATCH, (first // each + 1) * each)]
         drawn = generate(
             params, prompts[first // each], own, images_per_prompt=len(own), progress=progress,
-            negative_prompt=settings["negative"], steps=settings["steps"], guidance_scale=settings["guidance"],
+            negative_prompt=settings["negative"], steps=settings["steps"], guidance=settings["guidance"],
             **{name: settings[name] for name in ("height", "width", "solver", "clean", "binning", "tile")},
         )  # fmt: skip
         yield from drawn if isinstance(drawn, list) else [drawn]

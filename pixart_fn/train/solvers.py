@@ -1,9 +1,10 @@
-"""What evaluations buy with each solver: error to a fine solution, and recognised nouns.
+"""How good a solver is for so many evaluations: its error to a fine solution, and the nouns that are recognised.
 
     python -m pixart_fn.train.solvers --data emoji --evaluations 6 12 24 --out solvers.json
 
-The file holds, a solver, lists of [evaluations a picture, value]: "error", ‖z - z*‖/‖z*‖ of latents against 200 steps
-of DPM-Solver++ 3M from the same noise (deterministic solvers), and "r1", the judge's R@1 over its hundred nouns.
+The file holds, for each solver, lists of [evaluations for a picture, value]: "error", ‖z - z*‖/‖z*‖ of latents against
+200 steps of DPM-Solver++ 3M from the same noise (deterministic solvers), and "r1", the judge's R@1 over its hundred
+nouns.
 """
 
 from __future__ import annotations
@@ -25,15 +26,21 @@ from ..params import Params
 from ..pipeline import generate
 from ..sample import iterate
 from ..types import Solver
-from .emoji import captions, data, judge
+from .emoji import captions, data, judge, nouns
 
 SKIPPED = {"dpm_multistep", "dpm_singlestep", "euler", "lcm", "dpm_adaptive"}
-"""Families whose members are listed, another name of DDIM, what needs a distilled model, what chooses its steps."""
+"""Families whose members are measured, DDIM's other name, what needs a distilled model, what chooses its own steps."""
 REFERENCE_STEPS = 200
 
 
 def traits(solver: Solver) -> tuple[int, bool]:
-    """(evaluations a step, whether it adds noise), from two steps on numbers."""
+    """Take two steps on numbers, to see what a solver does.
+
+    Args:
+        solver: any.
+    Returns:
+        (evaluations a step, whether it adds noise).
+    """
     schedule = schedule_.from_betas(schedule_.linear())
     grid, ends = schedule_.grid(schedule, [700, 500, 300]), []
     for seed in (0, 1):
@@ -43,7 +50,13 @@ def traits(solver: Solver) -> tuple[int, bool]:
 
 
 def counted(solver: Solver) -> tuple[Solver, list[int]]:
-    """The solver, and the evaluations of its steps as they come."""
+    """Let a solver count its evaluations.
+
+    Args:
+        solver: any.
+    Returns:
+        The same solver, and a list that each of its steps adds its evaluations to.
+    """
     counts: list[int] = []
 
     def step(*arguments):
@@ -55,7 +68,17 @@ def counted(solver: Solver) -> tuple[Solver, list[int]]:
 
 
 def measure(params: Params, solver: Solver, steps: int, prompts: list[str], **options: Any) -> tuple[float, np.ndarray]:
-    """(evaluations a picture, what `generate` gives for all prompts with keys of their own)."""
+    """Draw pictures of prompts, each with a key of its own.
+
+    Args:
+        params: from `load`.
+        solver: to measure.
+        steps: of the solver.
+        prompts: one for each picture.
+        options: further arguments of `generate`.
+    Returns:
+        (evaluations for each picture, what `generate` gives for all prompts).
+    """
     solver, counts = counted(solver)
     keys, made = rng.split(rng.key(0), len(prompts)), []
     for i in range(0, len(prompts), 10):
@@ -65,6 +88,7 @@ def measure(params: Params, solver: Solver, steps: int, prompts: list[str], **op
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """The command: measure every solver and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that pixart_fn.train.emoji.render wrote")
     parser.add_argument("--model", help="a folder or id; the embedded one by default")
@@ -73,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     params, glyphs = load(args.model), data.load(args.data)
     index = judge.build(glyphs)
-    prompts = [captions.with_article(noun) for noun in judge.NOUNS]
+    prompts = [captions.with_article(noun) for noun in nouns.NOUNS]
     few = prompts[::5]
     reference = measure(params, solvers.dpmpp_3m(), REFERENCE_STEPS, few, output="latents")[1]
     table: dict[str, dict[str, list]] = {}
@@ -87,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
                 row["error"].append([n, float(np.linalg.norm(z - reference) / np.linalg.norm(reference))])
             n, pixels = measure(params, solvers.SOLVERS[name](), steps, prompts, output="numpy")
             pictures = np.round(pixels * 255).astype(np.uint8)
-            row["r1"].append([n, judge.report(index, pictures, judge.noun_ids(glyphs)).r1])
+            row["r1"].append([n, judge.report(index, pictures, nouns.noun_ids(glyphs)).r1])
         table[name] = row
     atomic.write(args.out, lambda temporary: temporary.write_text(json.dumps(table, indent=1), "utf-8"))
 

@@ -116,11 +116,12 @@ def guided(params: Any, config: Any, schedule: Any, text: Any, mask: Any, null: 
 
         return guidance.denoiser(model, schedule)
 
-    return guidance.classifier_free(guidance.both(branch(text, mask), branch(null, null_mask)), 4.5)
+    conditional = branch(text, mask)
+    return guidance.guided(4.5, conditional, guidance.both(conditional, branch(null, null_mask)))
 
 
 def sampling_errors(params: Any, config: Any, values: Values) -> dict[str, float]:
-    schedule, make_grid, solver = solvers.from_config(SCHEDULER)
+    schedule, make_grid, solver, _ = solvers.from_config(SCHEDULER)
     conditions = [ms.Tensor(values[key]) for key in ("text", "mask", "null", "null_mask")]
     denoise = guided(params, config, schedule, *conditions)
     steps = iterate(rng.key(0), denoise, solver, make_grid(20), ms.Tensor(values["path"][0]))
@@ -131,7 +132,7 @@ def output(name: str, config: Any, scenario: str, values: Values) -> Callable[[A
     """The function whose gradient a golden holds: of a tree with "params" and inputs, to a Tensor like its "w"."""
     fixed = {key: ms.Tensor(value) for key, value in values.items()}
     if scenario == "three_steps":
-        schedule, make_grid, solver = solvers.from_config(SCHEDULER)
+        schedule, make_grid, solver, _ = solvers.from_config(SCHEDULER)
 
         def three_steps(p: Any) -> ms.Tensor:
             conditions = (p["text"], fixed["mask"], p["null"], fixed["null_mask"])

@@ -1,7 +1,7 @@
 """Whether a picture can be recognised: retrieval among all emoji by shape and colour, with no learned model.
 
     python -m pixart_fn.train.emoji.judge --data emoji --control
-    python -m pixart_fn.train.emoji.judge --data emoji --model weights/emoji --grid grid.png
+    python -m pixart_fn.train.emoji.judge --data emoji --model weights/emoji --sheet nouns.png
 
 A picture is cropped to its content and described by a 12 × 12 colour thumbnail, a histogram of oriented gradients and a
 histogram of colours; concepts rank by the cosine with the most similar of their real glyphs, over every colour set.
@@ -10,11 +10,10 @@ histogram of colours; concepts rank by the cosine with the most similar of their
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,6 +21,11 @@ from tqdm import tqdm
 
 from ... import rng
 from . import captions, data, shapes
+from .nouns import NOUNS, noun_ids
+
+if TYPE_CHECKING:
+    from ...guidance import Guidance, Scale
+    from ...params import Params
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
@@ -37,40 +41,10 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 """Which sets are variants of the same drawings: a control must not find a glyph's own family."""
 
 SIDE, CELL, BINS, THUMBNAIL, LEVELS = 48, 8, 9, 12, 4
+CHUNK = 10
+"""How many pictures are drawn together."""
 WEIGHTS = (1.0, 1.0, 0.1)
 """Of thumbnail, gradients and histogram in the squared norm."""
-
-
-_NOUNS = """
-lion; elephant; giraffe; bear; fox; wolf; frog; turtle; snake; bird; duck; owl; penguin; butterfly; spider
-snail; crab; octopus; banana; lemon; pear; strawberry; pineapple; watermelon; tomato; carrot; mushroom; pizza
-hamburger; sandwich; cookie; egg; rose; sunflower; cactus; star; rainbow; mountain; volcano; castle; church
-bicycle; airplane; helicopter; rocket; tractor; guitar; violin; drum; trumpet; pencil; key; hammer; watch
-television; chair; bed; door; candle; balloon; crown
-dog: dog face, dog, guide dog, service dog, poodle; cat: cat face, cat; horse: horse face, horse
-cow: cow face, cow; pig: pig face, pig; rabbit: rabbit face, rabbit; mouse: mouse face, mouse
-tiger: tiger face, tiger; monkey: monkey face, monkey; fish: fish, tropical fish; whale: spouting whale, whale
-bee: honeybee; sheep: ram, ewe; apple: red apple, green apple; orange: tangerine
-cake: birthday cake, shortcake; donut: doughnut; tree: evergreen tree, deciduous tree
-flower: cherry blossom, white flower, hibiscus, blossom; leaf: maple leaf, fallen leaf
-sun: sun, sun with face; moon: full moon, crescent moon; snowman: snowman, snowman without snow
-house: house, house with garden; car: automobile, oncoming automobile, sport utility vehicle
-bus: bus, oncoming bus; truck: pickup truck, delivery truck, articulated lorry
-train: locomotive, high-speed train, bullet train, train; boat: sailboat, speedboat, motor boat
-book: closed book, green book, blue book, orange book; lock: locked
-umbrella: closed umbrella, umbrella, umbrella with rain drops; clock: alarm clock, mantelpiece clock
-camera: camera, camera with flash; computer: laptop, desktop computer; gift: wrapped gift
-hat: woman's hat, top hat; shoe: man's shoe, running shoe; heart: red heart
-"""
-
-
-def _read_nouns(text: str) -> dict[str, tuple[str, ...]]:
-    entries = (entry.partition(":") for entry in re.split(r"[;\n]\s*", text.strip()))
-    return {noun: tuple(label.strip() for label in (labels or noun).split(",")) for noun, _, labels in entries}
-
-
-NOUNS: Mapping[str, tuple[str, ...]] = MappingProxyType(_read_nouns(_NOUNS))
-"""A hundred common nouns and the labels of the concepts that each may mean; alone, a noun is its own label."""
 
 
 class Index(NamedTuple):
@@ -281,55 +255,54 @@ def blur(image: np.ndarray) -> np.ndarray:
     return np.asarray(small.resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC))
 
 
-def noun_ids(glyphs: data.Glyphs) -> list[list[int]]:
-    """For each of `NOUNS` the indices of its concepts."""
-    by_label = {concept["label"]: i for i, concept in enumerate(glyphs.concepts)}
-    return [[by_label[label] for label in labels] for labels in NOUNS.values()]
-
-
-def grid(images: np.ndarray, titles: Sequence[str], columns: int = 10) -> Image.Image:
-    """Set pictures in a grid, each with a line of text below it."""
+def sheet(images: np.ndarray, titles: Sequence[str], columns: int = 10) -> Image.Image:
+    """Put pictures side by side in rows, each with a line of text below it."""
     side, text = images.shape[1], 14
     lines = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * side, lines * (side + text)), (255, 255, 255))
-    pen = ImageDraw.Draw(sheet)
+    together = Image.new("RGB", (columns * side, lines * (side + text)), (255, 255, 255))
+    pen = ImageDraw.Draw(together)
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         x, y = i % columns * side, i // columns * (side + text)
-        sheet.paste(Image.fromarray(image), (x, y))
+        together.paste(Image.fromarray(image), (x, y))
         pen.text((x + side / 2, y + side + 1), title, fill=(0, 0, 0), anchor="ma")
-    return sheet
+    return together
 
 
-def generated(params, prompts: Sequence[str], seed: int, chunk: int = 10, **options) -> np.ndarray:
+def generated(
+    params: Params, prompts: Sequence[str], seed: int, *, steps: int = 20, guidance: Guidance | Scale = 4.5
+) -> np.ndarray:
     """Pictures of a model for prompts, with keys that depend on the seed and the place in the list alone: uint8."""
     from ...pipeline import generate  # the model is not needed to judge real glyphs
 
     keys = rng.split(rng.key(seed), len(prompts))
     pictures = []
-    for start in tqdm(range(0, len(prompts), chunk), desc="pictures"):
-        part = slice(start, start + chunk)
-        made = generate(params, list(prompts[part]), keys[part], output="numpy", progress=False, **options)
-        pictures.append(np.round(np.asarray(made) * 255).astype(np.uint8))
+    for start in tqdm(range(0, len(prompts), CHUNK), desc="pictures"):
+        part = slice(start, start + CHUNK)
+        made = generate(
+            params, list(prompts[part]), keys[part], steps=steps, guidance=guidance, output="numpy", progress=False
+        )
+        pictures.append(np.round(made * 255).astype(np.uint8))
     return np.concatenate(pictures)
 
 
 def judge_model(args: argparse.Namespace, glyphs: data.Glyphs, index: Index) -> None:
-    """Generate the nouns and scenes of held-out combinations, print what is recognised, save the grid."""
+    """Generate the nouns and scenes of held-out combinations, print what is recognised, save the sheet."""
     from ...checkpoint import load
 
     params = load(args.model or None)
-    options = {"steps": args.steps, "guidance_scale": args.guidance}
-    images = generated(params, [captions.with_article(noun) for noun in NOUNS], args.seed, **options)
+    nouns = [captions.with_article(noun) for noun in NOUNS]
+    images = generated(params, nouns, args.seed, steps=args.steps, guidance=args.guidance)
     result = report(index, images, noun_ids(glyphs))
     print(f"{result.n} nouns: R@1 {result.r1:.2f}  R@5 {result.r5:.2f}  shuffled R@1 {result.shuffled_r1:.3f}")
-    if args.grid:
+    if args.sheet:
         rank = ranks(index, images, noun_ids(glyphs))
-        grid(images, [f"{noun} {r}" for noun, r in zip(NOUNS, rank, strict=True)]).save(args.grid)
-        print(f"wrote {args.grid}")
+        sheet(images, [f"{noun} {r}" for noun, r in zip(NOUNS, rank, strict=True)]).save(args.sheet)
+        print(f"wrote {args.sheet}")
     if args.shapes:
         choices = np.random.default_rng(args.seed)
         scenes = [shapes.draw_scene(choices, held_out=True) for _ in range(args.shapes)]
-        drawn = generated(params, [shapes.caption(scene) for scene in scenes], args.seed, **options)
+        prompts = [shapes.caption(scene) for scene in scenes]
+        drawn = generated(params, prompts, args.seed, steps=args.steps, guidance=args.guidance)
         print(f"{args.shapes} scenes of held-out combinations:", shapes.accuracy(drawn, scenes))
 
 
@@ -339,7 +312,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that pixart_fn.train.emoji.render wrote")
     parser.add_argument("--control", action="store_true", help="judge real glyphs")
     parser.add_argument("--model", nargs="?", const="", help="judge a model: a folder or id; the embedded one if bare")
-    parser.add_argument("--grid", type=Path, help="save the model's pictures here, each with its noun and rank")
+    parser.add_argument("--sheet", type=Path, help="save the model's pictures here, each with its noun and rank")
     parser.add_argument("--shapes", type=int, default=0, help="also generate so many scenes of shapes and check them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20)

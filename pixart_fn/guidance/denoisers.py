@@ -1,0 +1,191 @@
+"""From denoisers to a denoiser. B pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from ..checks import check_number
+from ..schedule import Schedule, convert
+from ..types import Array, Denoiser
+from .formulas import column, combine, first_channels, perturbed_attention, rescale
+from .value import Guidance, Scale, as_guidance, check_interval, check_scale, scale_at
+
+Result = TypeVar("Result", Array, "tuple[Array, Array]")
+"""What a denoiser gives: x0, or (x0, variance) where it is a VarianceDenoiser."""
+
+Pair: TypeAlias = Callable[[Array, float], tuple[Result, Array]]
+"""(x_t, t) → (what the denoiser gives with the condition, x0 without it), ideally evaluated in one batch of 2B."""
+
+
+def both(conditional: Callable[[Array, float], Result], unconditional: Denoiser) -> Pair[Result]:
+    """Make a pair from two denoisers, evaluated one after the other."""
+    return lambda x, t: (conditional(x, t), unconditional(x, t))
+
+
+def guided(
+    guidance: Guidance | Scale,
+    conditional: Callable[[Array, float], Result],
+    pair: Pair[Result] | None = None,
+    perturbed: Denoiser | None = None,
+    *,
+    schedule: Schedule | None = None,
+) -> Callable[[Array, float], Result]:
+    """Guide a denoiser as a Guidance says.
+
+    Args:
+        guidance: a Guidance, or its scale alone.
+        conditional: the denoiser with the condition; where it is a VarianceDenoiser, its variance is kept as it is.
+        pair: evaluates both branches; `both` makes it of two denoisers. None where the scale is 1.
+        perturbed: the denoiser with perturbed attention; None where pag_scale is 0.
+        schedule: where given, rescaling works on what its model predicts, as in the paper, rather than on x0.
+    Returns:
+        A denoiser of the kind of `conditional`.
+    Raises:
+        TypeError: guidance is neither a Guidance nor a scale.
+        ValueError: a denoiser that the guidance needs is None.
+    """
+    guidance = as_guidance(guidance)
+    for name, branch, needed in (("pair", pair, guidance.compares), ("perturbed", perturbed, guidance.perturbs)):
+        if needed and branch is None:
+            raise ValueError(f"{guidance!r} needs {name}, which is None")
+    if not (guidance.compares or guidance.perturbs):
+        return conditional
+
+    def denoise(x: Array, t: float) -> Result:
+        result, unconditional = (conditional(x, t), None) if pair is None else pair(x, t)
+        worse = None if perturbed is None else perturbed(x, t)
+        return _on_x0(result, lambda x0: change(x, t, x0, unconditional, worse))
+
+    def change(x: Array, t: float, x0: Array, unconditional: Array | None, worse: Array | None) -> Array:
+        changed = combine(x0, x0 if unconditional is None else unconditional, scale_at(guidance.scale, t))
+        if guidance.rescale:
+            changed = _rescale_prediction(changed, x0, x, t, guidance.rescale, schedule)
+        if guidance.compat == "original":
+            changed = first_channels(changed, x0)
+        return changed if worse is None else perturbed_attention(changed, x0, worse, scale_at(guidance.pag_scale, t))
+
+    return denoise if guidance.interval is None else interval(denoise, conditional, *guidance.interval)
+
+
+def interval(
+    inside: Callable[[Array, float], Result], outside: Callable[[Array, float], Result], low: float, high: float
+) -> Callable[[Array, float], Result]:
+    """Use one denoiser where low ≤ t ≤ high and another elsewhere (arXiv:2404.07724).
+
+    With the guided one inside and the conditional one outside, nothing is evaluated without the condition there.
+
+    Args:
+        inside: a denoiser.
+        outside: another one.
+        low: in training-time units, at most high.
+        high: in training-time units.
+    Returns:
+        A denoiser.
+    Raises:
+        TypeError: low or high is not a number.
+        ValueError: low is above high, or one of them is NaN.
+    """
+    check_interval((low, high))
+    return lambda x, t: inside(x, t) if low <= t <= high else outside(x, t)
+
+
+def compose(base: Denoiser, parts: Sequence[tuple[Denoiser, Scale]]) -> Denoiser:
+    """Add up what several prompts change: x0 = x0_base + Σ w_k (x0_k - x0_base) (arXiv:2206.01714, eq. 11).
+
+    A negative w_k steers away. With one part this is classifier-free guidance.
+
+    Args:
+        base: the unconditional denoiser, or that of a negative prompt.
+        parts: denoisers with their weights: each a number, one number per picture, or a function of t.
+    Returns:
+        A denoiser.
+    Raises:
+        TypeError: a weight is none of these.
+        ValueError: there is no part.
+    """
+    if not parts:
+        raise ValueError("compose needs at least one denoiser with its weight")
+    for _, weight in parts:
+        check_scale("a weight", weight)
+
+    def denoise(x: Array, t: float) -> Array:
+        origin = base(x, t)
+        x0 = origin
+        for part, weight in parts:
+            x0 = x0 + column(scale_at(weight, t), x) * (part(x, t) - origin)
+        return x0
+
+    return denoise
+
+
+def threshold(
+    denoise: Callable[[Array, float], Result], quantile: float = 0.995, largest: float = 1.0
+) -> Callable[[Array, float], Result]:
+    """Dynamic thresholding: clip x0 to ±s and divide by s, the quantile of a picture's |x0| within [1, largest].
+
+    For pixels in [-1, 1] (Imagen, arXiv:2205.11487, sec. 2.3); latents live elsewhere.
+
+    Args:
+        denoise: a denoiser.
+        quantile: within (0, 1].
+        largest: at least 1; 1 clips to [-1, 1].
+    Returns:
+        A denoiser of the same kind.
+    Raises:
+        TypeError: quantile or largest is not a number.
+        ValueError: one of them is outside its range.
+    """
+    check_number("quantile", quantile, 0, 1, above=True)
+    check_number("largest", largest, 1)
+
+    def shrink(x0: Array) -> Array:
+        sizes = _numpy(abs(x0)).reshape(x0.shape[0], -1)
+        s = np.clip(np.quantile(sizes.astype(np.float64), quantile, axis=1), 1, largest)
+        return _clipped(x0 / column(s, x0) if largest > 1 else x0, 1.0)
+
+    return lambda x, t: _on_x0(denoise(x, t), shrink)
+
+
+def clip(denoise: Callable[[Array, float], Result], largest: float = 1.0) -> Callable[[Array, float], Result]:
+    """Clip x0 to ±largest: for pixels, as `threshold`.
+
+    Args:
+        denoise: a denoiser.
+        largest: above 0.
+    Returns:
+        A denoiser of the same kind.
+    Raises:
+        TypeError: largest is not a number.
+        ValueError: it is not above 0.
+    """
+    check_number("largest", largest, 0, above=True)
+    return lambda x, t: _on_x0(denoise(x, t), lambda x0: _clipped(x0, largest))
+
+
+def _on_x0(result: Result, change: Callable[[Array], Array]) -> Result:
+    """Change x0 and leave the variance that may stand beside it."""
+    return (change(result[0]), result[1]) if isinstance(result, tuple) else change(result)
+
+
+def _clipped(x0: Array, largest: float) -> Array:
+    """x0 within ±largest, where NaN stays NaN: MindSpore's own clip makes a number of it."""
+    clipped = x0.clip(-largest, largest)
+    return clipped if isinstance(x0, np.ndarray) else clipped + 0.0 * x0
+
+
+def _rescale_prediction(
+    changed: Array, conditional: Array, x: Array, t: float, phi: float, schedule: Schedule | None
+) -> Array:
+    """`rescale` of what the schedule's model predicts, as x0."""
+    if schedule is None:
+        return rescale(changed, conditional, phi)
+    alpha, sigma, prediction = schedule.alpha(float(t)), schedule.sigma(float(t)), schedule.prediction
+    output, plain = (convert(x0, x, alpha, sigma, "x0", prediction) for x0 in (changed, conditional))
+    return convert(rescale(output, plain, phi), x, alpha, sigma, prediction, "x0")
+
+
+def _numpy(x: Array) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.asnumpy()

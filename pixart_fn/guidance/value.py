@@ -1,0 +1,149 @@
+"""Guidance as a value that is checked when it is made, and the scales in it. B pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..checks import check_number, check_option, is_number, kind
+from ..types import Array
+
+Scale: TypeAlias = float | Sequence[float] | Array | Callable[[float], float | Sequence[float] | Array]
+"""A number, one number per picture (B,), or a function of t that gives either."""
+
+COMPATS = ("diffusers", "original")
+
+
+@dataclass(frozen=True, repr=False)
+class Guidance:
+    """How a denoiser is guided by text, as one immutable value that is checked when it is made.
+
+    Args:
+        scale: w of `combine`: a number, one number per picture (B,), or a function of t that gives either; 1 evaluates
+            no negative text.
+        interval: (low, high) in training-time units: guide where low ≤ t ≤ high, and evaluate the prompt alone
+            elsewhere (arXiv:2404.07724); None guides everywhere.
+        rescale: φ of `rescale`, within [0, 1], in what the model predicts; 0 is none.
+        pag_scale: s of `perturbed_attention`, as `scale`; 0 is none, and anything else evaluates a third branch.
+        pag_layers: the transformer's blocks that are perturbed, counted from 0; None takes the middle one.
+        compat: "diffusers", or "original" to guide three of the four channels and to read the negative text under the
+            prompt's mask, as PixArt-α's own DDPM sampler does.
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: an argument is out of its range, or pag_layers are named without a pag_scale.
+    """
+
+    scale: Scale = 4.5
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    pag_scale: Scale = 0.0
+    pag_layers: Sequence[int] | None = None
+    compat: str = "diffusers"
+
+    def __post_init__(self) -> None:
+        check_scale("the scale of guidance", self.scale)
+        check_scale("pag_scale", self.pag_scale)
+        check_number("rescale", self.rescale, 0, 1)
+        check_option("compat", self.compat, COMPATS)
+        for name in ("scale", "pag_scale"):
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
+        if self.interval is not None:
+            check_interval(self.interval)
+            object.__setattr__(self, "interval", tuple(self.interval))
+        if self.pag_layers is not None:
+            _check_layers(self.pag_layers)
+            object.__setattr__(self, "pag_layers", tuple(map(int, self.pag_layers)))
+            if not self.perturbs:
+                raise ValueError(f"pag_layers {self.pag_layers} need a pag_scale, which is 0")
+
+    @property
+    def compares(self) -> bool:
+        """Whether the negative text is evaluated, which a scale of 1 leaves out."""
+        return callable(self.scale) or not bool(np.all(_numbers(self.scale) == 1))
+
+    @property
+    def perturbs(self) -> bool:
+        """Whether a branch with perturbed attention is evaluated."""
+        return callable(self.pag_scale) or bool(np.any(_numbers(self.pag_scale)))
+
+    def __repr__(self) -> str:
+        """The call that makes it, without what is usual."""
+        values = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
+        shown = [
+            f"{name}={value!r}"
+            for name, value, usual in values
+            if name == "scale" or type(value) is not type(usual) or value != usual
+        ]
+        return f"Guidance({', '.join(shown)})"
+
+
+def as_guidance(guidance: Guidance | Scale) -> Guidance:
+    """Return a Guidance as it is, and make one of a bare scale."""
+    return guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+
+
+def check_scale(name: str, scale: Scale, rows: int | None = None) -> None:
+    """Raise TypeError where it isn't a scale, and ValueError where a number of it is NaN, infinite or one too many.
+
+    Args:
+        name: what the sentence calls it.
+        scale: a number, one number per picture, or a function of t, which isn't called.
+        rows: how many pictures there are; None is any number.
+    """
+    if callable(scale):
+        return
+    if isinstance(scale, str) or not (is_number(scale) or isinstance(scale, Sequence) or hasattr(scale, "shape")):
+        raise TypeError(f"{name} must be a number, one for each picture, or a function of t, got {kind(scale)}")
+    try:
+        w = _numbers(scale)
+    except ValueError:
+        raise TypeError(f"{name} must be a number, or a list of one for each picture, got {scale!r:.60}") from None
+    if not np.isfinite(w).all():
+        raise ValueError(f"{name} must be finite, got {scale!r:.60}")
+    if w.ndim > 1 or (rows is not None and w.shape not in ((), (rows,))):
+        many = "each picture" if rows is None else f"each of {rows} pictures"
+        raise ValueError(f"{name} must be a number or one for {many}, got an array of shape {w.shape}")
+
+
+def scale_at(scale: Scale, t: float) -> float | Sequence[float] | Array:
+    """The scale at t: what it gives where it is a function, and itself otherwise."""
+    if not callable(scale):
+        return scale
+    value = scale(float(t))
+    check_scale(f"the scale of guidance at t = {t:g}", value)
+    return value
+
+
+def check_interval(interval: tuple[float, float]) -> None:
+    """Raise TypeError where it isn't two numbers, and ValueError where the first is above the second."""
+    if not (isinstance(interval, (tuple, list)) and len(interval) == 2 and all(map(is_number, interval))):
+        raise TypeError(f"interval must be two numbers (low, high) in training-time units, got {interval!r}")
+    if not interval[0] <= interval[1]:
+        raise ValueError(f"interval must be (low, high) with low at most high, got {interval!r}")
+
+
+def _check_layers(layers: Sequence[int]) -> None:
+    listed = isinstance(layers, (Sequence, np.ndarray)) and not isinstance(layers, str) and np.ndim(layers) == 1
+    whole = listed and all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in layers)
+    if not whole:
+        raise TypeError(f"pag_layers must be a list of the transformer's blocks, counted from 0, got {layers!r:.60}")
+    if not len(layers) or min(layers) < 0:
+        raise ValueError(f"pag_layers must be at least one block, counted from 0, got {tuple(layers)}")
+
+
+def _numbers(scale: Scale) -> np.ndarray:
+    numbers = np.asarray(scale.asnumpy() if hasattr(scale, "asnumpy") else scale)
+    if numbers.dtype.kind not in "iuf":
+        raise ValueError(f"these are no numbers: {numbers.dtype}")
+    return numbers.astype(np.float64)
+
+
+def _frozen(scale: Scale) -> Scale:
+    """The same numbers, immutable; a function, and a Tensor, which may have a gradient, stay what they are."""
+    if callable(scale) or hasattr(scale, "asnumpy"):
+        return scale
+    numbers: Any = np.asarray(scale, np.float64).tolist()
+    return tuple(numbers) if isinstance(numbers, list) else numbers
