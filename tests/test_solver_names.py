@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from helpers.strategies import EVERY, latents
@@ -9,7 +13,7 @@ from helpers.strategies import EVERY, latents
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
 from pixart_fn.solvers.linear import CorrectorState, OneStepState
-from pixart_fn.types import Solver
+from pixart_fn.types import Solver, StepInfo
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
 
@@ -27,6 +31,37 @@ def test_the_table_holds_every_solver():
     assert len(solvers.SOLVERS) == 23
     for name, make in solvers.SOLVERS.items():
         assert make is getattr(solvers, name) and make.__name__ == name and make.__doc__
+
+
+def test_one_function_and_one_line_make_a_solver():
+    """Every function of the folder that is marked as a maker is in the table, and nothing else is."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in Path(solvers.__file__).parent.glob("*.py")]
+    functions = [each for tree in trees for each in tree.body if isinstance(each, ast.FunctionDef)]
+    made = [f.name for f in functions if "maker" in [ast.unparse(decorator) for decorator in f.decorator_list]]
+    assert sorted(made) == list(solvers.SOLVERS)
+
+
+class Halving(NamedTuple):
+    """A state of one's own."""
+
+    x: np.ndarray
+    steps: int = 0
+
+
+def test_a_solver_of_ones_own_needs_no_table():
+    """Any NamedTuple whose field x is the sample is a state, to go on from too."""
+
+    def step(key, denoise, grid, i, state):
+        x0 = denoise(state.x, float(grid.t[i]))
+        x = (state.x + x0) / 2
+        return Halving(x, state.steps + 1), StepInfo(x, x0, float(grid.t[i]), grid.alpha[i], grid.sigma[i], 1)
+
+    mine, grid = Solver(Halving, step), schedule.grid(schedule.from_betas(schedule.linear()), [900, 600, 300])
+    infos = list(iterate(KEY, shrink, mine, grid, np.ones((1, 2))))
+    np.testing.assert_allclose(infos[-1].x, 0.95**3)
+    assert [info.state.steps for info in infos] == [1, 2, 3]
+    (last,) = iterate(KEY, shrink, mine, grid, infos[1].state, start=2)
+    assert last.state.steps == 3 and np.array_equal(last.x, infos[2].x)
 
 
 def test_a_solver_by_name_is_the_one_of_the_table():

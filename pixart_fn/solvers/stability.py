@@ -40,10 +40,10 @@ def error_beyond_x0(solver: Solver, grid: Grid, start: int) -> float:
     """
     rhos: list[float] = []
     noisy = grid.sigma > 0
-    of_nodes = grid.sigma[noisy] / grid.alpha[noisy]
+    node_rhos = grid.sigma[noisy] / grid.alpha[noisy]
 
     def unit(x: Array, t: float) -> Array:
-        rhos.append(float(np.interp(-t, -grid.t[noisy], of_nodes)))
+        rhos.append(float(np.interp(-t, -grid.t[noisy], node_rhos)))
         return np.eye(1, x.shape[1], len(rhos) - 1)
 
     def run(denoise: Denoiser) -> np.ndarray:
