@@ -20,12 +20,12 @@ def same(weight, x, config, forward, backward):
 
 @jit.block
 def down(weight, x, config, forward, backward):
-    return convolution.down(x, convolution.rows(weight), forward, backward)
+    return convolution.down(x, convolution.kernel_matrix(weight), forward, backward)
 
 
 @jit.block
 def up(weight, x, config, f0, b0, f1, b1, f2, b2, f3, b3):
-    return convolution.up(x, convolution.up_rows(weight), f0, b0, f1, b1, f2, b2, f3, b3)
+    return convolution.up(x, convolution.up_matrices(weight), f0, b0, f1, b1, f2, b2, f3, b3)
 
 
 def columns(x: np.ndarray, before: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_a_convolution_and_its_gradients(kind, wide, monkeypatch):
     random = np.random.default_rng(0)
     x = random.standard_normal((B, R + 2, W, C)).astype(np.float32)
     weight = random.standard_normal((O, C, 3, 3)).astype(np.float32)
-    tables = convolution.same_tables(B, R, W, C) if kind == "same" else convolution.taps(kind, B, R, W)
+    tables = convolution.same_tables(B, R, W, C) if kind == "same" else convolution.index_tables(kind, B, R, W)
     assert tables[0].shape[1] == {1: 3, 10**6: 9}[wide] or kind != "same"
     f = {"same": same, "down": down, "up": up}[kind]
     point = {"weight": ms.Tensor(weight), "x": ms.Tensor(x)}

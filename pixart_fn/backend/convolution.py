@@ -1,10 +1,11 @@
 """Convolutions of channels-last pictures as products: pixels are gathered into rows of patches, which meet a matrix.
 
-B batch, R rows of a strip, W its width, C input and O output channels. oneDNN's convolution falls into its reference
-kernel on AVX-512, 100× slower; a gather of whole pixels runs at the memory's speed and the product at the chip's.
+B batch, R rows of a strip, W its width, C input and O output channels, k side of the kernel. oneDNN's convolution falls
+into its reference kernel on AVX-512, 100× slower; a gather of whole pixels runs at the memory's speed and the product
+at the chip's.
 
-Every function takes the strip between the row above and the row below it, (B, R + 2, W, C); at the picture's edge
-those are zeros. Which pixels a patch holds is said by `taps`, whose two tables are inputs of the compiled graph.
+Every convolution takes the strip between the row above and the row below it, (B, R + 2, W, C); at the picture's edge
+those are zeros. `index_tables` says which pixels a patch holds; its tables are inputs of the compiled graph.
 
 Ascend's own convolution is fast: there a "matrix" is the checkpoint's weight as it is, and the tables say nothing.
 """
@@ -24,14 +25,19 @@ WIDE = 128
 
 
 @functools.lru_cache(maxsize=256)
-def taps(kind: str, B: int, R: int, W: int) -> tuple[Tensor, ...]:
-    """Which input pixel each tap of each output pixel reads, and back: which output pixel reads an input by each tap.
+def index_tables(kind: str, B: int, R: int, W: int) -> tuple[Tensor, ...]:
+    """List which input pixels each output pixel reads, and back: which output pixels read an input pixel.
 
     Args:
-        kind: "same" 3×3; "down" 3×3 with stride 2, padded below and to the right only; "up" 2×2 for each of four
-            output pixels; "row" 1×3 in a strip of R rows without neighbours.
-    Returns: int32 (pixels out, taps) and (pixels in, taps); for "up" four such pairs, one an output pixel. An index one
-        past the last pixel stands for zero.
+        kind: "same", 3×3; "down", 3×3 with stride 2, padded below and to the right only; "up", 2×2 for each of four
+            output pixels; "row", 1×3 in a strip without neighbours.
+        B: pictures.
+        R: rows of the strip without its neighbours.
+        W: pixels of a row.
+    Returns:
+        Two int32 tables, (pixels out, places in the kernel) of indices into the pixels in, and (pixels in, places) of
+        indices into the pixels out; for "up" four times two, one for each of its output pixels. An index one past the
+        last pixel stands for zero.
     """
     if nn.ASCEND:
         return (Tensor.from_numpy(np.zeros((1, 1), np.int32)),) * (8 if kind == "up" else 2)
@@ -53,52 +59,94 @@ def taps(kind: str, B: int, R: int, W: int) -> tuple[Tensor, ...]:
     backward = np.full((pixels + 1, k), n, np.int32)
     backward[forward, np.arange(k)] = np.arange(n, dtype=np.int32)[:, None]
     groups = 4 if kind == "up" else 1
-    pairs = zip(np.split(forward, groups, 1), np.split(backward[:-1], groups, 1), strict=True)
-    return tuple(Tensor.from_numpy(np.ascontiguousarray(table)) for pair in pairs for table in pair)
+    both = zip(np.split(forward, groups, 1), np.split(backward[:-1], groups, 1), strict=True)
+    return tuple(Tensor.from_numpy(np.ascontiguousarray(table)) for tables in both for table in tables)
 
 
-def rows(weight: Tensor) -> Tensor:
-    """A checkpoint's (O, C, k, k) as the matrix that patches meet: (k·k·C, O)."""
+def kernel_matrix(weight: Tensor) -> Tensor:
+    """Turn a kernel into the matrix that patches meet.
+
+    Args:
+        weight: (O, C, k, k), as checkpoints have it.
+    Returns:
+        (k·k·C, O); on Ascend the weight itself.
+    """
     if nn.ASCEND:
         return weight
     return ops.transpose(weight, (2, 3, 1, 0)).reshape(-1, weight.shape[0])
 
 
-def winograd_rows(weight: Tensor) -> tuple[Tensor, ...]:
-    """(O, C, 3, 3) as four matrices (3·C, O), for F(2, 3) down the rows (Lavin & Gray, arXiv:1509.09308)."""
-    g0, g1, g2 = ops.split(rows(weight), 3 * weight.shape[1])
+def winograd_matrices(weight: Tensor) -> tuple[Tensor, ...]:
+    """Turn a kernel into the matrices of F(2, 3) down the rows (Lavin & Gray, arXiv:1509.09308, sec. 4.1).
+
+    Args:
+        weight: (O, C, 3, 3).
+    Returns:
+        Four matrices (3·C, O).
+    """
+    g0, g1, g2 = ops.split(kernel_matrix(weight), 3 * weight.shape[1])
     middle = 0.5 * (g0 + g2)
     return g0, middle + 0.5 * g1, middle - 0.5 * g1, g2
 
 
-def up_rows(weight: Tensor) -> tuple[Tensor, ...]:
-    """(O, C, 3, 3) as the four matrices (4·C, O) that make it and a ×2 nearest upsampling before it one step.
+def up_matrices(weight: Tensor) -> tuple[Tensor, ...]:
+    """Turn a kernel into the matrices that make one step of it and of a ×2 nearest upsampling before it.
 
     Of the 3×3 pixels that an output pixel sees, several are the same small pixel: their weights add up.
+
+    Args:
+        weight: (O, C, 3, 3).
+    Returns:
+        Four matrices (4·C, O), one for each of the output pixels of a small pixel; on Ascend four times the weight.
     """
     if nn.ASCEND:
         return (weight,) * 4
     top, middle, bottom = ops.split(ops.transpose(weight, (2, 3, 1, 0)), 1)
     phases = []
-    for pair in ((top, middle + bottom), (top + middle, bottom)):
-        left, centre, right = ops.split(ops.cat(pair, 0), 1, axis=1)  # each (2, 1, C, O)
+    for halves in ((top, middle + bottom), (top + middle, bottom)):
+        left, centre, right = ops.split(ops.cat(halves, 0), 1, axis=1)  # each (2, 1, C, O)
         phases.append(ops.cat((left, centre + right), 1).reshape(-1, weight.shape[0]))
         phases.append(ops.cat((left + centre, right), 1).reshape(-1, weight.shape[0]))
     return tuple(phases)
 
 
 def same_tables(B: int, R: int, W: int, C: int) -> tuple[Tensor, ...]:
-    """The tables of `same` for a strip of R rows."""
-    return taps("row", B, R // 2, W) if pairs(R, C) else taps("same", B, R, W)
+    """Make the tables of `same`.
+
+    Args:
+        B: pictures.
+        R: rows of the strip without its neighbours.
+        W: pixels of a row.
+        C: input channels.
+    Returns:
+        Two int32 tables, as `index_tables` gives them.
+    """
+    return index_tables("row", B, R // 2, W) if uses_winograd(R, C) else index_tables("same", B, R, W)
 
 
 def same_matrices(weight: Tensor, R: int) -> tuple[Tensor, ...]:
-    """The matrices of `same` for strips of R rows, from a checkpoint's (O, C, 3, 3)."""
-    return winograd_rows(weight) if pairs(R, weight.shape[1]) else (rows(weight),)
+    """Turn a kernel into the matrices of `same`.
+
+    Args:
+        weight: (O, C, 3, 3).
+        R: rows of the strip without its neighbours.
+    Returns:
+        One matrix (9·C, O), or four (3·C, O) where `uses_winograd`.
+    """
+    return winograd_matrices(weight) if uses_winograd(R, weight.shape[1]) else (kernel_matrix(weight),)
 
 
 def same(x: Tensor, matrices: tuple[Tensor, ...], forward: Tensor, backward: Tensor) -> Tensor:
-    """3×3: (B, R + 2, W, C) → (B, R, W, O)."""
+    """A 3×3 convolution.
+
+    Args:
+        x: (B, R + 2, W, C), a strip with its neighbours.
+        matrices: what `same_matrices` gave.
+        forward: the first of `same_tables`.
+        backward: the second, for the gradient.
+    Returns:
+        (B, R, W, O), of the matrices' dtype.
+    """
     if len(matrices) == 4:
         return _winograd(x, matrices, forward, backward)
     if nn.ASCEND:
@@ -107,17 +155,17 @@ def same(x: Tensor, matrices: tuple[Tensor, ...], forward: Tensor, backward: Ten
     return _gathered(_pixels(x, matrices[0]), matrices[0], forward, backward).reshape(B, R - 2, W, -1)
 
 
-def pairs(R: int, C: int) -> bool:
-    """Whether `same` makes two rows at a time."""
+def uses_winograd(R: int, C: int) -> bool:
+    """Whether `same` makes two rows of a strip at a time, with R rows and C input channels."""
     return C >= WIDE and R % 2 == 0 and not nn.ASCEND
 
 
 def _winograd(x: Tensor, four: tuple[Tensor, ...], forward: Tensor, backward: Tensor) -> Tensor:
     """`same` for even R with two thirds of the multiplications: two rows from four products of half as many."""
     B, R, W, C = x.shape
-    pairs, half = x.reshape(B, R // 2, 2, W * C), (B, R // 2 - 1, 1, W * C)
-    d0, d1 = ops.slice(pairs, (0, 0, 0, 0), half), ops.slice(pairs, (0, 0, 1, 0), half)
-    d2, d3 = ops.slice(pairs, (0, 1, 0, 0), half), ops.slice(pairs, (0, 1, 1, 0), half)
+    by_two, half = x.reshape(B, R // 2, 2, W * C), (B, R // 2 - 1, 1, W * C)
+    d0, d1 = ops.slice(by_two, (0, 0, 0, 0), half), ops.slice(by_two, (0, 0, 1, 0), half)
+    d2, d3 = ops.slice(by_two, (0, 1, 0, 0), half), ops.slice(by_two, (0, 1, 1, 0), half)
     flat = (B, R // 2 - 1, W, C)
     m0 = _gathered(_pixels((d0 - d2).reshape(flat), four[0]), four[0], forward, backward)
     m1 = _gathered(_pixels((d1 + d2).reshape(flat), four[1]), four[1], forward, backward)
@@ -129,7 +177,16 @@ def _winograd(x: Tensor, four: tuple[Tensor, ...], forward: Tensor, backward: Te
 
 
 def down(x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """3×3 with stride 2: (B, R + 2, W, C) → (B, R/2, W/2, O)."""
+    """A 3×3 convolution with stride 2, padded below and to the right only.
+
+    Args:
+        x: (B, R + 2, W, C), a strip with its neighbours; R and W are even.
+        matrix: (9·C, O), what `kernel_matrix` gave.
+        forward: the first of the index tables of "down".
+        backward: the second, for the gradient.
+    Returns:
+        (B, R/2, W/2, O), of the matrix's dtype.
+    """
     B, R, W, C = x.shape
     if nn.ASCEND:
         return _native(ops.slice(x, (0, 1, 0, 0), (B, R - 1, W, C)), matrix, 2)
@@ -137,7 +194,15 @@ def down(x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor) -> Tensor
 
 
 def up(x: Tensor, four: tuple[Tensor, ...], *tables: Tensor) -> Tensor:
-    """Nearest neighbour ×2, then 3×3: (B, R + 2, W, C) → (B, 2R, 2W, O) without the upsampled picture."""
+    """Nearest neighbour ×2, then a 3×3 convolution, without the upsampled picture in memory.
+
+    Args:
+        x: (B, R + 2, W, C), a strip with its neighbours.
+        four: what `up_matrices` gave.
+        tables: the eight index tables of "up".
+    Returns:
+        (B, 2R, 2W, O), of the matrices' dtype.
+    """
     B, R, W, C = x.shape
     if nn.ASCEND:
         doubled = ops.broadcast_to(x.reshape(B, R, 1, W, 1, C), (B, R, 2, W, 2, C)).reshape(B, 2 * R, 2 * W, C)
@@ -145,11 +210,11 @@ def up(x: Tensor, four: tuple[Tensor, ...], *tables: Tensor) -> Tensor:
     pixels = _pixels(x, four[0])
     lines = []
     for p in range(2):
-        pair = []
+        line = []
         for q in range(2):
             i = 2 * p + q
-            pair.append(_gathered(pixels, four[i], tables[2 * i], tables[2 * i + 1]))
-        lines.append(ops.cat(pair, 1).reshape(B * (R - 2), 1, -1))  # (rows, 1, W · 2 · O)
+            line.append(_gathered(pixels, four[i], tables[2 * i], tables[2 * i + 1]))
+        lines.append(ops.cat(line, 1).reshape(B * (R - 2), 1, -1))  # (rows, 1, W · 2 · O)
     return ops.cat(lines, 1).reshape(B, 2 * (R - 2), 2 * W, -1)
 
 

@@ -1,13 +1,15 @@
 """The VAE's layers on pictures in strips, so that what a layer needs beside its input and output stays in the cache.
 
+B batch, H and W a picture's height and width, R rows of a strip, C channels in and O channels out, G groups.
+
 A picture is a list of strips of its rows, each (B, R, W, C) with channels last; a small one is a single strip, whose
 layers are compiled in one piece. Group norm sees the whole picture: first each strip's moments, then the layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from mindspore import Tensor, ops
 
@@ -24,8 +26,18 @@ EPS = 1e-6
 Picture = list[Tensor]
 
 
+class Prepared(NamedTuple):
+    """What all strips share of group norm, SiLU and a convolution."""
+
+    weights: Tree
+    """The convolution's matrices and bias."""
+    affine: tuple[Tensor, Tensor]
+    """The whole picture's group norm as a scale and a shift, (B, C) each."""
+    tables: tuple[Tensor, ...]
+
+
 def channels_last(x: Tensor) -> Picture:
-    """(B, C, H, W) → a picture."""
+    """(B, C, H, W) → a picture of one strip."""
     return [ops.transpose(x, (0, 2, 3, 1))]
 
 
@@ -35,66 +47,118 @@ def channels_first(picture: Picture) -> Tensor:
 
 
 def conv(p: Tree, picture: Picture, config: Any) -> Picture:
-    """A 3×3 convolution."""
+    """A 3×3 convolution.
+
+    Args:
+        p: weight (O, C, 3, 3) and bias (O,).
+        picture: of C channels.
+        config: the VAE's configuration.
+    Returns:
+        A picture of O channels.
+    """
     O, C = p["weight"].shape[:2]
     picture = _cut(picture, STRIP, max(O, C))
     tables = _same_tables(picture[0], C)
-    return [_conv(p, *rows[:3], config=config, tables=tables) for rows in _between(picture)]
+    return [_conv(p, rows[:3], config=config, tables=tables) for rows in _between(picture)]
 
 
 def down(p: Tree, picture: Picture, config: Any) -> Picture:
-    """A 3×3 convolution with stride 2 after padding one row below and one column to the right: H, W are halved."""
+    """A 3×3 convolution with stride 2 after padding one row below and one column to the right.
+
+    Args:
+        p: weight (O, C, 3, 3) and bias (O,).
+        picture: of C channels; H and W are even.
+        config: the VAE's configuration.
+    Returns:
+        A picture of O channels, half as high and half as wide.
+    """
     picture = _cut(picture, STRIP, p["weight"].shape[1], 2)
     B, R, W, _ = picture[0].shape
-    p, tables = {"matrices": _matrices(p["weight"]), "bias": p["bias"]}, convolution.taps("down", B, R, W)
-    return [_down(p, *rows[:3], config=config, tables=tables) for rows in _between(picture)]
+    weights = {"matrices": _matrices(p["weight"]), "bias": p["bias"]}
+    tables = convolution.index_tables("down", B, R, W)
+    return [_down(weights, rows[:3], config=config, tables=tables) for rows in _between(picture)]
 
 
 def up(p: Tree, picture: Picture, config: Any) -> Picture:
-    """Nearest neighbour ×2, then a 3×3 convolution: H, W are doubled."""
+    """Nearest neighbour ×2, then a 3×3 convolution.
+
+    Args:
+        p: weight (O, C, 3, 3) and bias (O,).
+        picture: of C channels.
+        config: the VAE's configuration.
+    Returns:
+        A picture of O channels, twice as high and twice as wide.
+    """
     picture = _cut(picture, STRIP, 2 * p["weight"].shape[1])
     B, R, W, _ = picture[0].shape
-    p, tables = {"matrices": _up_matrices(p["weight"]), "bias": p["bias"]}, convolution.taps("up", B, R, W)
-    return [_up(p, *rows[:3], config=config, tables=tables) for rows in _between(picture)]
+    weights = {"matrices": _up_matrices(p["weight"]), "bias": p["bias"]}
+    tables = convolution.index_tables("up", B, R, W)
+    return [_up(weights, rows[:3], config=config, tables=tables) for rows in _between(picture)]
 
 
 def norm_conv(norm: Tree, p: Tree, picture: Picture, config: Any) -> Picture:
-    """Group norm, SiLU and a 3×3 convolution."""
+    """Group norm, SiLU and a 3×3 convolution.
+
+    Args:
+        norm: the group norm's weight and bias, each (C,).
+        p: the convolution's weight (O, C, 3, 3) and bias (O,).
+        picture: of C channels.
+        config: the VAE's configuration.
+    Returns:
+        A picture of O channels.
+    """
     O, C = p["weight"].shape[:2]
     picture = _cut(picture, STRIP, max(O, C))
     if len(picture) == 1:
-        whole = {"norm": norm, "conv": p}
-        return [_norm_conv_whole(whole, picture[0], config=config, tables=_same_tables(picture[0], C))]
-    layer = _norm_conv_layer(norm, p, picture, config)
-    return [layer(_norm_conv, {}, *rows) for rows in _between(picture)]
+        both = {"norm": norm, "conv": p}
+        return [_norm_conv_whole(both, picture[0], config=config, tables=_same_tables(picture[0], C))]
+    return _norm_conv_strips(norm, p, picture, config)
 
 
 def resnet(p: Tree, picture: Picture, config: Any) -> Picture:
-    """x + what two `norm_conv` make of it; x goes through a 1×1 convolution where the channels change."""
+    """x + what two `norm_conv` make of it; x goes through a 1×1 convolution where the channels change.
+
+    Args:
+        p: norm1, conv1, norm2 and conv2, and conv_shortcut where C ≠ O.
+        picture: of C channels.
+        config: the VAE's configuration.
+    Returns:
+        A picture of O channels.
+    """
     O, C = p["conv1"]["weight"].shape[:2]
     picture = _cut(picture, STRIP, max(O, C))
     if len(picture) == 1:
         tables = (*_same_tables(picture[0], C), *_same_tables(picture[0], O))
         return [_resnet_whole(p, picture[0], config=config, tables=tables)]
-    first = _norm_conv_layer(p["norm1"], p["conv1"], picture, config)
-    inner = [first(_norm_conv, {}, *rows) for rows in _between(picture)]
-    second = _norm_conv_layer(p["norm2"], p["conv2"], inner, config)
-    shortcut = {"conv_shortcut": p["conv_shortcut"]} if "conv_shortcut" in p else {}
-    pairs = zip(_between(inner), picture, strict=True)
-    return [second(_norm_conv_added, shortcut, *rows, strip) for rows, strip in pairs]
+    inner = _norm_conv_strips(p["norm1"], p["conv1"], picture, config)
+    weights, affine, tables = _prepare(p["norm2"], p["conv2"], inner, config)
+    if "conv_shortcut" in p:
+        weights = {**weights, "conv_shortcut": p["conv_shortcut"]}
+    return [
+        _norm_conv_added(weights, rows, affine, strip, config=config, tables=tables)
+        for rows, strip in zip(_between(inner), picture, strict=True)
+    ]
 
 
 def attention(p: Tree, picture: Picture, config: Any) -> Picture:
-    """x + self-attention of its pixels with one head; queries go a strip at a time, so no picture is too large."""
+    """x + self-attention of its pixels with one head; queries go a strip at a time, so no picture is too large.
+
+    Args:
+        p: group_norm, to_q, to_k, to_v and to_out, of C channels.
+        picture: of C channels.
+        config: the VAE's configuration.
+    Returns:
+        A picture of C channels.
+    """
     B, H, W = picture[0].shape[0], sum(strip.shape[1] for strip in picture), picture[0].shape[2]
     picture = _cut(picture, SCORES, B * H * W)
     if len(picture) == 1:
         return [_attention_whole(p, picture[0], config=config)]
-    moments = _norm(p["group_norm"], picture, config)
-    pairs = [_keys_values({"k": p["to_k"], "v": p["to_v"]}, strip, *moments, config=config) for strip in picture]
-    keys, values = (ops.cat(parts, 1) for parts in zip(*pairs, strict=True))
+    affine = _norm(p["group_norm"], picture, config)
+    seen = [_keys_values({"k": p["to_k"], "v": p["to_v"]}, strip, affine, config=config) for strip in picture]
+    keys, values = (ops.cat(parts, 1) for parts in zip(*seen, strict=True))  # (B, H·W, C) each
     own = {"q": p["to_q"], "out": p["to_out"][0]}
-    return [_attend(own, strip, *moments, keys, values, config=config) for strip in picture]
+    return [_attend(own, strip, affine, keys, values, config=config) for strip in picture]
 
 
 def _cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture:
@@ -112,7 +176,7 @@ def _cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture
 
 
 def _between(picture: Picture) -> Iterator[tuple[Tensor, ...]]:
-    """Each strip between the rows above and below it, and (1,) each what these count: 0 at the picture's edges."""
+    """The row above each strip, the strip, the row below, and (1,) each what these rows count: 0 at the edges."""
     B, R, W, C = picture[0].shape
     nothing, zero, one = ops.zeros((B, 1, W, C), picture[0].dtype), ops.zeros((1,)), ops.ones((1,))
     last = len(picture) - 1
@@ -134,18 +198,17 @@ def _norm(p: Tree, picture: Picture, config: Any) -> tuple[Tensor, Tensor]:
     return _affine(p, means, variances, config=config)
 
 
-def _norm_conv_layer(norm: Tree, p: Tree, picture: Picture, config: Any) -> Callable:
-    """run(block, more weights, *strip with its neighbours, *more inputs): what all strips share is made once."""
-    scale, shift = _norm(norm, picture, config)
+def _prepare(norm: Tree, p: Tree, picture: Picture, config: Any) -> Prepared:
+    affine = _norm(norm, picture, config)
     R, C = picture[0].shape[1], p["weight"].shape[1]
-    matrices = (_winograd_matrices if convolution.pairs(R, C) else _matrices)(p["weight"])
-    tables = _same_tables(picture[0], C)
+    matrices = (_winograd_matrices if convolution.uses_winograd(R, C) else _matrices)(p["weight"])
+    return Prepared({"matrices": matrices, "bias": p["bias"]}, affine, _same_tables(picture[0], C))
 
-    def run(block: Callable, more: Tree, *inputs: Tensor) -> Tensor:
-        weights = {"matrices": matrices, "bias": p["bias"], **more}
-        return block(weights, *inputs, scale, shift, config=config, tables=tables)
 
-    return run
+def _norm_conv_strips(norm: Tree, p: Tree, picture: Picture, config: Any) -> Picture:
+    """`norm_conv` of a picture in several strips."""
+    weights, affine, tables = _prepare(norm, p, picture, config)
+    return [_norm_conv(weights, rows, affine, config=config, tables=tables) for rows in _between(picture)]
 
 
 # --- blocks -------------------------------------------------------------------------------------------------------
@@ -153,36 +216,33 @@ def _norm_conv_layer(norm: Tree, p: Tree, picture: Picture, config: Any) -> Call
 
 @jit.block
 def _matrices(weight, config):
-    return (convolution.rows(weight),)
+    return (convolution.kernel_matrix(weight),)
 
 
 @jit.block
 def _winograd_matrices(weight, config):
-    return convolution.winograd_rows(weight)
+    return convolution.winograd_matrices(weight)
 
 
 @jit.block
 def _up_matrices(weight, config):
-    return convolution.up_rows(weight)
+    return convolution.up_matrices(weight)
 
 
 @jit.block
-def _conv(p, above, x, below, config, forward, backward):
-    matrices = convolution.same_matrices(p["weight"], x.shape[1])
-    y = convolution.same(ops.cat((above, x, below), 1), matrices, forward, backward)
-    return _biased(y, p["bias"])
+def _conv(p, rows, config, forward, backward):
+    matrices = convolution.same_matrices(p["weight"], rows[1].shape[1])
+    return _biased(convolution.same(ops.cat(rows, 1), matrices, forward, backward), p["bias"])
 
 
 @jit.block
-def _down(p, above, x, below, config, forward, backward):
-    y = convolution.down(ops.cat((above, x, below), 1), p["matrices"][0], forward, backward)
-    return _biased(y, p["bias"])
+def _down(p, rows, config, forward, backward):
+    return _biased(convolution.down(ops.cat(rows, 1), p["matrices"][0], forward, backward), p["bias"])
 
 
 @jit.block
-def _up(p, above, x, below, config, f0, b0, f1, b1, f2, b2, f3, b3):
-    rows = ops.cat((above, x, below), 1)
-    return _biased(convolution.up(rows, p["matrices"], f0, b0, f1, b1, f2, b2, f3, b3), p["bias"])
+def _up(p, rows, config, *tables):
+    return _biased(convolution.up(ops.cat(rows, 1), p["matrices"], *tables), p["bias"])
 
 
 @jit.block
@@ -198,16 +258,14 @@ def _affine(p, means, variances, config):
 
 
 @jit.block
-def _norm_conv(p, above, x, below, top, bottom, scale, shift, config, forward, backward):
-    rows = _active_rows(above, x, below, top, bottom, scale, shift)
-    return _biased(convolution.same(rows, p["matrices"], forward, backward), p["bias"])
+def _norm_conv(p, rows, affine, config, forward, backward):
+    return _biased(convolution.same(_active_rows(rows, affine), p["matrices"], forward, backward), p["bias"])
 
 
 @jit.block
-def _norm_conv_added(p, above, x, below, top, bottom, residual, scale, shift, config, forward, backward):
-    rows = _active_rows(above, x, below, top, bottom, scale, shift)
-    y = _biased(convolution.same(rows, p["matrices"], forward, backward), p["bias"])
-    return _shortcut(p, residual) + y
+def _norm_conv_added(p, rows, affine, x, config, forward, backward):
+    y = _biased(convolution.same(_active_rows(rows, affine), p["matrices"], forward, backward), p["bias"])
+    return _shortcut(p, x) + y
 
 
 @jit.block
@@ -216,28 +274,28 @@ def _norm_conv_whole(p, x, config, forward, backward):
 
 
 @jit.block
-def _resnet_whole(p, x, config, f1, b1, f2, b2):
-    inner = _normed_conv(p["norm1"], p["conv1"], x, config, f1, b1)
-    return _shortcut(p, x) + _normed_conv(p["norm2"], p["conv2"], inner, config, f2, b2)
+def _resnet_whole(p, x, config, forward1, backward1, forward2, backward2):
+    inner = _normed_conv(p["norm1"], p["conv1"], x, config, forward1, backward1)
+    return _shortcut(p, x) + _normed_conv(p["norm2"], p["conv2"], inner, config, forward2, backward2)
 
 
 @jit.block
 def _attention_whole(p, x, config):
     h = nn.group_norm(p["group_norm"], _flat(x), config.norm_num_groups, EPS)
-    q, k, v = nn.linear(p["to_q"], h), nn.linear(p["to_k"], h), nn.linear(p["to_v"], h)
+    q, k, v = nn.linear(p["to_q"], h), nn.linear(p["to_k"], h), nn.linear(p["to_v"], h)  # (B, H·W, C) each
     h = nn.attention(q, k, v, None, 1, x.shape[3] ** -0.5)
     return x + nn.linear(p["to_out"][0], h).reshape(x.shape)
 
 
 @jit.block
-def _keys_values(p, x, scale, shift, config):
-    h = nn.scale_shift(_flat(x), scale, shift)
+def _keys_values(p, x, affine, config):
+    h = nn.scale_shift(_flat(x), *affine)
     return nn.linear(p["k"], h), nn.linear(p["v"], h)
 
 
 @jit.block
-def _attend(p, x, scale, shift, keys, values, config):
-    q = nn.linear(p["q"], nn.scale_shift(_flat(x), scale, shift))
+def _attend(p, x, affine, keys, values, config):
+    q = nn.linear(p["q"], nn.scale_shift(_flat(x), *affine))  # (B, R·W, C)
     h = nn.attention(q, keys, values, None, 1, x.shape[3] ** -0.5)
     return x + nn.linear(p["out"], h).reshape(x.shape)
 
@@ -246,20 +304,22 @@ def _attend(p, x, scale, shift, keys, values, config):
 
 
 def _normed_conv(norm, p, x, config, forward, backward):
+    """Group norm, SiLU and a 3×3 convolution of a whole picture x (B, H, W, C)."""
     h = nn.silu(nn.group_norm(norm, _flat(x), config.norm_num_groups, EPS)).reshape(x.shape)
     row = ops.zeros((h.shape[0], 1, h.shape[2], h.shape[3]), h.dtype)
     matrices = convolution.same_matrices(p["weight"], x.shape[1])
     return _biased(convolution.same(ops.cat((row, h, row), 1), matrices, forward, backward), p["bias"])
 
 
-def _active_rows(above, x, below, top, bottom, scale, shift):
+def _active_rows(rows, affine):
     """Normalised and activated rows; outside the picture they are zero, which SiLU of a shift isn't."""
-    above, x, below = _active(above, scale, shift), _active(x, scale, shift), _active(below, scale, shift)
+    above, x, below, top, bottom = rows
+    above, x, below = _active(above, affine), _active(x, affine), _active(below, affine)
     return ops.cat((top * above, x, bottom * below), 1)
 
 
-def _active(x, scale, shift):
-    return nn.silu(nn.scale_shift(_flat(x), scale, shift)).reshape(x.shape)
+def _active(x, affine):
+    return nn.silu(nn.scale_shift(_flat(x), *affine)).reshape(x.shape)
 
 
 def _shortcut(p, x):
