@@ -31,13 +31,13 @@ def iterate(
         solver: how to go from node to node, or the name of one.
         grid: S + 1 nodes from noisy to clean.
         x: the sample at the first node, (B, …): α x0 + σ ε, which is nearly ε where the grid starts at pure noise; or
-            the `state` of a StepInfo, to go on from there.
+            the `state` of a StepInfo of the same solver, to go on from there.
         start: the first step to take, within 0 … S; after the i-th StepInfo it is i.
     Yields:
         S - start times, what the step saw and the x that it reached.
     Raises:
         TypeError: an argument is of another type.
-        ValueError: start is outside 0 … S, or no solver has that name.
+        ValueError: start is outside 0 … S, no solver has that name, or a result of denoise has another shape than x.
     """
     solver = named(solver)
     check_grid(grid)
@@ -49,6 +49,9 @@ def iterate(
         raise TypeError(f"x must be an array, a Tensor or a SolverState, got {kind(x)}")
     check_whole("start", start, 0, len(grid.t) - 1)
     state = x if isinstance(x, SolverState) else solver.init(x)
+    if isinstance(solver.init, type) and not isinstance(state, solver.init):
+        own, other = solver.init.__name__, type(x).__name__
+        raise TypeError(f"x is the {other} of another method than {solver!r}, which goes on from its own {own}")
     return _iterate(key, _checked(denoise, solver), solver, grid, state, start)
 
 
@@ -80,7 +83,20 @@ def _iterate(
 
 @public
 def sample(key: Key, denoise: Denoiser | VarianceDenoiser, solver: Solver | str, grid: Grid, x: Array) -> Array:
-    """Go through the whole grid and return x at its last node; the arguments are those of `iterate`."""
+    """Go through the whole grid.
+
+    Args:
+        key: the noise of step i comes from `fold_in(key, i)`; unused by deterministic solvers.
+        denoise: (x_t, t) → x0; for `solvers.ddpm("learned_range")`, (x_t, t) → (x0, variance).
+        solver: how to go from node to node, or the name of one.
+        grid: S + 1 nodes from noisy to clean.
+        x: the sample at the first node, (B, …).
+    Returns:
+        x at the last node, of the shape of x.
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: no solver has that name, or a result of denoise has another shape than x.
+    """
     for info in iterate(key, denoise, solver, grid, x):
         x = info.x
     return x

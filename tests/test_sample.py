@@ -79,6 +79,11 @@ def test_the_tail_of_a_grid_starts_from_noised_data(name):
         ({"grid": Grid([1.0, 0.0], [0.9, 1.0], [0.4, 0.0])}, ValueError, "must be arrays of one length"),
         ({"denoise": 0.5}, TypeError, r"denoise must be a function \(x_t, t\) → x0, got a float"),
         ({"x": [1.0, 2.0]}, TypeError, "x must be an array, a Tensor or a SolverState, got a list"),
+        (
+            {"x": solvers.unipc().init(np.ones((1, 1)))},
+            TypeError,
+            r"x is the CorrectorState of another method than ddim\(\), which goes on from its own MultistepState",
+        ),
         ({"start": -1}, ValueError, "start must be 0 … 10, got -1; the nearest is 0"),
         ({"start": 11}, ValueError, "start must be 0 … 10, got 11; the nearest is 10"),
         ({"start": 0.5}, TypeError, "start must be a whole number, got a float"),

@@ -67,7 +67,6 @@ class Report(NamedTuple):
 
 def crop(picture: np.ndarray, threshold: int = 24) -> np.ndarray:
     """Cut a picture, uint8 (S, S, 3), to what differs from its border's median; pad to a square on white; resize.
-
     Returns:
         uint8 (SIDE, SIDE, 3).
     """
@@ -123,7 +122,6 @@ def features(images: np.ndarray) -> np.ndarray:
 
     Args:
         images: uint8 (N, S, S, 3), each on a plain background.
-
     Returns:
         float32 (N, F), rows of length one.
     """
@@ -150,7 +148,6 @@ def build(glyphs: data.Glyphs) -> Index:
 
     Args:
         glyphs: as `data.load` reads them.
-
     Returns:
         The index to rank against.
     """
@@ -193,7 +190,6 @@ def ranks(index: Index, images: np.ndarray, concept_ids: Sequence[int | Collecti
         index: of `build`.
         images: uint8 (N, S, S, 3).
         concept_ids: for each picture what it should show, or all that would be right.
-
     Returns:
         int (N,), 1 the best.
     """
@@ -207,7 +203,6 @@ def report(index: Index, images: np.ndarray, concept_ids: Sequence[int | Collect
         index: of `build`.
         images: uint8 (N, S, S, 3), N ≥ 2.
         concept_ids: for each picture what it should show, or all that would be right.
-
     Returns:
         The recalls; the shuffled one is the mean over all N − 1 cyclic shifts of the captions.
     """
@@ -223,7 +218,6 @@ def control(index: Index, glyphs: data.Glyphs) -> dict[str, tuple[float, float]]
     Args:
         index: of `build(glyphs)`.
         glyphs: the same glyphs.
-
     Returns:
         {set: (R@1, R@5)} for one set of each family, and "noto, blurred".
     """
