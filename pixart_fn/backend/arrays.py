@@ -11,10 +11,15 @@ from ..types import Array
 
 
 def as_tensor(x: Array, name: str) -> Tensor:
-    """x as a Tensor of its own dtype; an array's memory is shared where it is contiguous.
+    """Take an array or a Tensor as a Tensor of its own dtype.
 
+    Args:
+        x: of any shape, with numbers of any dtype.
+        name: what an error calls it.
+    Returns:
+        A Tensor, which shares the memory of an array that is contiguous.
     Raises:
-        TypeError: it is neither a Tensor nor an array; the sentence calls it `name`.
+        TypeError: x is neither a Tensor nor an array, or an array of something else than numbers.
     """
     if isinstance(x, Tensor):
         return x
@@ -26,10 +31,15 @@ def as_tensor(x: Array, name: str) -> Tensor:
 
 
 def as_float(x: Array, name: str) -> Tensor:
-    """x as a float32 Tensor, whatever its floating-point dtype.
+    """Take an array or a Tensor of any floating-point dtype as a float32 Tensor.
 
+    Args:
+        x: of any shape.
+        name: what an error calls it.
+    Returns:
+        A float32 Tensor.
     Raises:
-        TypeError: it is neither a Tensor nor an array, or holds no floating-point numbers.
+        TypeError: x is neither a Tensor nor an array, or holds no floating-point numbers.
     """
     tensor = as_tensor(x, name)
     if not tensor.is_floating_point():
@@ -38,24 +48,46 @@ def as_float(x: Array, name: str) -> Tensor:
 
 
 def clamp(x: Tensor, low: float, high: float) -> Tensor:
-    """x within [low, high], where NaN stays NaN: MindSpore's own clamp makes a number of it."""
+    """Clamp to [low, high], where NaN stays NaN: MindSpore's own clamp makes a number of it.
+
+    Args:
+        x: of any shape, floating-point.
+        low: the least value.
+        high: the greatest value.
+    Returns:
+        A Tensor like x.
+    """
     return ops.clamp(x, low, high) + 0.0 * x
 
 
 def check_mask(mask: Tensor, name: str) -> None:
-    """Raise ValueError where a mask (B, L) isn't 1 or 0 everywhere, or a row of it hides all tokens."""
+    """Raise where a mask isn't one of real tokens.
+
+    Args:
+        mask: (B, L).
+        name: what an error calls it.
+    Raises:
+        ValueError: an entry is neither 1 nor 0, or a row hides all tokens.
+    """
     real = mask.asnumpy()
     if not np.isin(real, (0, 1)).all() or not real.any(1).all():
         raise ValueError(f"{name} must be 1 where a token is real and 0 elsewhere, with a real token in each row")
 
 
 def as_numpy(x: Array) -> np.ndarray:
-    """x as an array, which shares a Tensor's memory."""
+    """Take an array or a Tensor as an array, which shares a Tensor's memory."""
     return x.asnumpy() if isinstance(x, Tensor) else x
 
 
 def check_finite(x: Array, what: str) -> None:
-    """Raise ValueError where a number in x is NaN or infinite; the sentence begins with `what`."""
+    """Raise where a number is NaN or infinite.
+
+    Args:
+        x: (B, …).
+        what: what the sentence begins with, such as "latents".
+    Raises:
+        ValueError: a number is NaN or infinite; the sentence names the rows.
+    """
     values = as_numpy(x)
     finite = np.isfinite(values)
     if finite.all():

@@ -14,7 +14,9 @@ _chosen = "float32"
 
 
 def precision(mode: str | None = None) -> str:
-    """Choose how products of matrices are computed from here on; the one setting that isn't an argument.
+    """Choose how products of matrices are computed from here on, in the whole process.
+
+    It is the one setting that isn't an argument.
 
     "float32" multiplies in float32. "bf16-math" rounds both factors to bfloat16 (8 bits of mantissa) and sums in
     float32; tensors stay float32. AMX does that several times faster; nothing else here changes: softmax, coefficients,
@@ -22,8 +24,11 @@ def precision(mode: str | None = None) -> str:
 
     Args:
         mode: "float32", "bf16-math", or None to only ask.
-    Returns: the mode that holds now.
-    Raises: ValueError: the mode is none of these, or this machine has no AMX, where oneDNN would ignore it.
+    Returns:
+        The mode that holds now.
+    Raises:
+        ValueError: the mode is none of these, or this machine has no AMX, where oneDNN would ignore "bf16-math".
+        RuntimeError: this MindSpore doesn't compute through oneDNN.
     """
     global _chosen
     if mode is None or mode == _chosen:

@@ -23,7 +23,7 @@ def set_environment() -> None:
 def settle_on_cpu() -> None:
     """Compute on the CPU, and launch each operation from the thread that asks for it: faster between small graphs.
 
-    MindSpore takes both only before the first operation of the process.
+    MindSpore takes both settings only before the first operation of the process.
     """
     import mindspore as ms
 

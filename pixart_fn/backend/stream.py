@@ -1,7 +1,9 @@
 """Weights that stay where they are until a layer needs them: in a file, or as int8.
 
-A leaf of such a tree has a `shape`, `read()` → float32 array, `rows(ids)`, `prefetch()` and `release()`. Only what
-walks its layers one by one, as the text encoder does, takes it; everything else wants Tensors.
+A leaf of such a tree has a `shape`, `read()` → float32 array, `rows(ids)`, `prefetch()` and `release()`. Only a model
+that goes through its layers one by one takes such leaves, as the text encoder does; everything else wants Tensors.
+
+I and O are a matrix's inputs and outputs, V the tokens of a vocabulary, D its width.
 """
 
 from __future__ import annotations
@@ -21,50 +23,69 @@ from ..types import Tree
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Quantized:
-    """A matrix as int8 with one scale a row: values (O, I) int8, scale (O,) float32; W ≈ scale · values."""
+    """A matrix as int8 with one scale for each row: W ≈ scale · values."""
 
     values: np.ndarray
+    """(O, I) int8."""
     scale: np.ndarray
+    """(O,) float32."""
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(O, I)."""
         return self.values.shape
 
     def __repr__(self) -> str:
         return f"Quantized(int8 {self.shape})"
 
     def read(self) -> np.ndarray:
+        """The matrix (O, I) float32."""
         return np.multiply(self.values, self.scale[:, None], dtype=np.float32)
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Some rows of the matrix: int (…) → (…, I) float32."""
         return np.multiply(self.values[ids], self.scale[ids][..., None], dtype=np.float32)
 
     def prefetch(self) -> None:
-        pass
+        """Nothing to do: it is in memory."""
 
     def release(self) -> None:
-        pass
+        """Nothing to do: it stays in memory."""
 
 
 def quantize(matrix: Any) -> Quantized:
-    """A matrix (O, I) rounded to int8, each row by its own scale: at most half a step of scale away."""
+    """Round a matrix to int8, each row by its own scale: no entry moves by more than half of its row's scale.
+
+    Args:
+        matrix: (O, I), an array, a Tensor or a leaf that is still stored.
+    Returns:
+        The matrix as int8.
+    """
     full = array(matrix)
     scale = np.maximum(np.abs(full).max(1) / np.float32(127), np.finfo(np.float32).tiny)
     return Quantized(np.rint(full / scale[:, None]).astype(np.int8), scale.astype(np.float32))
 
 
 def is_stored(leaf: Any) -> bool:
-    """Whether a leaf has yet to be read."""
+    """Whether a leaf is still stored and has to be read before it is used."""
     return hasattr(leaf, "read")
 
 
 def tensors(weights: Tree) -> Tree:
-    """The tree with every leaf as a Tensor."""
+    """Read every leaf that is still stored, so that all leaves are Tensors."""
     return tree.map(lambda leaf: Tensor.from_numpy(leaf.read()) if is_stored(leaf) else leaf, weights)
 
 
 def each(layers: Iterable[Tree]) -> Iterator[Tree]:
-    """Each layer with its leaves as Tensors; the next is read meanwhile, and what was used is let go of."""
+    """Give one layer after another with its leaves as Tensors.
+
+    While a layer is used the next one is read, and when it has been used its memory is let go of.
+
+    Args:
+        layers: trees with leaves that are Tensors or still stored.
+    Yields:
+        The layers, with Tensors as leaves.
+    """
     layers = list(layers)
     if not any(is_stored(leaf) for layer in layers for leaf in tree.leaves(layer)):
         yield from layers
@@ -82,7 +103,14 @@ def each(layers: Iterable[Tree]) -> Iterator[Tree]:
 
 
 def rows(matrix: Any, ids: np.ndarray) -> Tensor:
-    """The rows of a matrix that is still stored: (V, D) and int (…) → (…, D)."""
+    """Read rows of a matrix that is still stored.
+
+    Args:
+        matrix: (V, D), a leaf that is still stored.
+        ids: int (…), of rows.
+    Returns:
+        (…, D) float32.
+    """
     picked = Tensor.from_numpy(matrix.rows(ids))
     matrix.release()
     return picked

@@ -57,7 +57,17 @@ class AddedToken:
 
 
 def defaults(processor: SentencePieceProcessor, own: Iterable[str], extra_ids: int) -> dict[str, AddedToken]:
-    """The tokens that T5Tokenizer makes by itself: those of `own` that are pieces, and <extra_id_0> and so on."""
+    """List the tokens that T5Tokenizer makes by itself.
+
+    Args:
+        processor: the vocabulary.
+        own: T5's own three, of which those count that are pieces of the vocabulary.
+        extra_ids: how many <extra_id_i> there are, at least 0.
+    Returns:
+        Each token by its text.
+    Raises:
+        TypeError, ValueError: extra_ids isn't such a number.
+    """
     check_whole("extra_ids", extra_ids, 0)
     ids = ((text, piece_id(processor, text)) for text in own)
     tokens = [AddedToken(text, i) for text, i in ids if i is not None]
@@ -67,7 +77,7 @@ def defaults(processor: SentencePieceProcessor, own: Iterable[str], extra_ids: i
 
 
 def piece_id(processor: SentencePieceProcessor, text: str) -> int | None:
-    """The id of the piece of that name, or None."""
+    """The id of the piece of that name, or None where the vocabulary has none."""
     # piece_to_id answers with the id of the unknown piece where there is none of that name
     i = processor.piece_to_id(text)
     return i if processor.id_to_piece(i) == text else None
@@ -76,7 +86,16 @@ def piece_id(processor: SentencePieceProcessor, text: str) -> int | None:
 def check(
     added: Iterable[AddedToken], known: dict[str, AddedToken], processor: SentencePieceProcessor, extra_ids: int
 ) -> None:
-    """Raise where tokens, sorted by id, don't lie where transformers 4 and 5 both have them."""
+    """Raise where added tokens don't have the ids that transformers 4 and 5 both give them.
+
+    Args:
+        added: the tokens, sorted by id.
+        known: the tokens that have an id anyway, by their texts.
+        processor: the vocabulary.
+        extra_ids: how many <extra_id_i> follow it.
+    Raises:
+        ValueError: a token is there twice, or has another id than its place gives it.
+    """
     next_id = processor.get_piece_size() + extra_ids
     seen: set[str] = set()
     for token in added:
@@ -94,11 +113,14 @@ def check(
 
 
 def split(text: str, pattern: re.Pattern[str], tokens: dict[str, AddedToken]) -> list[str]:
-    """The tokens in a text and what lies between them, without the white space that they take.
+    """Split a text at its tokens, and drop the white space that they take.
 
     Args:
+        text: a prompt.
         pattern: finds a token, as its one group.
         tokens: every token, by its text.
+    Returns:
+        The tokens' texts and what lies between them, in order.
     """
     parts = [part for part in pattern.split(text) if part]
     for i, part in enumerate(parts):
@@ -122,10 +144,14 @@ def split(text: str, pattern: re.Pattern[str], tokens: dict[str, AddedToken]) ->
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """The content of transformers' files in a tokenizer's folder: {} for one that isn't there or isn't needed.
+    """Read transformers' files in a tokenizer's folder.
 
+    Args:
+        folder: the tokenizer's.
+    Returns:
+        Each file's content by its name: {} for one that isn't there or isn't needed.
     Raises:
-        ValueError: one isn't JSON, or no object.
+        ValueError: a file isn't JSON, or no object.
     """
     files = {name: _object(folder / name) for name in (CONFIG, SPECIAL, ADDED)}
     return files | {RUST: {} if "added_tokens_decoder" in files[CONFIG] else _object(folder / RUST)}
@@ -144,12 +170,15 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def arguments(files: dict[str, dict[str, Any]], processor: SentencePieceProcessor) -> dict[str, Any]:
-    """The arguments of `Tokenizer` that give what the slow T5Tokenizer.from_pretrained of transformers 4.46 makes.
+    """Find the arguments of `Tokenizer` that make what the slow T5Tokenizer of transformers 4.46 makes of its files.
 
     Args:
-        files: what `read` gives.
+        files: what `read` gave.
+        processor: the vocabulary.
+    Returns:
+        The arguments by name, but for the vocabulary.
     Raises:
-        TypeError, ValueError: one of them holds a wrong value, or an option asks for another tokenization.
+        TypeError, ValueError: a file holds a wrong value, or an option asks for another tokenization.
     """
     config = files[CONFIG]
     for option, only in FIXED.items():
@@ -175,7 +204,15 @@ def arguments(files: dict[str, dict[str, Any]], processor: SentencePieceProcesso
 
 
 def check_agreement(tokens: dict[str, AddedToken], own: dict[str, str], files: dict[str, dict[str, Any]]) -> None:
-    """Raise where a file that transformers ignores says otherwise than those that it reads."""
+    """Raise where a file that transformers ignores contradicts those that it reads.
+
+    Args:
+        tokens: every token of the tokenizer, by its text.
+        own: the texts of pad_token, eos_token and unk_token.
+        files: what `read` gave.
+    Raises:
+        ValueError: a file gives a token another id or another part.
+    """
     for text, i in files[ADDED].items():
         if text not in tokens or tokens[text].id != i:
             other = tokens[text].id if text in tokens else "none"
@@ -281,7 +318,8 @@ def _by_name(
     """Tokens that a name gives other flags, and pieces that a name makes a token.
 
     Args:
-        known: tokens that have an id. firm: those whose flags only additional_special_tokens changes.
+        known: tokens that have an id.
+        firm: those whose flags only additional_special_tokens changes.
     """
     table: dict[str, AddedToken] = {}
     seen: set[str] = set()  # where a token has several names, the first counts
@@ -289,9 +327,9 @@ def _by_name(
         # T5Tokenizer makes an object of each of its own three, also of one that no file names
         plain = {"special": True} if key in OWN else None
         entries = named.get(key, [(OWN[key], plain)] if key in OWN else [])
-        fresh = [(text, plain if flags is None else flags) for text, flags in entries if text not in seen]
-        seen |= {text for text, _ in fresh}
-        for text, flags in fresh:
+        unseen = [(text, plain if flags is None else flags) for text, flags in entries if text not in seen]
+        seen |= {text for text, _ in unseen}
+        for text, flags in unseen:
             i = known[text].id if text in known else piece_id(processor, text)
             if i is None and key not in OWN:  # what is its own is missed by Tokenizer
                 raise ValueError(f"{key} names {text!r}, which is no piece of spiece.model, and no file gives it an id")

@@ -1,4 +1,7 @@
-"""Sizes of pictures: which ones a model was trained at, which it can draw, and how to get from one to another."""
+"""Sizes of pictures: which ones a model was trained at, which it can draw, and how to get from one to another.
+
+B batch, H/W height and width in pixels, C channels.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,8 @@ def bin_for(sample_size: int, factor: int = 8) -> Table | None:
     Args:
         sample_size: the transformer's `sample_size`, the side of its square latents.
         factor: pixels per latent along a side; 8 in every released VAE.
+    Returns:
+        The table, or None.
     """
     return BINS.get(sample_size * factor)
 
@@ -49,7 +54,8 @@ def nearest_bin(height: int, width: int, table: Table) -> tuple[int, int]:
     two equally near the wider wins.
 
     Args:
-        height, width: pixels, positive.
+        height: pixels, positive.
+        width: pixels, positive.
         table: what `bin_for` returned.
     Returns:
         (height, width) in pixels.
@@ -61,7 +67,8 @@ def check(height: int, width: int, multiple: int) -> None:
     """Reject a size that the model can't draw, naming the nearest that it can.
 
     Args:
-        height, width: pixels.
+        height: pixels.
+        width: pixels.
         multiple: pixels per patch along a side: the VAE's factor × the transformer's patch size.
     Raises:
         TypeError: a side isn't an integer.
@@ -87,7 +94,8 @@ def resize_and_crop(images: NDArray[np.float32], height: int, width: int) -> NDA
 
     Args:
         images: (B, H, W, C), any range.
-        height, width: pixels, positive.
+        height: pixels, positive.
+        width: pixels, positive.
     Returns:
         (B, height, width, C), float32, in the range of `images`.
     Raises:

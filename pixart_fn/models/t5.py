@@ -21,7 +21,8 @@ from ..backend.arrays import as_tensor, check_mask
 from ..public import public
 from ..types import Json, Key, Tree
 
-MASKED = -1e9  # far enough for a float32 softmax to give padding exactly zero
+MASKED = -1e9
+"""What is added to the scores of padding: far enough for a float32 softmax to give it exactly zero."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,15 @@ _IGNORED = (
 
 
 def read_config(json: Json) -> Config:
-    """The configuration in a parsed text_encoder/config.json; ValueError for what isn't a gated-GELU T5 encoder."""
+    """Make the configuration of a parsed text_encoder/config.json.
+
+    Args:
+        json: the file's content, as transformers writes it for T5EncoderModel.
+    Returns:
+        The configuration.
+    Raises:
+        ValueError: a field is unknown, or it isn't a T5 encoder with a gated GELU.
+    """
     fixed: dict[str, tuple[Any, ...]] = {
         "dense_act_fn": ("gelu_new",),
         "feed_forward_proj": ("gated-gelu", "gated-gelu_new"),  # two names of one function in transformers
@@ -76,7 +85,13 @@ def read_config(json: Json) -> Config:
 
 
 def to_json(config: Config) -> Json:
-    """The config.json that transformers reads."""
+    """Write a configuration as the config.json that transformers reads.
+
+    Args:
+        config: the encoder's configuration.
+    Returns:
+        The file's content.
+    """
     return {
         "architectures": ["T5EncoderModel"],
         "model_type": "t5",
@@ -89,7 +104,13 @@ def to_json(config: Config) -> Json:
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Each tensor's name in the checkpoint and its shape."""
+    """List the tensors of an encoder.
+
+    Args:
+        config: the encoder's configuration.
+    Returns:
+        Each tensor's name in the checkpoint, and its shape.
+    """
     D, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
     out: dict[str, tuple[int, ...]] = {"shared.weight": (config.vocab_size, D)}
     for i in range(config.num_layers):
@@ -109,7 +130,16 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init(key: Key, config: Config) -> Tree:
-    """Fresh weights with T5's scales: N(0, 1) embeddings, 1/√fan-in projections, q another 1/√K, positions 1/√D."""
+    """Draw fresh weights with T5's standard deviations.
+
+    They are 1 for embeddings, 1/√fan-in for projections, 1/√(D·K) for q and 1/√D for positions; norms are 1.
+
+    Args:
+        key: of the drawing, from `px.key`.
+        config: the encoder's configuration.
+    Returns:
+        The tree, of float32 Tensors.
+    """
     flat = {}
     for i, (name, shape) in enumerate(shapes(config).items()):
         if "layer_norm" in name:
@@ -126,13 +156,18 @@ def init(key: Key, config: Config) -> Tree:
 
 @public
 def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
-    """Text states of token ids.
+    """Encode token ids as text states.
 
     Args:
         p: the encoder's tree, of Tensors or of leaves that are read layer by layer (`load(stream=True)`, `quantize`).
-        ids: int (B, L) below vocab_size. mask: (B, L), 1 where a token is real.
-    Returns: (B, L, D) float32; rows of padding hold values that nothing should read.
-    Raises: TypeError, ValueError: ids or mask aren't as above.
+        config: its configuration.
+        ids: (B, L), whole numbers within 0 … vocab_size - 1.
+        mask: (B, L), 1 where a token is real and 0 elsewhere.
+    Returns:
+        (B, L, D) float32; rows of padding hold values that nothing should read.
+    Raises:
+        TypeError: ids or mask is neither an array nor a Tensor of numbers.
+        ValueError: ids or mask isn't as above, or a row of the mask has no real token.
     """
     ids, mask = as_tensor(ids, "ids"), as_tensor(mask, "mask")
     _check_ids(config, ids, mask)
@@ -161,10 +196,15 @@ def _check_ids(config: Config, ids: Tensor, mask: Tensor) -> None:
 
 
 def quantize(p: Tree) -> Tree:
-    """The encoder with its matrices as int8, one scale a row, which takes a quarter of float32's memory.
+    """Round an encoder's matrices to int8 with one scale for each row, which takes a quarter of float32's memory.
 
     Each layer becomes float32 again when it is its turn, so this saves memory, not arithmetic. Norms and the table of
     positions stay as they are.
+
+    Args:
+        p: the encoder's tree.
+    Returns:
+        A tree for `encode`.
     """
 
     def small(name: str, leaf: Any) -> Any:
@@ -179,10 +219,16 @@ def quantize(p: Tree) -> Tree:
 
 
 def buckets(config: Config, L: int) -> np.ndarray:
-    """The bucket of each (query, key) pair: int (L, L), bidirectional.
+    """Find the bucket of the distance from each query to each key (arXiv:1910.10683, sec. 2.1).
 
     Half of the buckets are for keys after the query; in each half, the first half are exact distances and the rest
     grow logarithmically up to relative_attention_max_distance.
+
+    Args:
+        config: the encoder's configuration.
+        L: tokens.
+    Returns:
+        int (L, L), one row for each query.
     """
     half = config.relative_attention_num_buckets // 2
     exact = half // 2
@@ -198,7 +244,14 @@ def buckets(config: Config, L: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def one_hot_buckets(config: Config, L: int) -> Tensor:
-    """`buckets` as (L·L, buckets) float32, so that looking the bias up is a product with a right gradient."""
+    """Write `buckets` as one-hot rows, so that looking the bias up is a product, whose gradient is right.
+
+    Args:
+        config: the encoder's configuration.
+        L: tokens.
+    Returns:
+        (L·L, relative_attention_num_buckets) float32.
+    """
     rows = np.eye(config.relative_attention_num_buckets, dtype=np.float32)
     return Tensor.from_numpy(rows[buckets(config, L).ravel()])
 

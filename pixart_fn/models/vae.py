@@ -1,169 +1,47 @@
 """AutoencoderKL: pictures ↔ latents, as in diffusers (arXiv:2112.10752).
 
-B batch, C latent channels, h/w latent and H/W pixel size with H = h · factor(config); "channels" of an inner level.
-Pictures are in [-1, 1]; latents are unscaled here: `scaling_factor` is applied by `generate`.
+B batch, C latent channels, h/w latent and H/W pixel size with H = h · factor(config); "channels" are those of an inner
+level. Pictures are in [-1, 1]; latents are unscaled here: the stages of `px.generate` apply `scaling_factor`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 import numpy as np
 from mindspore import Tensor, ops
 
-from .. import config as config_
-from .. import rng, tree
+from .. import rng
 from ..backend import jit, nn
 from ..backend.arrays import as_float, clamp
 from ..checks import kind
 from ..public import public
-from ..types import Json, Key, Moments, Tree
+from ..types import Key, Moments, Tree
 from . import vae_layers, vae_tiles
+from .vae_config import Config as Config
+from .vae_config import factor as factor
+from .vae_config import init as init
+from .vae_config import read_config as read_config
+from .vae_config import shapes as shapes
+from .vae_config import to_json as to_json
 
 LARGE = 256 * 256
 """Pixels from which the pictures of a batch are encoded and decoded one by one."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """The fields of vae/config.json that shape the computation."""
-
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    norm_num_groups: int = 32
-    latent_channels: int = 4
-    in_channels: int = 3
-    out_channels: int = 3
-    sample_size: int = 512
-    scaling_factor: float = 0.18215
-    mid_block_add_attention: bool = True
-    use_quant_conv: bool = True
-    use_post_quant_conv: bool = True
-
-    def __post_init__(self) -> None:
-        if self.norm_num_groups < 1 or not self.block_out_channels:
-            got = f"{self.norm_num_groups} groups and {self.block_out_channels}"
-            raise ValueError(
-                f"vae config: at least one group (norm_num_groups) and block_out_channels are needed, got {got}"
-            )
-        if not self.scaling_factor > 0:
-            raise ValueError(f"vae config: scaling_factor must be above 0, got {self.scaling_factor}")
-        for channels in self.block_out_channels:
-            if channels % self.norm_num_groups:
-                raise ValueError(f"vae config: {channels} channels don't divide into {self.norm_num_groups} groups")
-
-
-def factor(config: Config) -> int:
-    """How many pixels a latent covers in each direction."""
-    return 2 ** (len(config.block_out_channels) - 1)
-
-
-def read_config(json: Json) -> Config:
-    """The configuration in a parsed vae/config.json; ValueError for what isn't AutoencoderKL as computed here."""
-    channels = json.get("block_out_channels", Config.block_out_channels)
-    depth = len(channels) if isinstance(channels, (list, tuple)) else 0  # `config_.read` says what else is wrong
-    fixed = {
-        "act_fn": ("silu",),
-        "down_block_types": (["DownEncoderBlock2D"] * depth,),
-        "up_block_types": (["UpDecoderBlock2D"] * depth,),
-        "shift_factor": (None,),
-        "latents_mean": (None,),
-        "latents_std": (None,),
-    }
-    return config_.read(Config, json, fixed=fixed, ignored=("force_upcast",))
-
-
-def to_json(config: Config) -> Json:
-    """The config.json that diffusers reads."""
-    depth = len(config.block_out_channels)
-    return {
-        "_class_name": "AutoencoderKL",
-        "act_fn": "silu",
-        "down_block_types": ["DownEncoderBlock2D"] * depth,
-        "up_block_types": ["UpDecoderBlock2D"] * depth,
-        **{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()},
-    }
-
-
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Each tensor's name in the checkpoint and its shape."""
-    out: dict[str, tuple[int, ...]] = {}
-    widths, latent, last = config.block_out_channels, config.latent_channels, config.block_out_channels[-1]
-
-    def conv(name, channels_in, channels_out, k=3):
-        out[f"{name}.weight"], out[f"{name}.bias"] = (channels_out, channels_in, k, k), (channels_out,)
-
-    def norm(name, channels):
-        out[f"{name}.weight"] = out[f"{name}.bias"] = (channels,)
-
-    def resnet(name, channels_in, channels_out):
-        norm(f"{name}.norm1", channels_in)
-        conv(f"{name}.conv1", channels_in, channels_out)
-        norm(f"{name}.norm2", channels_out)
-        conv(f"{name}.conv2", channels_out, channels_out)
-        if channels_in != channels_out:
-            conv(f"{name}.conv_shortcut", channels_in, channels_out, 1)
-
-    def middle(name):
-        resnet(f"{name}.resnets.0", last, last)
-        if config.mid_block_add_attention:
-            norm(f"{name}.attentions.0.group_norm", last)
-            for part in ("to_q", "to_k", "to_v", "to_out.0"):
-                out[f"{name}.attentions.0.{part}.weight"] = (last, last)
-                out[f"{name}.attentions.0.{part}.bias"] = (last,)
-        resnet(f"{name}.resnets.1", last, last)
-
-    conv("encoder.conv_in", config.in_channels, widths[0])
-    width = widths[0]
-    for i, channels in enumerate(widths):
-        for j in range(config.layers_per_block):
-            resnet(f"encoder.down_blocks.{i}.resnets.{j}", width, channels)
-            width = channels
-        if i < len(widths) - 1:
-            conv(f"encoder.down_blocks.{i}.downsamplers.0.conv", channels, channels)
-    middle("encoder.mid_block")
-    norm("encoder.conv_norm_out", last)
-    conv("encoder.conv_out", last, 2 * latent)
-    if config.use_quant_conv:
-        conv("quant_conv", 2 * latent, 2 * latent, 1)
-    if config.use_post_quant_conv:
-        conv("post_quant_conv", latent, latent, 1)
-    conv("decoder.conv_in", latent, last)
-    middle("decoder.mid_block")
-    for i, channels in enumerate(reversed(widths)):
-        for j in range(config.layers_per_block + 1):
-            resnet(f"decoder.up_blocks.{i}.resnets.{j}", last if i == j == 0 else width, channels)
-            width = channels
-        if i < len(widths) - 1:
-            conv(f"decoder.up_blocks.{i}.upsamplers.0.conv", channels, channels)
-    norm("decoder.conv_norm_out", widths[0])
-    conv("decoder.conv_out", widths[0], config.out_channels)
-    return out
-
-
-def init(key: Key, config: Config) -> Tree:
-    """Fresh weights: fan-in-scaled normal; the last convolution of each residual branch starts at zero."""
-    flat = {}
-    for i, (name, shape) in enumerate(shapes(config).items()):
-        if len(shape) == 1:
-            value = np.full(shape, float("norm" in name and name.endswith("weight")), np.float32)
-        elif ".conv2." in name or ".to_out." in name:
-            value = np.zeros(shape, np.float32)
-        else:
-            value = rng.normal(rng.fold_in(key, i), shape) * np.float32(np.prod(shape[1:]) ** -0.5)
-        flat[name] = Tensor.from_numpy(value)
-    return tree.nest(flat)
-
-
 @public
 def encode(p: Tree, config: Config, x: Tensor) -> Moments:
-    """Pictures to the posterior over latents.
+    """Encode pictures as the posterior over their latents.
 
     Args:
-        p: the VAE's tree. x: (B, 3, H, W) float32 in [-1, 1], H and W multiples of factor(config).
-    Returns: Moments(mean, logvar), each (B, C, h, w); logvar is clamped to [-30, 20].
-    Raises: TypeError, ValueError: x isn't such an array, or H or W is no such multiple.
+        p: the VAE's tree.
+        config: its configuration.
+        x: (B, 3, H, W), floating-point, in [-1, 1]; H and W are multiples of factor(config).
+    Returns:
+        Moments(mean, logvar), each (B, C, h, w) float32; logvar is clamped to [-30, 20].
+    Raises:
+        TypeError: x is neither an array nor a Tensor of floating-point numbers.
+        ValueError: x hasn't such a shape.
     """
     x = as_float(x, "x")
     if x.ndim != 4 or x.shape[1] != config.in_channels or 0 in x.shape:
@@ -193,7 +71,18 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
 
 @public
 def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
-    """Unscaled latents (B, C, h, w) float32 to pictures (B, 3, H, W), about [-1, 1] (not clipped)."""
+    """Decode latents to pictures.
+
+    Args:
+        p: the VAE's tree.
+        config: its configuration.
+        z: (B, C, h, w), floating-point, unscaled.
+    Returns:
+        (B, 3, H, W) float32, about within [-1, 1]; nothing is clipped.
+    Raises:
+        TypeError: z is neither an array nor a Tensor of floating-point numbers.
+        ValueError: z hasn't such a shape.
+    """
     z = as_float(z, "z")
     check_latents(config, z)
     if _alone(z, factor(config)):
@@ -214,7 +103,18 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
 
 @public
 def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
-    """`encode` in overlapping squares of `tile` pixels, blended: memory is that of one tile."""
+    """`encode` in overlapping squares that are blended, in the memory of one.
+
+    Args:
+        p: the VAE's tree.
+        config: its configuration.
+        x: as in `encode`.
+        tile: side of a square in pixels, a multiple of 4 · factor(config).
+    Returns:
+        As `encode`.
+    Raises:
+        TypeError, ValueError: as `encode`, or tile isn't such a number.
+    """
     check_tile(config, tile)
     if max(x.shape[2:]) <= tile:
         return encode(p, config, x)
@@ -224,10 +124,20 @@ def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
 
 @public
 def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
-    """`decode` in overlapping squares of `tile` pixels, blended: memory is that of one tile.
+    """`decode` in overlapping squares that are blended, in the memory of one.
 
     Group norms see a tile instead of the picture, so colours may differ a little between tiles; those of the size that
     the VAE was trained at (512) show it least.
+
+    Args:
+        p: the VAE's tree.
+        config: its configuration.
+        z: as in `decode`.
+        tile: side of a square in pixels, a multiple of 4 · factor(config).
+    Returns:
+        As `decode`.
+    Raises:
+        TypeError, ValueError: as `decode`, or tile isn't such a number.
     """
     check_tile(config, tile)
     if max(z.shape[2:]) * factor(config) <= tile:
@@ -237,13 +147,28 @@ def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
 
 
 def check_latents(config: Config, z: Tensor) -> None:
-    """Raise ValueError where z hasn't the shape of latents."""
+    """Raise where z hasn't the shape of latents.
+
+    Args:
+        config: the VAE's configuration.
+        z: (B, C, h, w).
+    Raises:
+        ValueError: z hasn't such a shape.
+    """
     if z.ndim != 4 or z.shape[1] != config.latent_channels or 0 in z.shape:
         raise ValueError(f"latents must have the shape (B, {config.latent_channels}, h, w), got {tuple(z.shape)}")
 
 
 def check_tile(config: Config, tile: int) -> None:
-    """Raise ValueError for a tile that isn't whole latents."""
+    """Raise where a quarter of a tile isn't whole latents.
+
+    Args:
+        config: the VAE's configuration.
+        tile: side of a square in pixels.
+    Raises:
+        TypeError: tile isn't a whole number.
+        ValueError: tile isn't a positive multiple of 4 · factor(config).
+    """
     if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)):
         raise TypeError(f"tile must be a whole number, got {kind(tile)}")
     step = 4 * factor(config)  # so that a quarter of a tile is whole latents
@@ -254,7 +179,14 @@ def check_tile(config: Config, tile: int) -> None:
 
 @public
 def sample(key: Key, moments: Moments) -> Tensor:
-    """Draw latents from the posterior: mean + exp(logvar / 2) · noise."""
+    """Draw latents from the posterior: mean + exp(logvar / 2) · noise (arXiv:1312.6114, sec. 2.4).
+
+    Args:
+        key: of the noise, from `px.key`.
+        moments: what `encode` gave.
+    Returns:
+        (B, C, h, w) float32, unscaled.
+    """
     return moments.mean + ops.exp(0.5 * moments.logvar) * rng.normal_like(key, moments.mean)
 
 

@@ -1,6 +1,7 @@
 """A function of pictures applied to overlapping squares and blended: bounded memory for pictures of any size.
 
-The result isn't that of one piece, whose group norms see the whole picture; it is that of diffusers' tiled VAE.
+B batch, C and D channels in and out, H/W height and width. The result isn't that of one piece, whose group norms see
+the whole picture; it is that of diffusers' tiled VAE.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ import numpy as np
 from mindspore import Tensor, ops
 
 OVERLAP = Fraction(1, 4)
-"""Of a tile with the next."""
+"""Share of a tile that the next one covers too."""
 
 
 def apply(f: Callable[[Tensor], Tensor], x: Tensor, tile: int, ratio: Fraction) -> Tensor:
-    """f over tiles of x, the overlaps going linearly from one tile to the next.
+    """Apply f to tiles of x and blend their overlaps linearly from one tile to the next.
 
     Args:
-        f: (B, C, h, w) → (B, D, ratio · h, ratio · w). x: (B, C, H, W).
-        tile: side of a tile in x. ratio: of the sides of f's output to those of its input.
+        f: (B, C, h, w) → (B, D, ratio · h, ratio · w).
+        x: (B, C, H, W).
+        tile: side of a tile in x; a quarter of it is a whole number, here and times `ratio`.
+        ratio: the sides of f's output over those of its input.
+    Returns:
+        (B, D, ratio · H, ratio · W).
     """
     step, blend = int(tile * (1 - OVERLAP)), int(tile * ratio * OVERLAP)
     keep = int(tile * ratio) - blend
