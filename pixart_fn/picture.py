@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
-from .checks import check_number, check_option, check_whole, kind
+from .checks import check_number, check_option, check_switch, check_whole, kind
 from .files import atomic
 from .solvers import SOLVERS
 from .types import Array
@@ -61,7 +61,8 @@ def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, 
         file: ends in .png, .jpg, .jpeg or .webp; missing folders are made.
         **settings: what JSON can say.
     Raises:
-        ValueError, TypeError: the picture, the name's ending or a setting isn't as above, or the format can't hold it.
+        TypeError: the picture or a setting is of another type.
+        ValueError: the picture or the name's ending isn't as above, or the format can't hold it.
         OSError: the file is a folder, or can't be written.
     """
     path, options = prepare(file, settings)
@@ -144,8 +145,11 @@ def sheet(pictures: Sequence[Image.Image | Array], columns: int | None = None) -
     Args:
         pictures: at least one, each as `save_picture` takes it.
         columns: None makes the sheet as square as it can be.
+    Returns:
+        An RGB picture of PIL.
     Raises:
-        ValueError, TypeError: there are no pictures, they have different sizes, or one isn't as above.
+        TypeError: a picture is of another type.
+        ValueError: there are no pictures, they have different sizes, or one isn't as above.
     """
     tiles = [_pil(picture) for picture in pictures]
     sizes = {tile.size for tile in tiles}
@@ -176,7 +180,13 @@ def call(settings: Mapping[str, Any]) -> str:
 
     Every value is checked before it is printed, since a file may come from anywhere.
 
-    Raises: ValueError, TypeError: a setting is missing, unknown, of another type or out of its range.
+    Args:
+        settings: what `read_settings` gives.
+    Returns:
+        An expression of Python, `px.generate(…)`.
+    Raises:
+        TypeError: a setting is of another type.
+        ValueError: a setting is missing, unknown or out of its range.
     """
     check_settings(settings)
     given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
@@ -246,11 +256,6 @@ def _check_solver(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(SOLVERS)}, {got}")
 
 
-def _check_switch(name: str, value: Any) -> None:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {kind(value)}")
-
-
 def _whole(low: int, high: int) -> _Check:
     return lambda name, value: check_whole(name, value, low, high)
 
@@ -273,8 +278,8 @@ _CHECKS: dict[str, _Check] = {
     "index": _or_none(_whole(0, PICTURES - 1)),
     "height": _or_none(_whole(1, SIDE)),
     "width": _or_none(_whole(1, SIDE)),
-    "clean": _check_switch,
-    "binning": _check_switch,
+    "clean": check_switch,
+    "binning": check_switch,
     "tile": _or_none(_whole(1, SIDE)),
 }
 

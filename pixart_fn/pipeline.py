@@ -167,15 +167,15 @@ def generate(
     _check_output(params, output, tile)
     check_switches(clean=clean, binning=binning)
     prompts, negatives = _prompts(prompt, negative_prompt, images_per_prompt)
-    asked, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
+    wanted, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
     given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
-    asking = request(params, len(prompts) * images_per_prompt, key, drawn, given)
-    negatives = negatives if asking.guidance.compares else []
+    plan = request(params, len(prompts) * images_per_prompt, key, drawn, given)
+    negatives = negatives if plan.guidance.compares else []
     text, negative = _encode_both(params, prompts, negatives, images_per_prompt, clean, check)
-    z = run(params, asking, text, negative)
+    z = run(params, plan, text, negative)
     if output == "latents":
         return z
-    pixels = decode(params, z, tile, None if drawn == asked else asked, check).asnumpy()
+    pixels = decode(params, z, tile, None if drawn == wanted else wanted, check).asnumpy()
     if output == "numpy":
         return pixels
     pictures = [Image.fromarray((255 * picture).round().astype(np.uint8)) for picture in pixels]

@@ -134,14 +134,14 @@ def _sentence(
 
 
 def _guidance(keywords: Mapping[str, object]) -> str:
-    """How the keywords that are fields of a Guidance are said: guidance_scale=3 is now guidance=3."""
+    """What takes the place of keywords that are fields of a Guidance: guidance_scale=3 is now guidance=3."""
     old = {name: _shown(value) for name, value in keywords.items() if name in _GUIDANCE}
     fields = {_GUIDANCE[name]: value for name, value in old.items()}
     if "guidance" in keywords:
         fields.setdefault("scale", _shown(keywords["guidance"]))
     now = ", ".join(f"{field}={value}" for field, value in sorted(fields.items(), key=lambda each: each[0] != "scale"))
-    said = fields["scale"] if fields.keys() == {"scale"} else f"px.Guidance({now})"
-    return f"{', '.join(f'{name}={value}' for name, value in old.items())} is now guidance={said}"
+    new = fields["scale"] if fields.keys() == {"scale"} else f"px.Guidance({now})"
+    return f"{', '.join(f'{name}={value}' for name, value in old.items())} is now guidance={new}"
 
 
 def _shown(value: object) -> str:

@@ -59,7 +59,8 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
     """Check and resolve what `generate` and `sample_latents` share, for `rows` pictures of a size that is checked.
 
     Raises:
-        TypeError, ValueError: one of them can't be; one sentence says what is valid.
+        TypeError: one of them is of another type; one sentence says what is valid.
+        ValueError: one of them is out of its range; one sentence says what is valid.
     """
     check_switches(check=given.check, progress=given.progress)
     if given.on_step is not None and not callable(given.on_step):
@@ -122,7 +123,8 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
         text: states (B, L, C) of any float dtype and mask (B, L) of numbers or truth values, arrays or Tensors.
         rows: B may be this or 1.
     Raises:
-        TypeError, ValueError: text is something else; one sentence says what.
+        TypeError: text isn't two arrays of these types.
+        ValueError: they are of other shapes, or the mask holds other values.
     """
     if not (isinstance(text, tuple) and len(text) == 2):
         hint = "px.encode_prompt(params, 'a cat') makes one"
@@ -191,7 +193,7 @@ def picture_size(params: Params, height: int | None, width: int | None) -> tuple
 
 
 def binned_size(params: Params, height: int | None, width: int | None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The size asked for, which may be any, and that of the bin that is drawn; equal where the model has no bins."""
+    """The size of the picture, which may be any, and that of the bin that is drawn; equal where there are no bins."""
     table = sizes.bin_for(params.config.transformer.sample_size, factor(params))
     if table is None:
         return (picture_size(params, height, width),) * 2

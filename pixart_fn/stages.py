@@ -128,12 +128,12 @@ def sample_latents(
     B = len(text.mask)
     negative = None if negative is None else as_text(params, "negative", negative, B)
     given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
-    asking = request(params, B, key, picture_size(params, height, width), given)
-    if negative is None and asking.guidance.compares:
+    plan = request(params, B, key, picture_size(params, height, width), given)
+    if negative is None and plan.guidance.compares:
         if params.text_encoder is None:
             raise ValueError("without a text encoder, give negative=, a Text of the empty prompt, or guidance=1")
-        negative = encode_prompt(params, "", tokens=text.mask.shape[1] if asking.guidance.compat == "original" else 1)
-    return run(params, asking, text, negative)
+        negative = encode_prompt(params, "", tokens=text.mask.shape[1] if plan.guidance.compat == "original" else 1)
+    return run(params, plan, text, negative)
 
 
 @public
@@ -232,12 +232,12 @@ def noise(params: Params, key: Key, n: int = 1, height: int | None = None, width
     return Tensor.from_numpy(rng.normal(picture_keys(key, n), shape))
 
 
-def run(params: Params, asking: Request, text: Text, negative: Text | None) -> Tensor:
+def run(params: Params, plan: Request, text: Text, negative: Text | None) -> Tensor:
     """What `sample_latents` returns, of a request that is checked."""
-    learned = isinstance(asking.solver, VarianceSolver)
+    learned = isinstance(plan.solver, VarianceSolver)
     make = guidance_.variance_denoiser if learned else guidance_.denoiser
-    denoise = guided_denoiser(make, params, text, negative, asking.guidance, asking.size, asking.schedule)
-    x, S, done = asking.x, len(asking.grid.t) - 1, 0
+    denoise = guided_denoiser(make, params, text, negative, plan.guidance, plan.size, plan.schedule)
+    x, S, done = plan.x, len(plan.grid.t) - 1, 0
 
     def finite(x: Array, t: float) -> Array:
         result = denoise(x, t)
@@ -245,14 +245,14 @@ def run(params: Params, asking: Request, text: Text, negative: Text | None) -> T
             check_finite(part, f"x0 in step {done + 1} of {S} (t = {t:g}) of sample_latents")
         return result
 
-    wrapped = asking.wrap(finite if asking.check else denoise)
-    steps: Iterable[StepInfo] = iterate(asking.keys, wrapped, asking.solver, asking.grid, x)
-    for info in tqdm(steps, total=S, unit="step", disable=not asking.progress):
+    wrapped = plan.wrap(finite if plan.check else denoise)
+    steps: Iterable[StepInfo] = iterate(plan.keys, wrapped, plan.solver, plan.grid, x)
+    for info in tqdm(steps, total=S, unit="step", disable=not plan.progress):
         x, done = info.x, done + 1
-        if asking.check:
+        if plan.check:
             check_finite(x, f"x after step {done} of {S} (t = {info.t:g}) of sample_latents")
-        if asking.on_step is not None:
-            asking.on_step(info)
+        if plan.on_step is not None:
+            plan.on_step(info)
     return x
 
 

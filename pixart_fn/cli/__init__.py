@@ -61,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Args:
         argv: the words after `pixart-fn`; None takes the process's own.
-    Returns: the exit status: 0, 130 after Ctrl-C, or 2 after a mistake that the user can mend, which is one sentence on
+    Returns:
+        The exit status: 0, 130 after Ctrl-C, or 2 after a mistake that the user can mend, which is one sentence on
         stderr.
     """
     try:

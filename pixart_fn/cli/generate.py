@@ -152,8 +152,8 @@ def _check(outputs: list[Output], force: bool) -> None:
     existing = [file for file, _ in outputs if os.path.lexists(file)]
     if existing and not force:
         first, more = repr(str(existing[0])), len(existing) - 1
-        said = f"{first} and {more} more exist already; --force overwrites them"
-        raise FileExistsError(said if more else f"{first} exists already; --force overwrites it")
+        several = f"{first} and {more} more exist already; --force overwrites them"
+        raise FileExistsError(several if more else f"{first} exists already; --force overwrites it")
 
 
 def _check_sheet(sheet: Output, height: int, width: int) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..checks import check_option
+from ..public import public
 from ..schedule import PREDICTIONS, Schedule, convert
 from ..types import Array, Denoiser, VarianceDenoiser
 
 
+@public
 def denoiser(model: Callable[[Array, float], Array], schedule: Schedule, prediction: str | None = None) -> Denoiser:
     """Make a denoiser from a model's raw output.
 
@@ -28,6 +30,7 @@ def denoiser(model: Callable[[Array, float], Array], schedule: Schedule, predict
     return lambda x, t: predict(x, t)[0]
 
 
+@public
 def variance_denoiser(
     model: Callable[[Array, float], Array], schedule: Schedule, prediction: str | None = None
 ) -> VarianceDenoiser:
