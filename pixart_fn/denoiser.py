@@ -124,11 +124,12 @@ def guided_denoiser(
     schedule: Schedule,
 ) -> Callable[[Array, float], Result]:
     """The denoiser of `text_denoiser`, or the one of `text_variance_denoiser`, of arguments that are checked."""
-    B, context, pair, worse = len(text.mask), _captions(params, text), None, None
-    conditional = make(_model(params, context, size), schedule)
+    B, pair, worse = len(text.mask), None, None
     if guidance.compares:
         texts = _captions(params, _stack(text, _negative(text, negative, guidance)))
         pair = _rows(make(_model(params, texts, size), schedule), B)
+    context = _captions(params, text)
+    conditional = make(_model(params, context, size), schedule)
     if guidance.perturbs:
         layers = guidance.pag_layers or (params.config.transformer.num_layers // 2,)
         worse = guidance_.denoiser(_model(params, context, size, layers), schedule)

@@ -21,7 +21,14 @@ Pair: TypeAlias = Callable[[Array, float], tuple[Result, Array]]
 
 
 def both(conditional: Callable[[Array, float], Result], unconditional: Denoiser) -> Pair[Result]:
-    """Make a pair from two denoisers, evaluated one after the other."""
+    """Make a pair from two denoisers, evaluated one after the other.
+
+    Args:
+        conditional: the denoiser with the condition; it may be a VarianceDenoiser.
+        unconditional: the denoiser without it, or with a negative text.
+    Returns:
+        (x_t, t) → what both give.
+    """
     return lambda x, t: (conditional(x, t), unconditional(x, t))
 
 

@@ -81,7 +81,16 @@ class Guidance:
 
 
 def as_guidance(guidance: Guidance | Scale) -> Guidance:
-    """Return a Guidance as it is, and make one of a bare scale."""
+    """Return a Guidance as it is, and make one of a bare scale.
+
+    Args:
+        guidance: a Guidance, or its scale alone.
+    Returns:
+        A Guidance.
+    Raises:
+        TypeError: it is neither.
+        ValueError: a number of the scale is NaN or infinite.
+    """
     return guidance if isinstance(guidance, Guidance) else Guidance(guidance)
 
 
