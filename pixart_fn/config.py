@@ -41,7 +41,7 @@ def read(
     cls: type[T],
     json: Mapping[str, Any],
     *,
-    fixed: Mapping[str, Collection],
+    fixed: Mapping[str, Collection[object]],
     ignored: Collection[str] = (),
     component: str | None = None,
 ) -> T:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .schedule import Schedule
-from .types import Array, Grid
+from .types import Array, Grid, NumPyArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,7 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Seq
     """
     arrays = {name: _numpy(pictures) for name, pictures in rows.items()}
     columns = max(len(pictures) for pictures in arrays.values())
-    axes = _subplots(len(arrays), columns, size=(1.3, 1.3), squeeze=False)
+    axes: Sequence[Sequence[Axes]] = _subplots(len(arrays), columns, size=(1.3, 1.3), squeeze=False)
     for row, (name, pictures) in zip(axes, arrays.items(), strict=True):
         for ax, picture in zip(row, pictures, strict=False):
             ax.imshow(picture.clip(0, 1))
@@ -124,5 +124,5 @@ def _subplots(rows: int, columns: int, size: tuple[float, float] = (4, 3), **opt
     return pyplot.subplots(rows, columns, figsize=figsize, layout="constrained", **options)[1]
 
 
-def _numpy(x: Array) -> np.ndarray:
+def _numpy(x: Array) -> NumPyArray:
     return x if isinstance(x, np.ndarray) else x.asnumpy()

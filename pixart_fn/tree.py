@@ -285,7 +285,7 @@ def _summary(node: Any) -> str:
     return f"{str(getattr(node, 'dtype', type(node).__name__)).lower()} {tuple(getattr(node, 'shape', ()))}"
 
 
-def check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple], where: str) -> None:
+def check_names(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Make sure that a file or a tree holds the leaves that a configuration asks for.
 
     Args:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 import numpy as np
 from numpy.typing import NDArray
 
+NumPyArray: TypeAlias = NDArray[Any]
+"""A NumPy array of any dtype; where the dtype is known, an annotation names it in NDArray."""
+
 if TYPE_CHECKING:
     from mindspore import Tensor
 
     from .schedule import Schedule
 
-    Array: TypeAlias = Tensor | NDArray[Any]
+    Array: TypeAlias = Tensor | NumPyArray
 else:
     Array: TypeAlias = Any
 

@@ -17,7 +17,7 @@ USER = 5
 """How far up the caller of `load` is from the functions here that `plan` calls."""
 
 File: TypeAlias = tuple[Place, str]
-Source: TypeAlias = str | os.PathLike
+Source: TypeAlias = str | os.PathLike[str]
 
 
 class Part(NamedTuple):

@@ -97,7 +97,7 @@ class Repository:
 Place: TypeAlias = Folder | Repository
 
 
-def find(source: str | os.PathLike, revision: str | None = None, argument: str = "source") -> Place:
+def find(source: str | os.PathLike[str], revision: str | None = None, argument: str = "source") -> Place:
     """The folder of a path, or the repository of a hub id.
 
     Args:
@@ -128,7 +128,7 @@ def find(source: str | os.PathLike, revision: str | None = None, argument: str =
     return _repository(text.rstrip("/"), revision)
 
 
-def written(path: str | os.PathLike, argument: str, wanted: str) -> str:
+def written(path: str | os.PathLike[str], argument: str, wanted: str) -> str:
     """A path as a string; TypeError or ValueError where it isn't one or is empty."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise TypeError(f"{argument} must be {wanted}, as a str or a Path, got {path!r:.60}")

@@ -21,7 +21,7 @@ from .layout import COMPONENTS, Component, write_json
 
 
 @public
-def save(params: Params, folder: str | os.PathLike, *, dtype: str = "float32") -> None:
+def save(params: Params, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
     """Write a pipeline in diffusers layout, which diffusers and `load` read.
 
     Everything is written beside the folder first and moved into place at the end, so a run that stops leaves either

@@ -18,7 +18,7 @@ from .hub import written
 
 
 @public
-def save_text(text: Text, file: str | os.PathLike) -> None:
+def save_text(text: Text, file: str | os.PathLike[str]) -> None:
     """Write encoded prompts to a .safetensors file.
 
     Raises: TypeError: text isn't a Text. ValueError: the name doesn't end in .safetensors.
@@ -36,7 +36,7 @@ def save_text(text: Text, file: str | os.PathLike) -> None:
 
 
 @public
-def load_text(file: str | os.PathLike) -> Text:
+def load_text(file: str | os.PathLike[str]) -> Text:
     """What `save_text` wrote.
 
     Raises: FileNotFoundError; ValueError: the file isn't one of `save_text`.
@@ -50,7 +50,7 @@ def load_text(file: str | os.PathLike) -> Text:
     return Text(Tensor.from_numpy(states), Tensor.from_numpy(mask.astype(np.int32)))
 
 
-def _checked(file: str | os.PathLike) -> Path:
+def _checked(file: str | os.PathLike[str]) -> Path:
     path = Path(os.path.expanduser(written(file, "file", "a .safetensors file")))
     if path.suffix != ".safetensors":
         raise ValueError(f"encoded prompts are stored in a .safetensors file, got {str(file)!r}")

@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-_STORAGE: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+from ..types import NumPyArray
+
+_STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 PIECE = 2**24
 """Bytes read at a time."""
 _POPULATE_READ = 22 if sys.platform == "linux" else None  # MADV_POPULATE_READ, which Python doesn't name
@@ -52,11 +55,11 @@ class Stored:
     def __repr__(self) -> str:
         return f"Stored({self.dtype} {self.shape} in {self.file.path.name})"
 
-    def read(self) -> np.ndarray:
+    def read(self) -> NDArray[np.float32]:
         """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
         return _float32(self._mapped(), self.dtype)
 
-    def rows(self, ids: np.ndarray) -> np.ndarray:
+    def rows(self, ids: NumPyArray) -> NDArray[np.float32]:
         """Rows of a matrix in float32, of which nothing else is read."""
         return _float32(self._mapped()[ids], self.dtype)
 
@@ -88,12 +91,12 @@ class Stored:
                 f"{self.file.path} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16"
             )
 
-    def _mapped(self) -> np.ndarray:
+    def _mapped(self) -> NumPyArray:
         self.check()
         return np.ndarray(self.shape, _STORAGE[self.dtype], self.file.bytes, self.offset)
 
 
-def _float32(array: np.ndarray, dtype: str) -> np.ndarray:
+def _float32(array: NumPyArray, dtype: str) -> NDArray[np.float32]:
     if dtype == "BF16":  # the upper half of a float32
         wide = np.zeros(array.shape, np.uint32)
         wide.view(np.uint16)[..., 1::2] = array
@@ -163,7 +166,7 @@ def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str])
             file.write(_encode(name, leaves[name], dtypes[name]).tobytes())
 
 
-def array(leaf: Any) -> np.ndarray:
+def array(leaf: Any) -> NDArray[np.float32]:
     """A NumPy array, a MindSpore Tensor or a leaf to be read, as a contiguous float32 array."""
     if hasattr(leaf, "read"):
         leaf = leaf.read()
@@ -173,7 +176,7 @@ def array(leaf: Any) -> np.ndarray:
     return np.ascontiguousarray(leaf, np.float32)
 
 
-def _encode(name: str, leaf: Any, dtype: str) -> np.ndarray:
+def _encode(name: str, leaf: Any, dtype: str) -> NumPyArray:
     """A NumPy array or MindSpore Tensor as the array whose bytes are stored."""
     values = array(leaf)
     if dtype == "F32":

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..checks import check_option, is_number, kind
-from ..types import Grid
+from ..types import Grid, NumPyArray
 from .noise import Schedule, check_schedule
 
 FINALS = ("zero", "sigma_min")
 
 
-def grid(schedule: Schedule, timesteps: Sequence[float] | np.ndarray, *, final: str = "zero") -> Grid:
+def grid(schedule: Schedule, timesteps: Sequence[float] | NumPyArray, *, final: str = "zero") -> Grid:
     """Make the grid that visits the given times and then t = 0.
 
     Args:
@@ -42,7 +42,7 @@ def grid(schedule: Schedule, timesteps: Sequence[float] | np.ndarray, *, final: 
     )
 
 
-def rho_grid(schedule: Schedule, rhos: Sequence[float] | np.ndarray, *, final: str = "zero") -> Grid:
+def rho_grid(schedule: Schedule, rhos: Sequence[float] | NumPyArray, *, final: str = "zero") -> Grid:
     """Make the grid that visits given ρ = σ/α: those of `karras`, `uniform_lambda`, `beta`, or any.
 
     Args:

@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checks import check_number, check_option, kind
-from ..types import Array
+from ..types import Array, NumPyArray
 
-Time = TypeVar("Time", float, np.ndarray)
+Time = TypeVar("Time", float, NumPyArray)
 
 PREDICTIONS = ("epsilon", "x0", "v")
 """What a model may predict; files say "sample" and "v_prediction" for the last two."""
 
 
-def linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
+def linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> NDArray[np.float64]:
     """Make β that rises linearly, which PixArt was trained with (DDPM, arXiv:2006.11239, sec. 4).
 
     Args:
@@ -30,7 +31,7 @@ def linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> np.ndar
     return np.linspace(start, end, steps)
 
 
-def scaled_linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
+def scaled_linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> NDArray[np.float64]:
     """Make β whose square root rises linearly (latent diffusion, arXiv:2112.10752).
 
     Args:
@@ -40,10 +41,11 @@ def scaled_linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> 
     Returns:
         float64 (T,), for `from_betas`.
     """
-    return np.linspace(start**0.5, end**0.5, steps) ** 2
+    betas: NDArray[np.float64] = np.linspace(start**0.5, end**0.5, steps) ** 2
+    return betas
 
 
-def squaredcos_cap_v2(steps: int = 1000) -> np.ndarray:
+def squaredcos_cap_v2(steps: int = 1000) -> NDArray[np.float64]:
     """Make β of ᾱ(u) = cos²(π/2 · (u + 0.008)/1.008), at most 0.999 (improved DDPM, arXiv:2102.09672, eq. 17).
 
     Args:
@@ -52,7 +54,8 @@ def squaredcos_cap_v2(steps: int = 1000) -> np.ndarray:
         float64 (T,), for `from_betas`.
     """
     alpha_bar = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+    betas: NDArray[np.float64] = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+    return betas
 
 
 def _same(t: float) -> float:
@@ -71,7 +74,7 @@ class Schedule:
         model_time: t → the time that the model is given; diffusers rounds it where it lays a grid out in ρ.
     """
 
-    rhos: np.ndarray
+    rhos: NDArray[np.float64]
     prediction: str = "epsilon"
     model_time: Callable[[float], float] = _same
 
@@ -156,7 +159,7 @@ class Schedule:
         return _like(lam, np.interp(rho, self.rhos, np.arange(self.steps)))
 
 
-def from_betas(betas: Sequence[float] | np.ndarray, prediction: str = "epsilon") -> Schedule:
+def from_betas(betas: Sequence[float] | NumPyArray, prediction: str = "epsilon") -> Schedule:
     """Make the schedule of the Markov chain whose t-th step adds noise of variance β_t: ᾱ_t = ∏ (1 - β).
 
     This is DDPM's forward process (arXiv:2006.11239, eq. 4).
@@ -242,11 +245,11 @@ def convert(value: Array, x: Array, alpha: float, sigma: float, source: str, tar
     return (value - sigma * x) / alpha
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
+def _frozen(array: NDArray[np.float64]) -> NDArray[np.float64]:
     array.setflags(write=False)
     return array
 
 
-def _like(t: Time, value: np.ndarray) -> Time:
+def _like(t: Time, value: NDArray[np.float64]) -> Time:
     """A Python float for a number: a NumPy scalar times a Tensor is not a Tensor."""
     return value if isinstance(t, np.ndarray) else float(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checks import check_number, check_option, check_whole
 from .noise import Schedule, check_schedule
@@ -21,7 +22,7 @@ def timesteps(
     skip_zero: bool = True,
     whole: bool = True,
     lam_min: float = -np.inf,
-) -> np.ndarray:
+) -> NDArray[np.int64] | NDArray[np.float64]:
     """Choose the training times at which to evaluate the model (arXiv:2305.08891, table 2), as diffusers does.
 
     One step is an exception: it is the noisiest time, whatever the spacing, so that it turns pure noise into x0.
@@ -66,12 +67,12 @@ def timesteps(
             f"offset (steps_offset) must keep the times within [0, {schedule.steps - 1}]; "
             f"with {offset}, {steps} steps go from {times[0]} to {times[-1]}"
         )
-    return times.astype(np.int64 if whole else np.float64)
+    return times.astype(np.int64) if whole else times.astype(np.float64)
 
 
 def karras(
     schedule: Schedule, steps: int, *, power: float = 7.0, first: float | None = None, last: float | None = None
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """Choose values of ρ whose power-th root falls linearly (EDM, arXiv:2206.00364, eq. 5).
 
     Args:
@@ -89,12 +90,13 @@ def karras(
     check_number("power", power, 0, above=True)
     first, last = _range(schedule, steps, first, last)
     ramp = np.linspace(0, 1, steps)
-    return (first ** (1 / power) + ramp * (last ** (1 / power) - first ** (1 / power))) ** power
+    rhos: NDArray[np.float64] = (first ** (1 / power) + ramp * (last ** (1 / power) - first ** (1 / power))) ** power
+    return rhos
 
 
 def uniform_lambda(
     schedule: Schedule, steps: int, *, first: float | None = None, last: float | None = None
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """Choose values of ρ that fall exponentially, so that λ rises linearly (arXiv:2206.00927, sec. 3.4).
 
     Args:
@@ -119,7 +121,7 @@ def beta(
     b: float = 0.6,
     first: float | None = None,
     last: float | None = None,
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """Choose values of ρ at quantiles of a beta distribution, denser at both ends (arXiv:2407.12173).
 
     Args:
@@ -140,7 +142,8 @@ def beta(
     check_number("a", a, 0, above=True)
     check_number("b", b, 0, above=True)
     first, last = _range(schedule, steps, first, last)
-    return last + (first - last) * betaincinv(a, b, 1 - np.linspace(0, 1, steps))
+    rhos: NDArray[np.float64] = last + (first - last) * betaincinv(a, b, 1 - np.linspace(0, 1, steps))
+    return rhos
 
 
 def _range(schedule: Schedule, steps: int, first: float | None, last: float | None) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from .. import config, guidance
 from .. import schedule as schedule_
 from ..checks import check_whole, kind
 from ..schedule import Schedule
-from ..types import Denoiser, Grid, Json, Solver
+from ..types import Denoiser, Grid, Json, NumPyArray, Solver
 from . import scheduler
 from .adams import lms, pndm
 from .ddim import beside_old_noise, ddim
@@ -252,7 +252,7 @@ def _schedule(o: scheduler.Options, exact: bool = False) -> Schedule:
     return schedule_.zero_terminal_snr(schedule, 0.0 if exact else 2.0**-24)
 
 
-def _betas(o: scheduler.Options) -> Sequence[float] | np.ndarray:
+def _betas(o: scheduler.Options) -> Sequence[float] | NumPyArray:
     T = o.num_train_timesteps
     if o.trained_betas is not None:
         if len(o.trained_betas) != T:

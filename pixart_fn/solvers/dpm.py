@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checks import check_option, check_whole
 from ..types import Grid, Solver
@@ -227,6 +228,6 @@ def _row(grid: Grid, start: int, end: int, nodes: Sequence[int], solver_type: st
     return first._replace(b=tuple((np.array(exact.b) + linear) / 2))
 
 
-def _tangent(h0: float, h1: float) -> np.ndarray:
+def _tangent(h0: float, h1: float) -> NDArray[np.float64]:
     """Weights of m_0, m_1, m_2 in the slope at m_0 of the parabola through them, which are h0 and then h1 apart."""
     return np.array([1 / h0 + 1 / (h0 + h1), -1 / h0 - 1 / h1, h0 / (h1 * (h0 + h1))])

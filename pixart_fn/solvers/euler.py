@@ -221,7 +221,7 @@ def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
         keys = rng.fold_in(key, i), rng.fold_in(rng.fold_in(key, i), 1)
         early, late = (rng.normal_like(k, x) for k in keys)
 
-        def go(x0, to, brownian):
+        def go(x0: Array, to: Point, brownian: Array) -> Array:
             down, up = ancestral(here.rho, to.rho, eta)
             ratio = down / here.rho
             moved = (to.alpha / here.alpha * ratio) * x + (to.alpha * (1 - ratio)) * x0

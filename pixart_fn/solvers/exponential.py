@@ -16,12 +16,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..types import Grid
 from .linear import Row, forward_only, lambdas
 
 
-def moments(z: float, n: int) -> np.ndarray:
+def moments(z: float, n: int) -> NDArray[np.float64]:
     """∫_0^1 e^{z(v-1)} v^k dv for k < n: φ-functions but for a factor (arXiv:2211.01095, app. A).
 
     Args:
@@ -40,7 +41,7 @@ def moments(z: float, n: int) -> np.ndarray:
     return np.array(out)
 
 
-def weights(h: float, c: float, offsets: Sequence[float]) -> np.ndarray:
+def weights(h: float, c: float, offsets: Sequence[float]) -> NDArray[np.float64]:
     """∫_0^h e^{c(u-h)} ℓ_j(u) du for the Lagrange polynomials through `offsets`: how much each value counts.
 
     Args:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple, ParamSpec
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import rng
 from ..types import Array, Denoiser, Grid, Key, Solver, StepInfo, summary
@@ -268,7 +269,7 @@ def span(grid: Grid, i: int) -> tuple[float, float, float, float]:
     return float(grid.alpha[i]), float(grid.sigma[i]), float(grid.alpha[i + 1]), float(grid.sigma[i + 1])
 
 
-def lambdas(grid: Grid) -> np.ndarray:
+def lambdas(grid: Grid) -> NDArray[np.float64]:
     """λ = log(α/σ) at every node.
 
     Args:
@@ -277,7 +278,8 @@ def lambdas(grid: Grid) -> np.ndarray:
         float64 (S + 1,), ∞ at σ = 0 and -∞ at α = 0.
     """
     with np.errstate(divide="ignore"):
-        return np.log(grid.alpha) - np.log(grid.sigma)
+        lam: NDArray[np.float64] = np.log(grid.alpha) - np.log(grid.sigma)
+    return lam
 
 
 def _predicted(integrand: str, x: Array, x0: Array, grid: Grid, i: int) -> Array:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import rng
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
@@ -46,11 +47,12 @@ def error_beyond_x0(solver: Solver, grid: Grid, start: int) -> float:
         rhos.append(float(np.interp(-t, -grid.t[noisy], node_rhos)))
         return np.eye(1, x.shape[1], len(rhos) - 1)
 
-    def run(denoise: Denoiser) -> np.ndarray:
+    def run(denoise: Denoiser) -> NDArray[np.float64]:
         state = solver.init(np.zeros((1, 4 * len(grid.t))))
         for i in range(start, len(grid.t) - 1):
             state, _ = solver.step(rng.key(0), denoise, grid, i, state)
-        return state.x[0]
+        end: NDArray[np.float64] = state.x[0]
+        return end
 
     c = (run(unit) - run(lambda x, t: np.zeros_like(x)))[: len(rhos)]  # without the noise that is added
     c[-1] -= 1

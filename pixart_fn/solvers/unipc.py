@@ -74,4 +74,5 @@ def _half(grid: Grid, start: int, end: int, variant: str, integrand: str) -> flo
     b, lam = first_order(grid, start, end, integrand).b[0], lambdas(grid)
     if variant == "bh2":
         return 0.5 * b
-    return 0.5 * (lam[end] - lam[start]) * (grid.alpha[end] if integrand == "x0" else -grid.sigma[end])
+    half: float = 0.5 * (lam[end] - lam[start]) * (grid.alpha[end] if integrand == "x0" else -grid.sigma[end])
+    return half

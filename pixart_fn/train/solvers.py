@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .. import rng, solvers
@@ -25,7 +26,7 @@ from ..files import atomic
 from ..params import Params
 from ..pipeline import generate
 from ..sample import iterate
-from ..types import Solver
+from ..types import Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .emoji import captions, data, judge, nouns
 
 SKIPPED = {"dpm_multistep", "dpm_singlestep", "euler", "lcm", "dpm_adaptive"}
@@ -59,15 +60,17 @@ def counted(solver: Solver) -> tuple[Solver, list[int]]:
     """
     counts: list[int] = []
 
-    def step(*arguments):
-        state, info = solver.step(*arguments)
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: Any) -> tuple[SolverState, StepInfo]:
+        state, info = solver.step(key, denoise, grid, i, state)
         counts.append(info.evaluations)
         return state, info
 
     return solver._replace(step=step), counts
 
 
-def measure(params: Params, solver: Solver, steps: int, prompts: list[str], **options: Any) -> tuple[float, np.ndarray]:
+def measure(
+    params: Params, solver: Solver, steps: int, prompts: list[str], **options: Any
+) -> tuple[float, NDArray[np.float32]]:
     """Draw pictures of prompts, each with a key of its own.
 
     Args:
@@ -100,10 +103,10 @@ def main(arguments: list[str] | None = None) -> None:
     prompts = [captions.with_article(noun) for noun in nouns.NOUNS]
     few = prompts[::5]
     reference = measure(params, solvers.dpmpp_3m(), REFERENCE_STEPS, few, output="latents")[1]
-    table: dict[str, dict[str, list]] = {}
+    table: dict[str, dict[str, list[list[float]]]] = {}
     for name in tqdm(sorted({*solvers.SOLVERS} - SKIPPED), unit="solver"):
         stages, adds_noise = traits(solvers.SOLVERS[name]())
-        row: dict[str, list] = {"r1": []} if adds_noise else {"error": [], "r1": []}
+        row: dict[str, list[list[float]]] = {"r1": []} if adds_noise else {"error": [], "r1": []}
         for budget in args.evaluations:
             steps = max(1, budget // stages)
             if "error" in row:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, ops
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from ... import checkpoint, rng, tree
 from ...models import vae
-from ...types import Tree
+from ...types import Key, Tree
 from .. import loop
 from . import captions, data
 
@@ -25,7 +26,7 @@ CONFIG = vae.Config(
 KL = 3e-4
 
 
-def loss(p: Tree, batch: tuple[Tensor, np.ndarray]) -> Tensor:
+def loss(p: Tree, batch: tuple[Tensor, Key]) -> Tensor:
     """|e| + 2 e² + |differences of e between neighbours|/2 + 3e-4 KL of e = x̂ - x, each a mean over its elements.
 
     Args:
@@ -44,7 +45,7 @@ def loss(p: Tree, batch: tuple[Tensor, np.ndarray]) -> Tensor:
     return ops.abs(error).mean() + 2 * (error**2).mean() + 0.5 * edges + KL * kl
 
 
-def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> np.ndarray:
+def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> NDArray[np.uint8]:
     """Draw crops of emoji, or every fourth step whole pictures: a function of the seed and the step alone.
 
     Args:
@@ -74,7 +75,7 @@ def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> np.ndarr
     return np.stack(out)
 
 
-def whiten(p: Tree, pictures: np.ndarray) -> Tree:
+def whiten(p: Tree, pictures: NDArray[np.uint8]) -> Tree:
     """Change an autoencoder so that each channel of the latents has zero mean and unit variance over some pictures.
 
     The 1×1 convolutions on both sides of the latents absorb the change, so that `scaling_factor` is 1.
@@ -113,7 +114,7 @@ def read(file: str | Path) -> Tree:
     return tree.nest({name: Tensor.from_numpy(value) for name, value in load_file(file).items()})
 
 
-def to_tensor(pictures: np.ndarray) -> Tensor:
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """Turn pictures into what the autoencoder takes.
 
     Args:
@@ -138,7 +139,7 @@ def main() -> None:
     glyphs = data.load(arguments.data)
     key = rng.key(1)
 
-    def batch(step: int) -> tuple[Tensor, np.ndarray]:
+    def batch(step: int) -> tuple[Tensor, Key]:
         return to_tensor(pictures(0, step, glyphs)), rng.fold_in(key, step)
 
     lr = loop.warmup_stable_decay(arguments.lr, arguments.steps)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from . import captions, shapes
@@ -24,23 +25,23 @@ MIX: Mapping[str, float] = MappingProxyType({"white": 0.70, "colour": 0.15, "lin
 """How often each kind of example is drawn."""
 
 
-Example = tuple[np.ndarray, Callable[[np.random.Generator], str]]
+Example = tuple[NDArray[np.uint8], Callable[[np.random.Generator], str]]
 """A picture and what draws a caption for it."""
 
 
 class Pool(NamedTuple):
     """Rows of glyphs to choose from and the running sum of their probabilities."""
 
-    rows: np.ndarray
-    cumulative: np.ndarray
+    rows: NDArray[np.int_]
+    cumulative: NDArray[np.float64]
 
 
 class Glyphs(NamedTuple):
     """The rendered emoji: pictures uint8 (N, S, S, 4) with straight alpha, the concept's index, set and style of each
     row, the concepts, and the pools "primary", "others" (colour sets) and "lines" that examples are drawn from."""
 
-    pictures: np.ndarray
-    concept: np.ndarray
+    pictures: NDArray[np.uint8]
+    concept: NDArray[np.int_]
     sets: tuple[str, ...]
     styles: tuple[str, ...]
     concepts: list[dict[str, Any]]
@@ -65,13 +66,13 @@ def load(folder: str | Path) -> Glyphs:
     return glyphs(np.load(folder / "glyphs.npy", mmap_mode="r"), meta["rows"], meta["concepts"])
 
 
-def glyphs(pictures: np.ndarray, rows: list[dict[str, Any]], concepts: list[dict[str, Any]]) -> Glyphs:
+def glyphs(pictures: NDArray[np.uint8], rows: list[dict[str, Any]], concepts: list[dict[str, Any]]) -> Glyphs:
     """Put pictures, rows ({concept, set, style}) and concepts together, with the pools to draw from."""
     concept = np.array([row["concept"] for row in rows])
     sets = tuple(row["set"] for row in rows)
     weights = np.array([concepts[i]["weight"] for i in concept], float)
 
-    def pool(belongs) -> Pool:
+    def pool(belongs: Callable[[str], bool]) -> Pool:
         chosen = np.flatnonzero([belongs(name) for name in sets])
         return Pool(chosen, np.cumsum(weights[chosen] / weights[chosen].sum()) if len(chosen) else weights[:0])
 
@@ -83,7 +84,7 @@ def glyphs(pictures: np.ndarray, rows: list[dict[str, Any]], concepts: list[dict
     return Glyphs(pictures, concept, sets, tuple(row["style"] for row in rows), concepts, pools)
 
 
-def compose(glyph: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+def compose(glyph: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Lay a picture over a flat colour: α c + (1 − α) b, rounded.
 
     Args:
@@ -97,18 +98,20 @@ def compose(glyph: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
     return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)  # division by 255, rounded, without leaving 16 bits
 
 
-def luma(rgb: Any) -> np.ndarray:
+def luma(rgb: NDArray[np.uint8] | tuple[int, int, int]) -> NDArray[np.float32]:
     """Perceived lightness in [0, 1] of sRGB in [0, 255], (..., 3) → (...)."""
     return np.asarray(rgb, np.float32) @ np.array((0.299, 0.587, 0.114), np.float32) / 255
 
 
-def contrast(glyph: np.ndarray, background: tuple[int, int, int]) -> float:
+def contrast(glyph: NDArray[np.uint8], background: tuple[int, int, int]) -> float:
     """Mean difference in lightness between what a picture covers and a background, in [0, 1]."""
     alpha = glyph[..., 3].astype(np.float32)
     return float((np.abs(luma(glyph[..., :3]) - luma(background)) * alpha).sum() / max(alpha.sum(), 1.0))
 
 
-def place(rng: np.random.Generator, glyph: np.ndarray, size: int, flip: bool, jitter: float = 0.05) -> np.ndarray:
+def place(
+    rng: np.random.Generator, glyph: NDArray[np.uint8], size: int, flip: bool, jitter: float = 0.05
+) -> NDArray[np.uint8]:
     """Set a picture on a transparent canvas, uint8 (size, size, 4), at 0.88 ± jitter of its side, so far off centre."""
     side = round(size * rng.uniform(0.88 - jitter, 0.88 + jitter))
     image = Image.fromarray(np.ascontiguousarray(glyph)).resize((side, side), Image.Resampling.BICUBIC)
@@ -127,16 +130,16 @@ def choose(rng: np.random.Generator, pool: Pool) -> int:
     return int(pool.rows[min(at, len(pool.rows) - 1)])  # rounding may end the sum just below 1
 
 
-def background_for(rng: np.random.Generator, glyph: np.ndarray, least: float = 0.2) -> str:
+def background_for(rng: np.random.Generator, glyph: NDArray[np.uint8], least: float = 0.2) -> str:
     """Draw a colour that a picture stands out from, or the one that it stands out from most."""
     names = list(captions.COLOURS)
     best, most = names[0], -1.0
-    for i in rng.permutation(len(names)):
-        value = contrast(glyph[::4, ::4], captions.COLOURS[names[i]])
+    for name in [names[int(i)] for i in rng.permutation(len(names))]:
+        value = contrast(glyph[::4, ::4], captions.COLOURS[name])
         if value >= least:
-            return names[i]
+            return name
         if value > most:
-            best, most = names[i], value
+            best, most = name, value
     return best
 
 
@@ -201,7 +204,7 @@ def example(
     unknown = set(mix) - set(MIX)
     if unknown:
         raise ValueError(f"mix must name some of {', '.join(MIX)}, got {', '.join(sorted(unknown))}")
-    share: np.ndarray = np.array(list(mix.values()), float)
+    share: NDArray[np.float64] = np.array(list(mix.values()), float)
     kind = list(mix)[rng.choice(len(share), p=share / share.sum())]
     if kind == "shapes":
         scene = shapes.draw_scene(rng)
@@ -213,7 +216,7 @@ def example(
 
 def batch(
     seed: int, start: int, n: int, data: Glyphs, size: int, n_captions: int = 1, **options: Any
-) -> tuple[np.ndarray, list[list[str]]]:
+) -> tuple[NDArray[np.uint8], list[list[str]]]:
     """Draw examples start … start + n - 1: each a function of (seed, index) alone, so that a resumed run sees the same.
 
     Args:

@@ -16,10 +16,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ... import rng
+from ...types import NumPyArray
 from . import captions, data, shapes
 from .nouns import NOUNS, noun_ids
 
@@ -50,9 +52,9 @@ WEIGHTS = (1.0, 1.0, 0.1)
 class Index(NamedTuple):
     """Features (G, F) of real glyphs sorted by concept, each one's family, and the number of concepts."""
 
-    features: np.ndarray
-    concept: np.ndarray
-    family: np.ndarray
+    features: NDArray[np.float32]
+    concept: NDArray[np.int_]
+    family: NDArray[np.str_]
     n_concepts: int
 
 
@@ -65,7 +67,7 @@ class Report(NamedTuple):
     n: int
 
 
-def crop(picture: np.ndarray, threshold: int = 24) -> np.ndarray:
+def crop(picture: NDArray[np.uint8], threshold: int = 24) -> NDArray[np.uint8]:
     """Cut a picture, uint8 (S, S, 3), to what differs from its border's median; pad to a square on white; resize.
     Returns:
         uint8 (SIDE, SIDE, 3).
@@ -85,7 +87,7 @@ def crop(picture: np.ndarray, threshold: int = 24) -> np.ndarray:
     return np.asarray(Image.fromarray(canvas).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def gradients(gray: np.ndarray) -> np.ndarray:
+def gradients(gray: NDArray[np.float32]) -> NDArray[np.float32]:
     """Histograms of oriented gradients, each cell's block-normalised: float32 (N, H, W) → (N, cells · BINS)."""
     dy, dx = np.gradient(np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge"), axis=(1, 2))
     dy, dx = dy[:, 1:-1, 1:-1], dx[:, 1:-1, 1:-1]
@@ -100,10 +102,11 @@ def gradients(gray: np.ndarray) -> np.ndarray:
         histogram[..., k] = votes.reshape(n, cells, CELL, cells, CELL).sum((2, 4))
     padded = np.pad(np.square(histogram).sum(-1), ((0, 0), (1, 1), (1, 1)))
     near = sum(padded[:, i : i + cells, j : j + cells] for i in range(3) for j in range(3))
-    return (histogram / np.sqrt(near + 0.1)[..., None]).reshape(n, -1)
+    normalised: NDArray[np.float32] = histogram / np.sqrt(near + 0.1)[..., None]
+    return normalised.reshape(n, -1)
 
 
-def smooth(gray: np.ndarray) -> np.ndarray:
+def smooth(gray: NDArray[np.float32]) -> NDArray[np.float32]:
     """Convolve rows and columns, (N, H, W), with 1 4 6 4 1 / 16: a sharp glyph must resemble a soft picture."""
     for axis in (1, 2):
         padded = np.pad(gray, [(0, 0) if k != axis else (2, 2) for k in range(3)], mode="edge")
@@ -112,12 +115,13 @@ def smooth(gray: np.ndarray) -> np.ndarray:
     return gray
 
 
-def unit(x: np.ndarray) -> np.ndarray:
+def unit(x: NumPyArray) -> NumPyArray:
     """Rows of length one; a row of zeros stays."""
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
+    length: NumPyArray = np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
+    return x / length
 
 
-def features(images: np.ndarray) -> np.ndarray:
+def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Describe pictures so that a cosine compares them.
 
     Args:
@@ -161,7 +165,7 @@ def build(glyphs: data.Glyphs) -> Index:
     return Index(np.concatenate(described), glyphs.concept[rows], family, len(glyphs.concepts))
 
 
-def scores(index: Index, images: np.ndarray) -> np.ndarray:
+def scores(index: Index, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Cosine of each picture or its mirror image with each concept's most similar glyph: (N, C), −1 without glyphs."""
     both = [features(images), features(images[:, :, ::-1])]
     similar = np.maximum(*(described @ index.features.T for described in both))
@@ -171,7 +175,7 @@ def scores(index: Index, images: np.ndarray) -> np.ndarray:
     return best
 
 
-def ranks_of(best: np.ndarray, concept_ids: Sequence[int | Collection[int]]) -> np.ndarray:
+def ranks_of(best: NDArray[np.float32], concept_ids: Sequence[int | Collection[int]]) -> NDArray[np.int_]:
     """How many wrong concepts score at least as high as the right ones do, plus one: (N, C) → int (N,).
 
     A tie counts against the picture, so that a blank one is never right.
@@ -183,7 +187,7 @@ def ranks_of(best: np.ndarray, concept_ids: Sequence[int | Collection[int]]) -> 
     return np.array(result)
 
 
-def ranks(index: Index, images: np.ndarray, concept_ids: Sequence[int | Collection[int]]) -> np.ndarray:
+def ranks(index: Index, images: NDArray[np.uint8], concept_ids: Sequence[int | Collection[int]]) -> NDArray[np.int_]:
     """At which rank pictures are recognised.
 
     Args:
@@ -196,7 +200,7 @@ def ranks(index: Index, images: np.ndarray, concept_ids: Sequence[int | Collecti
     return ranks_of(scores(index, images), concept_ids)
 
 
-def report(index: Index, images: np.ndarray, concept_ids: Sequence[int | Collection[int]]) -> Report:
+def report(index: Index, images: NDArray[np.uint8], concept_ids: Sequence[int | Collection[int]]) -> Report:
     """Measure recall, also with every picture judged by the other pictures' captions, which must come to chance.
 
     Args:
@@ -243,13 +247,13 @@ def recall(index: Index, glyphs: data.Glyphs, rows: list[int], blurred: bool = F
     return float((rank == 1).mean()), float((rank <= 5).mean())
 
 
-def blur(image: np.ndarray) -> np.ndarray:
+def blur(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Reduce a picture to 8 × 8 pixels and enlarge it again."""
     small = Image.fromarray(image).resize((8, 8), Image.Resampling.BOX)
     return np.asarray(small.resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC))
 
 
-def sheet(images: np.ndarray, titles: Sequence[str], columns: int = 10) -> Image.Image:
+def sheet(images: NDArray[np.uint8], titles: Sequence[str], columns: int = 10) -> Image.Image:
     """Put pictures side by side in rows, each with a line of text below it."""
     side, text = images.shape[1], 14
     lines = -(-len(images) // columns)
@@ -264,7 +268,7 @@ def sheet(images: np.ndarray, titles: Sequence[str], columns: int = 10) -> Image
 
 def generated(
     params: Params, prompts: Sequence[str], seed: int, *, steps: int = 20, guidance: Guidance | Scale = 4.5
-) -> np.ndarray:
+) -> NDArray[np.uint8]:
     """Pictures of a model for prompts, with keys that depend on the seed and the place in the list alone: uint8."""
     from ...pipeline import generate  # the model is not needed to judge real glyphs
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...backend.runtime import settle_on_cpu
@@ -33,7 +34,7 @@ OPTIONS = {
 class Encoded(NamedTuple):
     """Unscaled latents, float32 (N, C, h, w), and CAPTIONS captions of each."""
 
-    latents: np.ndarray
+    latents: NDArray[np.float32]
     captions: list[list[str]]
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -143,6 +144,7 @@ def iconify(folder: Path) -> Callable[[str, str], str | None]:
     data = json.loads((folder / "icons.json").read_text("utf-8"))
     chars = json.loads((folder / "chars.json").read_text("utf-8"))
     by_code = {bare(code): name for code, name in chars.items()}
+    icons: dict[str, dict[str, Any]]
     icons, aliases = data["icons"], data.get("aliases", {})
 
     def resolve(name: str) -> dict[str, Any] | None:
@@ -177,7 +179,7 @@ def square_svg(icon: dict[str, Any], defaults: dict[str, Any]) -> str:
     )
 
 
-def render_svg(svg: str, size: int) -> np.ndarray:
+def render_svg(svg: str, size: int) -> NDArray[np.uint8]:
     """Rasterise to uint8 (size, size, 4), straight alpha."""
     import resvg_py  # of the extra `train`
 
@@ -185,7 +187,7 @@ def render_svg(svg: str, size: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
 
 
-def render_file(path: Path, size: int) -> np.ndarray:
+def render_file(path: Path, size: int) -> NDArray[np.uint8]:
     """Read a bitmap, pad it to a square, resize to uint8 (size, size, 4), straight alpha."""
     image = Image.open(path).convert("RGBA")
     side = max(image.size)
@@ -196,7 +198,9 @@ def render_file(path: Path, size: int) -> np.ndarray:
     )
 
 
-def pictures(npm: Path, listed: list[dict[str, Any]], size: int) -> Iterator[tuple[int, str, Callable[[], np.ndarray]]]:
+def pictures(
+    npm: Path, listed: list[dict[str, Any]], size: int
+) -> Iterator[tuple[int, str, Callable[[], NDArray[np.uint8]]]]:
     """Yield (concept's index, set, function that renders it) for every picture there is, set by set."""
     for name in STYLES:
         if name == "fluent-emoji-3d":

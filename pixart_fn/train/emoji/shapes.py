@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .captions import COLOURS, with_article
@@ -49,7 +50,7 @@ def draw_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
     first = [each for each in combinations if (each in HELD_OUT) == held_out]
     other = [each for each in combinations if each not in HELD_OUT]
 
-    def shape(choices) -> Shape:
+    def shape(choices: Sequence[tuple[str, str]]) -> Shape:
         kind, colour = choices[rng.integers(len(choices))]
         return Shape(kind, colour, str(rng.choice(list(SIZES))))
 
@@ -79,7 +80,7 @@ def centres(rng: np.random.Generator, scene: Scene) -> list[tuple[float, float]]
     ]
 
 
-def outline(kind: str) -> np.ndarray:
+def outline(kind: str) -> NDArray[np.float64]:
     """The polygon of a shape, float (n, 2), filling the box [-1, 1]²."""
     if kind == "square":
         return np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
@@ -90,10 +91,11 @@ def outline(kind: str) -> np.ndarray:
     radius = np.where(np.arange(2 * points) % 2, 0.42, 1.0) if kind == "star" else np.ones(2 * points)
     corners = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
     low, high = corners.min(0), corners.max(0)
-    return (corners - low) / (high - low) * 2 - 1
+    filling: NDArray[np.float64] = (corners - low) / (high - low) * 2 - 1
+    return filling
 
 
-def paint(rng: np.random.Generator, scene: Scene, size: int) -> np.ndarray:
+def paint(rng: np.random.Generator, scene: Scene, size: int) -> NDArray[np.uint8]:
     """Paint a scene, antialiased by 4 × 4 samples a pixel: uint8 (size, size, 3)."""
     fine = 4 * size
     image = Image.new("RGB", (fine, fine), (255, 255, 255))
@@ -105,7 +107,7 @@ def paint(rng: np.random.Generator, scene: Scene, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 
-def components(mask: np.ndarray) -> list[np.ndarray]:
+def components(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     """The connected parts of a boolean (H, W) mask, the largest first, specks of under 0.4 % of it left out."""
     labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
@@ -121,7 +123,7 @@ def components(mask: np.ndarray) -> list[np.ndarray]:
     return [labels == found[i] for i in order if counts[i] > 0.004 * mask.size]
 
 
-def see(picture: np.ndarray) -> list[Seen]:
+def see(picture: NDArray[np.uint8]) -> list[Seen]:
     """Find the shapes in a picture of any origin, uint8 (S, S, 3) on a plain ground, the largest first."""
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]]).astype(float)
     ground = np.median(border, axis=0)
@@ -129,7 +131,7 @@ def see(picture: np.ndarray) -> list[Seen]:
     return [recognise(picture, part) for part in components(mask)]
 
 
-def recognise(picture: np.ndarray, part: np.ndarray) -> Seen:
+def recognise(picture: NDArray[np.uint8], part: NDArray[np.bool_]) -> Seen:
     """Name the colour (nearest to the median) and the kind (best overlap with the outline) of one part."""
     rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
     top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
@@ -149,7 +151,7 @@ def recognise(picture: np.ndarray, part: np.ndarray) -> Seen:
     return Seen(max(KINDS, key=overlap), colour, float(side), ((left + right) / 2 / size, (top + bottom) / 2 / size))
 
 
-def check(picture: np.ndarray, scene: Scene) -> dict[str, bool]:
+def check(picture: NDArray[np.uint8], scene: Scene) -> dict[str, bool]:
     """Whether a picture shows a scene.
 
     Args:
@@ -191,7 +193,7 @@ def is_placed(seen: Sequence[Seen], scene: Scene) -> bool:
     return sign * (seen[0].centre[axis] - reference) > 0.08
 
 
-def accuracy(pictures: np.ndarray, scenes: Sequence[Scene]) -> dict[str, float]:
+def accuracy(pictures: NDArray[np.uint8], scenes: Sequence[Scene]) -> dict[str, float]:
     """The share of pictures, uint8 (N, S, S, 3), that are right in each respect of `check`, and in "all" of them."""
     checks = [check(picture, scene) for picture, scene in zip(pictures, scenes, strict=True)]
     shares = {name: sum(c[name] for c in checks) / len(checks) for name in checks[0]}

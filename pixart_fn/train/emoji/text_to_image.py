@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 from mindspore import Tensor
+from numpy.typing import NDArray
 
 from ... import checkpoint, rng, tree
 from ... import schedule as schedule_
@@ -72,9 +73,9 @@ class Batch(NamedTuple):
 class Dataset(NamedTuple):
     """Latents of unit variance (N, C, h, w) and the token ids and masks of their captions, (N, K, L)."""
 
-    latents: np.ndarray
-    ids: np.ndarray
-    mask: np.ndarray
+    latents: NDArray[np.float32]
+    ids: NDArray[np.int32]
+    mask: NDArray[np.int32]
 
 
 def vocabulary(captions: list[str], size: int = VOCABULARY) -> tokenizer.Tokenizer:
