@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 from mindspore import Tensor, ops
+from numpy.typing import NDArray
 
 from . import guidance as guidance_
 from . import solvers, tree
@@ -172,7 +173,8 @@ def _checked(denoise: Callable[[Array, float], Result], params: Params, rows: in
         if x.shape[0] != rows:
             raise ValueError(f"x_t has {x.shape[0]} rows and the text has {rows}; they must be as many")
         if isinstance(x, np.ndarray):
-            return tree.map(lambda part: as_numpy(part).astype(x.dtype), denoise(as_float(x, "x_t"), t))
+            result: Result = tree.map(lambda part: as_numpy(part).astype(x.dtype), denoise(as_float(x, "x_t"), t))
+            return result
         return denoise(x, t)
 
     return checked
@@ -203,7 +205,7 @@ def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:
     return Text(negative.states[:, :L], text.mask)
 
 
-def _conditions(params: Params, height: int, width: int) -> dict[str, np.ndarray]:
+def _conditions(params: Params, height: int, width: int) -> dict[str, NDArray[np.float32]]:
     """One row of micro-conditions, where the model has them."""
     if not params.config.transformer.conditions:
         return {}

@@ -229,7 +229,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def _count(settings: Mapping[str, Any]) -> int:
     """How many pictures the key is for."""
-    return settings.get("n", 1 if isinstance(settings["prompt"], str) else len(settings["prompt"]))
+    return int(settings.get("n", 1 if isinstance(settings["prompt"], str) else len(settings["prompt"])))
 
 
 def _check_text(name: str, value: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import check_number
 from ..schedule import Schedule, convert
-from ..types import Array, Denoiser
+from ..types import Array, Denoiser, NumPyArray
 from .formulas import column, combine, first_channels, perturbed_attention, rescale
 from .value import Guidance, Scale, as_guidance, check_interval, check_scale, scale_at
 
@@ -194,5 +194,5 @@ def _rescale_prediction(
     return convert(rescale(output, plain, phi), x, alpha, sigma, prediction, "x0")
 
 
-def _numpy(x: Array) -> np.ndarray:
+def _numpy(x: Array) -> NumPyArray:
     return x if isinstance(x, np.ndarray) else x.asnumpy()

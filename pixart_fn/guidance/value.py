@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checks import check_number, check_option, is_number, kind
 from ..types import Array
@@ -143,7 +144,7 @@ def _check_layers(layers: Sequence[int]) -> None:
         raise ValueError(f"pag_layers must be at least one block, counted from 0, got {tuple(layers)}")
 
 
-def _numbers(scale: Scale) -> np.ndarray:
+def _numbers(scale: Scale) -> NDArray[np.float64]:
     numbers = np.asarray(scale.asnumpy() if hasattr(scale, "asnumpy") else scale)
     if numbers.dtype.kind not in "iuf":
         raise ValueError(f"these are no numbers: {numbers.dtype}")
