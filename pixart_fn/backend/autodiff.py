@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def recording() -> bool:
     """Whether eager autodiff is recording."""
-    return executor.grad_flag()
+    return bool(executor.grad_flag())
 
 
 @overload
@@ -66,7 +66,7 @@ def value_and_grad(
                 )
         aux = []
 
-        def flat(*leaves):
+        def flat(*leaves: Tensor) -> Tensor:
             value = f(tree_.unflatten(tree, leaves), *args, **kwargs)
             if has_aux:
                 value, extra = value
@@ -120,5 +120,5 @@ def refuse_recording(what: str, instead: str) -> None:
         raise RuntimeError(f"{what} can't be differentiated; {instead}")
 
 
-def _kind(x) -> str:
+def _kind(x: object) -> str:
     return f"{x.dtype} {x.shape}" if isinstance(x, Tensor) else type(x).__name__

@@ -239,10 +239,12 @@ class _Gathered(cells.Cell):
     patches is much faster than the scatter that autodiff would derive.
     """
 
-    def construct(self, x, matrix, forward, backward):
+    def construct(self, x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
         return ops.matmul(_patches(x, forward), matrix)
 
-    def bprop(self, x, matrix, forward, backward, y, dy):
+    def bprop(
+        self, x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor, y: Tensor, dy: Tensor
+    ) -> tuple[Tensor, ...]:
         k, C, out = forward.shape[1], x.shape[1], dy.shape[1]
         turned = ops.transpose(matrix.reshape(k, C, out), (0, 2, 1)).reshape(-1, C)
         padded = ops.cat((dy, ops.zeros((1, out), dy.dtype)), 0)

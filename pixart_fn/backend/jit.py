@@ -25,7 +25,7 @@ from .private import Function, compile_cache, executor, no_grad
 from .runtime import pin_workers
 
 
-def block(f: Callable) -> Callable:
+def block(f: Callable[..., Any]) -> Callable[..., Any]:
     """Make f(p, *inputs, config, *tables) a compiled block that eager autodiff goes through correctly.
 
     Args:
@@ -39,7 +39,7 @@ def block(f: Callable) -> Callable:
     """
 
     @functools.wraps(f)
-    def call(p: Tree, *inputs: Tensor | tuple[Tensor, ...], config=None, tables: tuple[Tensor, ...] = ()):
+    def call(p: Tree, *inputs: Tensor | tuple[Tensor, ...], config: Any = None, tables: tuple[Tensor, ...] = ()) -> Any:
         run, pull = _compiled(f, config, len(inputs), precision())
         if not recording():
             result = run(p, *inputs, *tables)
@@ -53,13 +53,13 @@ def block(f: Callable) -> Callable:
 
 
 @functools.cache
-def _compiled(f: Callable, config, n: int, mode: str) -> tuple[Callable, Callable]:
+def _compiled(f: Callable[..., Any], config: Any, n: int, mode: str) -> tuple[_Graphs, _Graphs]:
     """f of n inputs and its pullback, jitted for a precision. The closures hold functions and constants, no Tensors."""
 
-    def run(p, *tensors):
+    def run(p: Tree, *tensors: Any) -> Any:
         return f(p, *tensors[:n], config, *tensors[n:])
 
-    def inner(p, cotangents, *tensors):
+    def inner(p: Tree, cotangents: tuple[Tensor, ...], *tensors: Any) -> Tensor:
         outputs = f(p, *tensors[:n], config, *tensors[n:])
         if not isinstance(outputs, tuple):
             outputs = (outputs,)
@@ -72,7 +72,7 @@ def _compiled(f: Callable, config, n: int, mode: str) -> tuple[Callable, Callabl
     run.__name__ = f"{f.__module__}.{f.__qualname__}({config}, {n}, {mode})"
     gradient = ms.grad(inner, grad_position=(0, *range(2, 2 + n)))
 
-    def pull(p, cotangents, *tensors):
+    def pull(p: Tree, cotangents: tuple[Tensor, ...], *tensors: Any) -> tuple[Tensor, ...]:
         return _flat(gradient(p, cotangents, *tensors))
 
     pull.__name__ = f"gradient of {run.__name__}"
@@ -85,9 +85,9 @@ class _Graphs:
     MindSpore looks a graph up by describing all inputs anew, which on a CPU takes a third of a small block's time.
     """
 
-    def __init__(self, f: Callable):
+    def __init__(self, f: Callable[..., Any]) -> None:
         self.jitted = ms.jit(f)
-        self.phases: dict[tuple, str] = {}
+        self.phases: dict[tuple[Any, ...], str] = {}
 
     def __call__(self, *inputs: Tree) -> Any:
         """inputs: Tensors, and trees of Tensors in place of any."""
@@ -104,7 +104,7 @@ class _Graphs:
         return result
 
 
-def _describe(node: Tree, signature: list) -> bool:
+def _describe(node: Tree, signature: list[Any]) -> bool:
     """Add all that a compilation depends on; False for a leaf that is more than a Tensor, as a Parameter is."""
     if type(node) is Tensor:
         signature += (node.shape, node.dtype)
@@ -118,11 +118,11 @@ def _describe(node: Tree, signature: list) -> bool:
     return all(_describe(child, signature) for child in node)
 
 
-def _flat(node):
+def _flat(node: Tree) -> tuple[Tensor, ...]:
     """`tree.leaves` as MindSpore compiles it: a dict that leaves a graph would be made by calls of Python."""
     if isinstance(node, Tensor):
         return (node,)
-    leaves = ()
+    leaves: tuple[Tensor, ...] = ()
     for child in node.values() if isinstance(node, dict) else node:
         leaves = leaves + _flat(child)
     return leaves
@@ -132,7 +132,7 @@ class _Block(Function):
     """The node that a block leaves on the eager tape."""
 
     @staticmethod
-    def forward(ctx, compiled, *tensors):
+    def forward(ctx: Any, compiled: tuple[Any, ...], *tensors: Tensor) -> Any:
         run, _, like, tables = compiled
         ctx.compiled = compiled
         ctx.save_for_backward(*tensors)
@@ -142,7 +142,7 @@ class _Block(Function):
         return outputs
 
     @staticmethod
-    def backward(ctx, *cotangents):
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         refuse_recording("the gradient of a compiled block", "second derivatives would be silent zeros")
         _, pull, like, tables = ctx.compiled
         p, *inputs = tree_.unflatten(like, ctx.saved_tensors)
@@ -150,7 +150,7 @@ class _Block(Function):
             return None, *pull(p, cotangents, *inputs, *tables)
 
 
-def function(f: Callable) -> Callable:
+def function(f: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
     """Compile a function that nobody differentiates, such as an optimiser's step.
 
     Args:
@@ -161,7 +161,7 @@ def function(f: Callable) -> Callable:
     run = ms.jit(f)
 
     @functools.wraps(f)
-    def call(*tensors: Tensor):
+    def call(*tensors: Tensor) -> Any:
         refuse_recording(f.__name__, "call it outside value_and_grad")
         return run(*tensors)
 

@@ -10,6 +10,7 @@ Products of matrices are in their weights' dtype, and so is what they give; norm
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import mindspore as ms
 from mindspore import Tensor, ops
@@ -29,6 +30,9 @@ SCORES = 2**25
 """Numbers in the scores of a block's self-attention that are in memory at a time: 128 MiB."""
 ROWS = 2**11
 """Tokens of all pictures that go through the rest of a block at a time, where its self-attention goes in parts."""
+
+Context: TypeAlias = tuple[Tensor, ...]
+"""What a block sees beside its tokens, such as a text's keys and values."""
 
 
 # --- products and norms -----------------------------------------------------------------------------------------------
@@ -272,7 +276,9 @@ def join_heads(x: Tensor) -> Tensor:
     return ops.transpose(x, (0, 2, 1, 3)).reshape(B, L, -1)
 
 
-def attention_block(before: Callable, after: Callable, read_before: Sequence[str]) -> Callable:
+def attention_block(
+    before: Callable[..., tuple[Tensor, Tensor, Tensor]], after: Callable[..., Tensor], read_before: Sequence[str]
+) -> Callable[..., Tensor]:
     """Compile a transformer's block, given what it does before and after its self-attention.
 
     It is one graph. Where the scores would be more than SCORES numbers it is three: `before`, then attention of a few
@@ -285,42 +291,41 @@ def attention_block(before: Callable, after: Callable, read_before: Sequence[str
         read_before: the names in p of all that `before` reads.
     Returns:
         call(p, x, condition, context, config, alone=False) → (B, N, D), with x (B, N, D), a Tensor `condition`, a
-        tuple of Tensors `context`, and in config the number of heads as num_attention_heads. Where `alone`, each token
-        sees itself alone: self-attention gives v.
+        tuple of Tensors `context`, and a config with num_attention_heads and attention_head_dim. Where `alone`, each
+        token sees itself alone: self-attention gives v.
     """
 
     @jit.block
-    def whole(p, x, condition, context, config):
+    def whole(p: Tree, x: Tensor, condition: Tensor, context: Context, config: Any) -> Tensor:
         q, k, v = before(p, x, condition, config)
-        heads = config.num_attention_heads
-        h = attention(q, k, v, None, heads, (x.shape[2] // heads) ** -0.5)
+        h = attention(q, k, v, None, config.num_attention_heads, config.attention_head_dim**-0.5)
         return after(p, x, h, condition, context, config)
 
     @jit.block
-    def each_alone(p, x, condition, context, config):
+    def each_alone(p: Tree, x: Tensor, condition: Tensor, context: Context, config: Any) -> Tensor:
         _, _, v = before(p, x, condition, config)
         return after(p, x, v, condition, context, config)
 
     @jit.block
-    def first(p, x, condition, config):
+    def first(p: Tree, x: Tensor, condition: Tensor, config: Any) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = before(p, x, condition, config)
-        heads = config.num_attention_heads
-        q = q * (x.shape[2] // heads) ** -0.5
+        q, heads = q * config.attention_head_dim**-0.5, config.num_attention_heads
         return split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
 
     @jit.block
-    def last(p, x, h, condition, context, config):
+    def last(p: Tree, x: Tensor, h: Tensor, condition: Tensor, context: Context, config: Any) -> Tensor:
         return after(p, x, join_heads(h), condition, context, config)
 
-    def call(p: Tree, x: Tensor, condition: Tensor, context: tuple[Tensor, ...], config, alone: bool = False) -> Tensor:
+    def call(p: Tree, x: Tensor, condition: Tensor, context: Context, config: Any, alone: bool = False) -> Tensor:
         B, N, _ = x.shape
         if alone:
             return each_alone(p, x, condition, context, config=config)
         if flash(x.dtype) or B * config.num_attention_heads * N * N <= SCORES:
             return whole(p, x, condition, context, config=config)
         h = _mix_in_parts(*first({name: p[name] for name in read_before}, x, condition, config=config))
-        rows = zip(_parts(x, 1, max(1, ROWS // B)), _parts(h, 2, max(1, ROWS // B)), strict=True)
-        return ops.cat([last(p, *row, condition, context, config=config) for row in rows], 1)
+        rows = max(1, ROWS // B)
+        parts = zip(_parts(x, 1, rows), _parts(h, 2, rows), strict=True)
+        return ops.cat([last(p, *part, condition, context, config=config) for part in parts], 1)
 
     return call
 
@@ -335,7 +340,7 @@ def _mix_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @jit.block
-def _mix(q, k, v, config):
+def _mix(q: Tensor, k: Tensor, v: Tensor, config: Any) -> Tensor:
     return mix(q, k, v, None)
 
 

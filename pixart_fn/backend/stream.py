@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from mindspore import Tensor
+from numpy.typing import NDArray
 
 from .. import tree
 from ..files.safetensors import array
@@ -25,9 +26,9 @@ from ..types import Tree
 class Quantized:
     """A matrix as int8 with one scale for each row: W ≈ scale · values."""
 
-    values: np.ndarray
+    values: NDArray[np.int8]
     """(O, I) int8."""
-    scale: np.ndarray
+    scale: NDArray[np.float32]
     """(O,) float32."""
 
     @property
@@ -38,13 +39,13 @@ class Quantized:
     def __repr__(self) -> str:
         return f"Quantized(int8 {self.shape})"
 
-    def read(self) -> np.ndarray:
+    def read(self) -> NDArray[np.float32]:
         """The matrix (O, I) float32."""
         return np.multiply(self.values, self.scale[:, None], dtype=np.float32)
 
-    def rows(self, ids: np.ndarray) -> np.ndarray:
+    def rows(self, ids: NDArray[Any]) -> NDArray[np.float32]:
         """Some rows of the matrix: int (…) → (…, I) float32."""
-        return np.multiply(self.values[ids], self.scale[ids][..., None], dtype=np.float32)
+        return np.asarray(np.multiply(self.values[ids], self.scale[ids][..., None], dtype=np.float32))
 
     def prefetch(self) -> None:
         """Nothing to do: it is in memory."""
@@ -102,7 +103,7 @@ def each(layers: Iterable[Tree]) -> Iterator[Tree]:
                     leaf.release()
 
 
-def rows(matrix: Any, ids: np.ndarray) -> Tensor:
+def rows(matrix: Any, ids: NDArray[Any]) -> Tensor:
     """Read rows of a matrix that is still stored.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
+from numpy.typing import NDArray
 
 from .. import config as config_
 from .. import rng, tree
@@ -218,7 +219,7 @@ def quantize(p: Tree) -> Tree:
     return tree.unflatten(p, [small(name, leaf) for name, leaf in tree.items(p)])
 
 
-def buckets(config: Config, L: int) -> np.ndarray:
+def buckets(config: Config, L: int) -> NDArray[np.int64]:
     """Find the bucket of the distance from each query to each key (arXiv:1910.10683, sec. 2.1).
 
     Half of the buckets are for keys after the query; in each half, the first half are exact distances and the rest
@@ -239,7 +240,7 @@ def buckets(config: Config, L: int) -> np.ndarray:
         np.log(config.relative_attention_max_distance / exact)
     )
     log = exact + (ratio * np.float32(half - exact)).astype(np.int64)
-    return np.where(far < exact, far, np.minimum(log, half - 1)) + half * (distance > 0)
+    return np.asarray(np.where(far < exact, far, np.minimum(log, half - 1)) + half * (distance > 0))
 
 
 @functools.lru_cache(maxsize=16)
@@ -265,14 +266,14 @@ def _weights(block: Tree) -> Tree:
 
 
 @jit.block
-def _position_bias(p, one_hot, config):
+def _position_bias(p: Tree, one_hot: Tensor, config: Config) -> Tensor:
     L = int(one_hot.shape[0] ** 0.5 + 0.5)
     table = ops.cast(p["weight"], one_hot.dtype)
     return ops.transpose(ops.matmul(one_hot, table).reshape(1, L, L, -1), (0, 3, 1, 2))  # (1, A, L, L)
 
 
 @jit.block
-def _block(p, x, bias, config):
+def _block(p: Tree, x: Tensor, bias: Tensor, config: Config) -> Tensor:
     h = nn.rms_norm(p["norm_a"], x, config.layer_norm_epsilon)
     a = p["attention"]
     h = nn.attention(nn.linear(a["q"], h), nn.linear(a["k"], h), nn.linear(a["v"], h), bias, config.num_heads, 1.0)
@@ -282,11 +283,11 @@ def _block(p, x, bias, config):
     return x + _wide(nn.linear(p["mlp"]["wo"], h))
 
 
-def _wide(x):
+def _wide(x: Tensor) -> Tensor:
     # T5's states go far beyond float16, and so may the product of its gate
     return ops.cast(x, ms.float32)
 
 
 @jit.block
-def _final(p, x, config):
+def _final(p: Tree, x: Tensor, config: Config) -> Tensor:
     return nn.rms_norm(p, x, config.layer_norm_epsilon)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 
 from ..checks import check_whole
@@ -132,7 +133,7 @@ def _processor(model: bytes) -> SentencePieceProcessor:
     return processor
 
 
-def encode(tokenizer: Tokenizer, prompts: list[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+def encode(tokenizer: Tokenizer, prompts: list[str], length: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Turn prompts into ids of a fixed number L: the pieces, </s>, then padding.
 
     The ids are those of the slow T5Tokenizer that diffusers' PixArt was released with (transformers 4.46, legacy=True).

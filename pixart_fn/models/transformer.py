@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
+from numpy.typing import NDArray
 
 from ..backend import jit, nn
 from ..backend.arrays import as_float, as_tensor, check_mask
@@ -203,14 +204,14 @@ def positions(config: Config, h: int, w: int) -> Tensor:
     """
     base, p = config.sample_size // config.patch_size, config.patch_size
 
-    def axis(n: int) -> np.ndarray:
+    def axis(n: int) -> NDArray[np.float32]:
         # float32 as in diffusers, where this is the only place that rounds
         return np.arange(n, dtype=np.float32) / np.float32(n / base) / np.float32(config.scale)
 
     quarter = config.width // 4
     omega = 1.0 / 10000 ** (np.arange(quarter, dtype=np.float64) / quarter)
 
-    def embed(coordinate: np.ndarray) -> np.ndarray:
+    def embed(coordinate: NDArray[np.float32]) -> NDArray[np.float64]:
         angle = coordinate.reshape(-1, 1) * omega  # (N, D/4)
         return np.concatenate([np.sin(angle), np.cos(angle)], 1)
 
@@ -254,7 +255,7 @@ def _micro_conditions(
 # --- what is compiled: the block first, then what stands around the blocks --------------------------------------------
 
 
-def _before_attention(p, x, modulation, config):
+def _before_attention(p: Tree, x: Tensor, modulation: Tensor, config: Config) -> tuple[Tensor, Tensor, Tensor]:
     """Modulated queries, keys and values of x (B, N, D): each (B, N, D)."""
     shift, scale, _, _, _, _ = _modulations(p, modulation)
     h = nn.modulate(nn.layer_norm(x, config.norm_eps), scale, shift)  # (B, N, D)
@@ -262,7 +263,9 @@ def _before_attention(p, x, modulation, config):
     return nn.linear(attention["to_q"], h), nn.linear(attention["to_k"], h), nn.linear(attention["to_v"], h)
 
 
-def _after_attention(p, x, h, modulation, text, config):
+def _after_attention(
+    p: Tree, x: Tensor, h: Tensor, modulation: Tensor, text: tuple[Tensor, ...], config: Config
+) -> Tensor:
     """x + gated self-attention h, then + cross-attention to the text, then + gated MLP: (B, N, D)."""
     _, _, gate, shift, scale, gate_mlp = _modulations(p, modulation)
     x = x + gate * nn.linear(p["attn1"]["to_out"][0], h)  # (B, N, D)
@@ -280,7 +283,7 @@ def _after_attention(p, x, h, modulation, text, config):
 _block = nn.attention_block(_before_attention, _after_attention, read_before=("scale_shift_table", "attn1"))
 
 
-def _modulations(p, modulation):
+def _modulations(p: Tree, modulation: Tensor) -> Any:
     """Shift, scale and gate of self-attention, then of the MLP, each (B, 1, D), from what all blocks share (B, 6·D)."""
     table = p["scale_shift_table"] + modulation.reshape(modulation.shape[0], 6, -1)  # (B, 6, D)
     return ops.split(table, 1, axis=1)
@@ -293,7 +296,7 @@ def _without_captions(block: Tree) -> Tree:
 
 
 @jit.block
-def _condition(p, numbers, config):
+def _condition(p: Tree, numbers: tuple[Tensor, ...], config: Config) -> tuple[Tensor, Tensor]:
     """Embed time, and where they are there resolution and aspect ratio: (B, D), and (B, 6·D) for the blocks."""
     condition = _embed_number(p["emb"]["timestep_embedder"], numbers[0])  # (B, D)
     if len(numbers) > 1:
@@ -304,23 +307,23 @@ def _condition(p, numbers, config):
     return condition, nn.linear(p["linear"], nn.silu(condition))
 
 
-def _embed_number(p, sinusoids):
+def _embed_number(p: Tree, sinusoids: Tensor) -> Tensor:
     return nn.linear(p["linear_2"], nn.silu(nn.linear(p["linear_1"], sinusoids)))
 
 
 @jit.block
-def _project(p, text, config):
+def _project(p: Tree, text: Tensor, config: Config) -> Tensor:
     return nn.linear(p["linear_2"], nn.gelu_tanh(nn.linear(p["linear_1"], text)))
 
 
 @jit.block
-def _keys_values(p, text, config):
+def _keys_values(p: Tree, text: Tensor, config: Config) -> tuple[Tensor, Tensor]:
     heads = config.num_attention_heads
     return nn.split_heads(nn.linear(p["k"], text), heads), nn.split_heads(nn.linear(p["v"], text), heads)
 
 
 @jit.block
-def _embed(p, x, position, config):
+def _embed(p: Tree, x: Tensor, position: Tensor, config: Config) -> Tensor:
     B, C, h, w = x.shape
     n = config.patch_size
     x = ops.transpose(x.reshape(B, C, h // n, n, w // n, n), (0, 2, 4, 1, 3, 5))  # (B, rows, columns, C, p, q)
@@ -329,7 +332,7 @@ def _embed(p, x, position, config):
 
 
 @jit.block
-def _head(p, x, condition, config):
+def _head(p: Tree, x: Tensor, condition: Tensor, config: Config) -> Tensor:
     table = p["scale_shift_table"] + condition.reshape(x.shape[0], 1, -1)  # (B, 2, D)
     shift, scale = ops.split(table, 1, axis=1)
     return ops.cast(nn.linear(p["proj_out"], nn.modulate(nn.layer_norm(x, config.norm_eps), scale, shift)), ms.float32)

@@ -192,7 +192,7 @@ def sample(key: Key, moments: Moments) -> Tensor:
 
 def _alone(x: Tensor, scale: int) -> bool:
     """Whether the pictures of a batch go one by one, as memory grows with the batch."""
-    return x.shape[0] > 1 and x.shape[2] * x.shape[3] * scale**2 >= LARGE
+    return bool(x.shape[0] > 1 and x.shape[2] * x.shape[3] * scale**2 >= LARGE)
 
 
 def _middle(p: Tree, picture: vae_layers.Picture, config: Config) -> vae_layers.Picture:
@@ -203,5 +203,5 @@ def _middle(p: Tree, picture: vae_layers.Picture, config: Config) -> vae_layers.
 
 
 @jit.block
-def _pointwise(p, x, config):
+def _pointwise(p: Tree, x: Tensor, config: Config) -> Tensor:
     return nn.linear(p, x)

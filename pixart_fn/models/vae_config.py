@@ -47,7 +47,7 @@ class Config:
 
 def factor(config: Config) -> int:
     """How many pixels a latent covers in each direction: 8 in every released VAE."""
-    return 2 ** (len(config.block_out_channels) - 1)
+    return int(2 ** (len(config.block_out_channels) - 1))
 
 
 def read_config(json: Json) -> Config:

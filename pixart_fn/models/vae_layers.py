@@ -9,12 +9,13 @@ layers are compiled in one piece. Group norm sees the whole picture: first each 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mindspore import Tensor, ops
 
 from ..backend import convolution, jit, nn
 from ..types import Tree
+from .vae_config import Config
 
 STRIP = 2**28 if nn.ASCEND else 2**20
 """Numbers in a strip: 4 MiB on a CPU, for its cache; on Ascend, up to 1024 px, the whole picture."""
@@ -24,6 +25,10 @@ SCORES = 2**28 if nn.ASCEND else 2**22
 EPS = 1e-6
 
 Picture = list[Tensor]
+Rows = tuple[Tensor, ...]
+"""The row above a strip, the strip, the row below, and maybe (1,) each what these two rows count, 0 or 1."""
+Affine = tuple[Tensor, Tensor]
+"""A group norm as a scale and a shift, (B, C) each."""
 
 
 class Prepared(NamedTuple):
@@ -31,8 +36,8 @@ class Prepared(NamedTuple):
 
     weights: Tree
     """The convolution's matrices and bias."""
-    affine: tuple[Tensor, Tensor]
-    """The whole picture's group norm as a scale and a shift, (B, C) each."""
+    affine: Affine
+    """The whole picture's group norm."""
     tables: tuple[Tensor, ...]
 
 
@@ -46,7 +51,7 @@ def channels_first(picture: Picture) -> Tensor:
     return ops.cat([ops.transpose(strip, (0, 3, 1, 2)).float() for strip in picture], 2)
 
 
-def conv(p: Tree, picture: Picture, config: Any) -> Picture:
+def conv(p: Tree, picture: Picture, config: Config) -> Picture:
     """A 3×3 convolution.
 
     Args:
@@ -62,7 +67,7 @@ def conv(p: Tree, picture: Picture, config: Any) -> Picture:
     return [_conv(p, rows[:3], config=config, tables=tables) for rows in _between(picture)]
 
 
-def down(p: Tree, picture: Picture, config: Any) -> Picture:
+def down(p: Tree, picture: Picture, config: Config) -> Picture:
     """A 3×3 convolution with stride 2 after padding one row below and one column to the right.
 
     Args:
@@ -79,7 +84,7 @@ def down(p: Tree, picture: Picture, config: Any) -> Picture:
     return [_down(weights, rows[:3], config=config, tables=tables) for rows in _between(picture)]
 
 
-def up(p: Tree, picture: Picture, config: Any) -> Picture:
+def up(p: Tree, picture: Picture, config: Config) -> Picture:
     """Nearest neighbour ×2, then a 3×3 convolution.
 
     Args:
@@ -96,7 +101,7 @@ def up(p: Tree, picture: Picture, config: Any) -> Picture:
     return [_up(weights, rows[:3], config=config, tables=tables) for rows in _between(picture)]
 
 
-def norm_conv(norm: Tree, p: Tree, picture: Picture, config: Any) -> Picture:
+def norm_conv(norm: Tree, p: Tree, picture: Picture, config: Config) -> Picture:
     """Group norm, SiLU and a 3×3 convolution.
 
     Args:
@@ -115,7 +120,7 @@ def norm_conv(norm: Tree, p: Tree, picture: Picture, config: Any) -> Picture:
     return _norm_conv_strips(norm, p, picture, config)
 
 
-def resnet(p: Tree, picture: Picture, config: Any) -> Picture:
+def resnet(p: Tree, picture: Picture, config: Config) -> Picture:
     """x + what two `norm_conv` make of it; x goes through a 1×1 convolution where the channels change.
 
     Args:
@@ -140,7 +145,7 @@ def resnet(p: Tree, picture: Picture, config: Any) -> Picture:
     ]
 
 
-def attention(p: Tree, picture: Picture, config: Any) -> Picture:
+def attention(p: Tree, picture: Picture, config: Config) -> Picture:
     """x + self-attention of its pixels with one head; queries go a strip at a time, so no picture is too large.
 
     Args:
@@ -175,8 +180,8 @@ def _cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture
     return [part for strip in picture for part in ops.split(strip, R, axis=1)]
 
 
-def _between(picture: Picture) -> Iterator[tuple[Tensor, ...]]:
-    """The row above each strip, the strip, the row below, and (1,) each what these rows count: 0 at the edges."""
+def _between(picture: Picture) -> Iterator[Rows]:
+    """Each strip between its neighbours, which count 0 beyond the picture's edges."""
     B, R, W, C = picture[0].shape
     nothing, zero, one = ops.zeros((B, 1, W, C), picture[0].dtype), ops.zeros((1,)), ops.ones((1,))
     last = len(picture) - 1
@@ -191,21 +196,22 @@ def _same_tables(strip: Tensor, C: int) -> tuple[Tensor, ...]:
     return convolution.same_tables(B, R, W, C)
 
 
-def _norm(p: Tree, picture: Picture, config: Any) -> tuple[Tensor, Tensor]:
-    """The whole picture's group norm as a scale and a shift, (B, C) each."""
+def _norm(p: Tree, picture: Picture, config: Config) -> Affine:
+    """The whole picture's group norm."""
     moments = [_moments(strip, config=config) for strip in picture]
     means, variances = (ops.stack(parts) for parts in zip(*moments, strict=True))  # (strips, B, G)
-    return _affine(p, means, variances, config=config)
+    scale, shift = _affine(p, means, variances, config=config)
+    return scale, shift
 
 
-def _prepare(norm: Tree, p: Tree, picture: Picture, config: Any) -> Prepared:
+def _prepare(norm: Tree, p: Tree, picture: Picture, config: Config) -> Prepared:
     affine = _norm(norm, picture, config)
     R, C = picture[0].shape[1], p["weight"].shape[1]
     matrices = (_winograd_matrices if convolution.uses_winograd(R, C) else _matrices)(p["weight"])
     return Prepared({"matrices": matrices, "bias": p["bias"]}, affine, _same_tables(picture[0], C))
 
 
-def _norm_conv_strips(norm: Tree, p: Tree, picture: Picture, config: Any) -> Picture:
+def _norm_conv_strips(norm: Tree, p: Tree, picture: Picture, config: Config) -> Picture:
     """`norm_conv` of a picture in several strips."""
     weights, affine, tables = _prepare(norm, p, picture, config)
     return [_norm_conv(weights, rows, affine, config=config, tables=tables) for rows in _between(picture)]
@@ -215,72 +221,72 @@ def _norm_conv_strips(norm: Tree, p: Tree, picture: Picture, config: Any) -> Pic
 
 
 @jit.block
-def _matrices(weight, config):
+def _matrices(weight: Tensor, config: Config) -> tuple[Tensor, ...]:
     return (convolution.kernel_matrix(weight),)
 
 
 @jit.block
-def _winograd_matrices(weight, config):
+def _winograd_matrices(weight: Tensor, config: Config) -> tuple[Tensor, ...]:
     return convolution.winograd_matrices(weight)
 
 
 @jit.block
-def _up_matrices(weight, config):
+def _up_matrices(weight: Tensor, config: Config) -> tuple[Tensor, ...]:
     return convolution.up_matrices(weight)
 
 
 @jit.block
-def _conv(p, rows, config, forward, backward):
+def _conv(p: Tree, rows: Rows, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
     matrices = convolution.same_matrices(p["weight"], rows[1].shape[1])
     return _biased(convolution.same(ops.cat(rows, 1), matrices, forward, backward), p["bias"])
 
 
 @jit.block
-def _down(p, rows, config, forward, backward):
+def _down(p: Tree, rows: Rows, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
     return _biased(convolution.down(ops.cat(rows, 1), p["matrices"][0], forward, backward), p["bias"])
 
 
 @jit.block
-def _up(p, rows, config, *tables):
+def _up(p: Tree, rows: Rows, config: Config, *tables: Tensor) -> Tensor:
     return _biased(convolution.up(ops.cat(rows, 1), p["matrices"], *tables), p["bias"])
 
 
 @jit.block
-def _moments(x, config):
+def _moments(x: Tensor, config: Config) -> tuple[Tensor, Tensor]:
     return nn.group_moments(_flat(x), config.norm_num_groups)
 
 
 @jit.block
-def _affine(p, means, variances, config):
+def _affine(p: Tree, means: Tensor, variances: Tensor, config: Config) -> Affine:
     mean = ops.ReduceMean()(means, 0)
     distance = means - mean
     return nn.group_affine(p, mean, ops.ReduceMean()(variances + distance * distance, 0), EPS)
 
 
 @jit.block
-def _norm_conv(p, rows, affine, config, forward, backward):
-    return _biased(convolution.same(_active_rows(rows, affine), p["matrices"], forward, backward), p["bias"])
+def _norm_conv(p: Tree, rows: Rows, affine: Affine, config: Config, *tables: Tensor) -> Tensor:
+    return _biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p["bias"])
 
 
 @jit.block
-def _norm_conv_added(p, rows, affine, x, config, forward, backward):
-    y = _biased(convolution.same(_active_rows(rows, affine), p["matrices"], forward, backward), p["bias"])
+def _norm_conv_added(p: Tree, rows: Rows, affine: Affine, x: Tensor, config: Config, *tables: Tensor) -> Tensor:
+    y = _biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p["bias"])
     return _shortcut(p, x) + y
 
 
 @jit.block
-def _norm_conv_whole(p, x, config, forward, backward):
+def _norm_conv_whole(p: Tree, x: Tensor, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
     return _normed_conv(p["norm"], p["conv"], x, config, forward, backward)
 
 
 @jit.block
-def _resnet_whole(p, x, config, forward1, backward1, forward2, backward2):
-    inner = _normed_conv(p["norm1"], p["conv1"], x, config, forward1, backward1)
-    return _shortcut(p, x) + _normed_conv(p["norm2"], p["conv2"], inner, config, forward2, backward2)
+def _resnet_whole(p: Tree, x: Tensor, config: Config, *tables: Tensor) -> Tensor:
+    inner = _normed_conv(p["norm1"], p["conv1"], x, config, *tables[:2])
+    return _shortcut(p, x) + _normed_conv(p["norm2"], p["conv2"], inner, config, *tables[2:])
 
 
 @jit.block
-def _attention_whole(p, x, config):
+def _attention_whole(p: Tree, x: Tensor, config: Config) -> Tensor:
     h = nn.group_norm(p["group_norm"], _flat(x), config.norm_num_groups, EPS)
     q, k, v = nn.linear(p["to_q"], h), nn.linear(p["to_k"], h), nn.linear(p["to_v"], h)  # (B, H·W, C) each
     h = nn.attention(q, k, v, None, 1, x.shape[3] ** -0.5)
@@ -288,13 +294,13 @@ def _attention_whole(p, x, config):
 
 
 @jit.block
-def _keys_values(p, x, affine, config):
+def _keys_values(p: Tree, x: Tensor, affine: Affine, config: Config) -> tuple[Tensor, Tensor]:
     h = nn.scale_shift(_flat(x), *affine)
     return nn.linear(p["k"], h), nn.linear(p["v"], h)
 
 
 @jit.block
-def _attend(p, x, affine, keys, values, config):
+def _attend(p: Tree, x: Tensor, affine: Affine, keys: Tensor, values: Tensor, config: Config) -> Tensor:
     q = nn.linear(p["q"], nn.scale_shift(_flat(x), *affine))  # (B, R·W, C)
     h = nn.attention(q, keys, values, None, 1, x.shape[3] ** -0.5)
     return x + nn.linear(p["out"], h).reshape(x.shape)
@@ -303,7 +309,7 @@ def _attend(p, x, affine, keys, values, config):
 # --- what blocks are made of --------------------------------------------------------------------------------------
 
 
-def _normed_conv(norm, p, x, config, forward, backward):
+def _normed_conv(norm: Tree, p: Tree, x: Tensor, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
     """Group norm, SiLU and a 3×3 convolution of a whole picture x (B, H, W, C)."""
     h = nn.silu(nn.group_norm(norm, _flat(x), config.norm_num_groups, EPS)).reshape(x.shape)
     row = ops.zeros((h.shape[0], 1, h.shape[2], h.shape[3]), h.dtype)
@@ -311,27 +317,27 @@ def _normed_conv(norm, p, x, config, forward, backward):
     return _biased(convolution.same(ops.cat((row, h, row), 1), matrices, forward, backward), p["bias"])
 
 
-def _active_rows(rows, affine):
+def _active_rows(rows: Rows, affine: Affine) -> Tensor:
     """Normalised and activated rows; outside the picture they are zero, which SiLU of a shift isn't."""
     above, x, below, top, bottom = rows
     above, x, below = _active(above, affine), _active(x, affine), _active(below, affine)
     return ops.cat((top * above, x, bottom * below), 1)
 
 
-def _active(x, affine):
+def _active(x: Tensor, affine: Affine) -> Tensor:
     return nn.silu(nn.scale_shift(_flat(x), *affine)).reshape(x.shape)
 
 
-def _shortcut(p, x):
+def _shortcut(p: Tree, x: Tensor) -> Tensor:
     if "conv_shortcut" in p:
         return nn.linear(p["conv_shortcut"], x)
     return x
 
 
-def _biased(y, bias):
+def _biased(y: Tensor, bias: Tensor) -> Tensor:
     return ops.BiasAdd()(y.reshape(-1, y.shape[3]), bias).reshape(y.shape)
 
 
-def _flat(x):
+def _flat(x: Tensor) -> Tensor:
     """(B, R, W, C) → (B, R·W, C)."""
     return x.reshape(x.shape[0], -1, x.shape[3])
