@@ -282,6 +282,17 @@ def test_perturbed_attention_moves_away_from_the_perturbed(shape, s):
     assert_close(alone, pair(x, 3.0)[0] + s * change)
 
 
+def test_branches_that_are_not_needed_are_not_evaluated():
+    def never(x, t):
+        raise AssertionError("evaluated")
+
+    x = latents(0, (2, 3))
+    assert_close(guidance.guided(1.0, conditional, never, never)(x, 3.0), conditional(x, 3.0))
+    pag = guidance.guided(guidance.Guidance(1.0, pag_scale=2.0), conditional, never, lambda x, t: 0.5 * x)
+    assert_close(pag(x, 3.0), conditional(x, 3.0) + 2.0 * (conditional(x, 3.0) - 0.5 * x))
+    assert_close(guidance.guided(4.5, conditional, pair, never)(x, 3.0), guide(4.5)(x, 3.0))
+
+
 @given(shapes, st.floats(0.5, 1), st.floats(1, 3))
 def test_dynamic_thresholding_by_its_definition(shape, ratio, largest):
     x0 = 3 * latents(0, shape)

@@ -44,9 +44,10 @@ def guided(
 
     Args:
         guidance: a Guidance, or its scale alone.
-        conditional: the denoiser with the condition; where it is a VarianceDenoiser, its variance is kept as it is.
-        pair: evaluates both branches; `both` makes it of two denoisers. None where the scale is 1.
-        perturbed: the denoiser with perturbed attention; None where pag_scale is 0.
+        conditional: the denoiser with the condition, evaluated alone where `pair` isn't; of a VarianceDenoiser the
+            variance is kept as it is.
+        pair: evaluates both branches; `both` makes it of two denoisers. Where the scale is 1 it isn't evaluated.
+        perturbed: the denoiser with perturbed attention. Where pag_scale is 0 it isn't evaluated.
         schedule: where given, rescaling works on what its model predicts, as in the paper, rather than on x0.
     Returns:
         A denoiser of the kind of `conditional`.
@@ -60,6 +61,7 @@ def guided(
             raise ValueError(f"{guidance!r} needs {name}, which is None")
     if not (guidance.compares or guidance.perturbs):
         return conditional
+    pair, perturbed = pair if guidance.compares else None, perturbed if guidance.perturbs else None
 
     def denoise(x: Array, t: float) -> Result:
         result, unconditional = (conditional(x, t), None) if pair is None else pair(x, t)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import rng
+from ..checks import check_option
 from ..types import Array, Denoiser, Grid, Key, Solver, StepInfo, summary
 
 Options = ParamSpec("Options")
@@ -176,7 +177,10 @@ def multistep(order: int, row: Callable[[Grid, int, int], Row], integrand: str =
         integrand: what m is, "x0" or "epsilon".
     Returns:
         The solver.
+    Raises:
+        ValueError: integrand is neither.
     """
+    check_option("integrand", integrand, INTEGRANDS)
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: MultistepState) -> tuple[MultistepState, StepInfo]:
         x0 = denoise(state.x, float(grid.t[i]))
@@ -198,7 +202,10 @@ def singlestep(
         integrand: what m is, "x0" or "epsilon".
     Returns:
         The solver.
+    Raises:
+        ValueError: integrand is neither.
     """
+    check_option("integrand", integrand, INTEGRANDS)
 
     def step(
         key: Key, denoise: Denoiser, grid: Grid, i: int, state: SinglestepState
@@ -229,7 +236,10 @@ def predictor_corrector(
         integrand: what m is, "x0" or "epsilon".
     Returns:
         The solver.
+    Raises:
+        ValueError: integrand is neither.
     """
+    check_option("integrand", integrand, INTEGRANDS)
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: CorrectorState) -> tuple[CorrectorState, StepInfo]:
         x = state.x
