@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
-from numpy.typing import NDArray
 
 from ..checks import kind
-from ..types import Array
+from ..types import Array, NumPyArray
 
 
 def as_tensor(x: Array, name: str) -> Tensor:
@@ -77,7 +74,7 @@ def check_mask(mask: Tensor, name: str) -> None:
         raise ValueError(f"{name} must be 1 where a token is real and 0 elsewhere, with a real token in each row")
 
 
-def as_numpy(x: Array) -> NDArray[Any]:
+def as_numpy(x: Array) -> NumPyArray:
     """Take an array or a Tensor as an array, which shares a Tensor's memory."""
     return x.asnumpy() if isinstance(x, Tensor) else x
 

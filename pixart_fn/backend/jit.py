@@ -11,8 +11,8 @@ back, which eager autodiff calls. Only the block's inputs are kept in between, a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import mindspore as ms
 from mindspore import Tensor
@@ -24,8 +24,10 @@ from .precision import precision
 from .private import Function, compile_cache, executor, no_grad
 from .runtime import pin_workers
 
+T = TypeVar("T")
 
-def block(f: Callable[..., Any]) -> Callable[..., Any]:
+
+def block(f: Callable[..., T]) -> Callable[..., T]:
     """Make f(p, *inputs, config, *tables) a compiled block that eager autodiff goes through correctly.
 
     Args:
@@ -39,21 +41,24 @@ def block(f: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(f)
-    def call(p: Tree, *inputs: Tensor | tuple[Tensor, ...], config: Any = None, tables: tuple[Tensor, ...] = ()) -> Any:
+    def call(
+        p: Tree, *inputs: Tensor | tuple[Tensor, ...], config: Hashable = None, tables: tuple[Tensor, ...] = ()
+    ) -> T:
         run, pull = _compiled(f, config, len(inputs), precision())
         if not recording():
-            result = run(p, *inputs, *tables)
+            result: T = run(p, *inputs, *tables)
             pin_workers()
             return result
         # numbers in place of the inputs, which would otherwise stay in memory as long as the tape does
         like = (p, *(tuple(range(len(each))) if isinstance(each, tuple) else 0 for each in inputs))
-        return _Block.apply((run, pull, like, tables), *tree_.leaves((p, *inputs)))
+        result = _Block.apply((run, pull, like, tables), *tree_.leaves((p, *inputs)))
+        return result
 
     return call
 
 
 @functools.cache
-def _compiled(f: Callable[..., Any], config: Any, n: int, mode: str) -> tuple[_Graphs, _Graphs]:
+def _compiled(f: Callable[..., Any], config: Hashable, n: int, mode: str) -> tuple[_Graphs, _Graphs]:
     """f of n inputs and its pullback, jitted for a precision. The closures hold functions and constants, no Tensors."""
 
     def run(p: Tree, *tensors: Any) -> Any:
@@ -87,7 +92,7 @@ class _Graphs:
 
     def __init__(self, f: Callable[..., Any]) -> None:
         self.jitted = ms.jit(f)
-        self.phases: dict[tuple[Any, ...], str] = {}
+        self.phases: dict[tuple[object, ...], str] = {}
 
     def __call__(self, *inputs: Tree) -> Any:
         """inputs: Tensors, and trees of Tensors in place of any."""
@@ -104,7 +109,7 @@ class _Graphs:
         return result
 
 
-def _describe(node: Tree, signature: list[Any]) -> bool:
+def _describe(node: Tree, signature: list[object]) -> bool:
     """Add all that a compilation depends on; False for a leaf that is more than a Tensor, as a Parameter is."""
     if type(node) is Tensor:
         signature += (node.shape, node.dtype)

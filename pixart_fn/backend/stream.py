@@ -43,7 +43,7 @@ class Quantized:
         """The matrix (O, I) float32."""
         return np.multiply(self.values, self.scale[:, None], dtype=np.float32)
 
-    def rows(self, ids: NDArray[Any]) -> NDArray[np.float32]:
+    def rows(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Some rows of the matrix: int (…) → (…, I) float32."""
         return np.asarray(np.multiply(self.values[ids], self.scale[ids][..., None], dtype=np.float32))
 
@@ -103,7 +103,7 @@ def each(layers: Iterable[Tree]) -> Iterator[Tree]:
                     leaf.release()
 
 
-def rows(matrix: Any, ids: NDArray[Any]) -> Tensor:
+def rows(matrix: Any, ids: NDArray[np.int32]) -> Tensor:
     """Read rows of a matrix that is still stored.
 
     Args:

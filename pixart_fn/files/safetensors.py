@@ -59,7 +59,7 @@ class Stored:
         """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
         return _float32(self._mapped(), self.dtype)
 
-    def rows(self, ids: NumPyArray) -> NDArray[np.float32]:
+    def rows(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Rows of a matrix in float32, of which nothing else is read."""
         return _float32(self._mapped()[ids], self.dtype)
 

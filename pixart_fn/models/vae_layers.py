@@ -200,8 +200,7 @@ def _norm(p: Tree, picture: Picture, config: Config) -> Affine:
     """The whole picture's group norm."""
     moments = [_moments(strip, config=config) for strip in picture]
     means, variances = (ops.stack(parts) for parts in zip(*moments, strict=True))  # (strips, B, G)
-    scale, shift = _affine(p, means, variances, config=config)
-    return scale, shift
+    return _affine(p, means, variances, config=config)
 
 
 def _prepare(norm: Tree, p: Tree, picture: Picture, config: Config) -> Prepared:
