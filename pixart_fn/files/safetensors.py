@@ -93,7 +93,8 @@ class Stored:
 
     def _mapped(self) -> NumPyArray:
         self.check()
-        return np.ndarray(self.shape, _STORAGE[self.dtype], self.file.bytes, self.offset)
+        array: NumPyArray = np.ndarray(self.shape, _STORAGE[self.dtype], self.file.bytes, self.offset)
+        return array
 
 
 def _float32(array: NumPyArray, dtype: str) -> NDArray[np.float32]:

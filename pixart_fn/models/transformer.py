@@ -78,7 +78,7 @@ def apply(
     check_latents(config, x)
     mask = as_tensor(mask, "mask")
     if len(x) != mask.shape[0]:
-        raise ValueError(f"x has {len(x)} rows and the text has {mask.shape[0]}; they must be as many")
+        raise ValueError(f"x has {len(x)} rows and the text has {mask.shape[0]}; they must be equal")
     context = captions(p, config, text, mask)
     return evaluate(p, config, x, t, context, resolution, aspect_ratio, perturbed=perturbed)
 
@@ -140,7 +140,7 @@ def evaluate(
     check_latents(config, x)
     x, t = as_float(x, "x"), as_tensor(t, "t").float()
     if tuple(t.shape) != (len(x),):
-        raise ValueError(f"t must have the shape ({len(x)},), one time a row of x, got {tuple(t.shape)}")
+        raise ValueError(f"t must have the shape ({len(x)},), one time for each row of x, got {tuple(t.shape)}")
     if not set(perturbed) <= set(range(config.num_layers)):
         raise ValueError(f"perturbed must name blocks within 0 … {config.num_layers - 1}, got {sorted(perturbed)}")
     numbers = (sinusoid(t), *_micro_conditions(config, len(x), resolution, aspect_ratio))
@@ -206,7 +206,8 @@ def positions(config: Config, h: int, w: int) -> Tensor:
 
     def axis(n: int) -> NDArray[np.float32]:
         # float32 as in diffusers, where this is the only place that rounds
-        return np.arange(n, dtype=np.float32) / np.float32(n / base) / np.float32(config.scale)
+        at: NDArray[np.float32] = np.arange(n, dtype=np.float32) / np.float32(n / base) / np.float32(config.scale)
+        return at
 
     quarter = config.width // 4
     omega = 1.0 / 10000 ** (np.arange(quarter, dtype=np.float64) / quarter)

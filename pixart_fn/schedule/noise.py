@@ -138,7 +138,7 @@ class Schedule:
         outside = np.logical_not((np.asarray(t) >= 0) & (np.asarray(t) <= self.steps - 1))
         if np.any(outside):
             raise ValueError(f"t must be within [0, {self.steps - 1}], got {np.asarray(t)[outside].flat[0]}")
-        return _like(t, np.interp(t, np.arange(self.steps), self.rhos))
+        return _like(t, np.asarray(np.interp(t, np.arange(self.steps), self.rhos)))
 
     def time(self, lam: Time) -> Time:
         """The t at which λ is what is given: the inverse of `lam`.

@@ -57,7 +57,7 @@ def error_beyond_x0(solver: Solver, grid: Grid, start: int) -> float:
     c = (run(unit) - run(lambda x, t: np.zeros_like(x)))[: len(rhos)]  # without the noise that is added
     c[-1] -= 1
     lam, errors = -np.log(rhos), c * [spread(rho) for rho in rhos]
-    return math.sqrt(max(0.0, errors @ np.exp(-0.5 * ((lam[:, None] - lam) / 0.25) ** 2) @ errors))
+    return math.sqrt(max(0.0, float(errors @ np.exp(-0.5 * ((lam[:, None] - lam) / 0.25) ** 2) @ errors)))
 
 
 def warns_of_errors(solver: Solver, name: str, instead: str) -> Solver:

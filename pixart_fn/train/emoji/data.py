@@ -95,12 +95,14 @@ def compose(glyph: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArr
     """
     alpha = glyph[..., 3:].astype(np.uint16)
     mixed = glyph[..., :3] * alpha + np.asarray(background, np.uint16) * (255 - alpha) + 128
-    return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)  # division by 255, rounded, without leaving 16 bits
+    divided: NDArray[np.uint8] = ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)  # by 255, rounded, within 16 bits
+    return divided
 
 
 def luma(rgb: NDArray[np.uint8] | tuple[int, int, int]) -> NDArray[np.float32]:
     """Perceived lightness in [0, 1] of sRGB in [0, 255], (..., 3) → (...)."""
-    return np.asarray(rgb, np.float32) @ np.array((0.299, 0.587, 0.114), np.float32) / 255
+    weights = np.array((0.299, 0.587, 0.114), np.float32)
+    return np.asarray(np.asarray(rgb, np.float32) @ weights / 255, np.float32)
 
 
 def contrast(glyph: NDArray[np.uint8], background: tuple[int, int, int]) -> float:

@@ -87,11 +87,11 @@ def crop(picture: NDArray[np.uint8], threshold: int = 24) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(canvas).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def gradients(gray: NDArray[np.float32]) -> NDArray[np.float32]:
+def gradients(gray: NumPyArray) -> NDArray[np.float32]:
     """Histograms of oriented gradients, each cell's block-normalised: float32 (N, H, W) → (N, cells · BINS)."""
     dy, dx = np.gradient(np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge"), axis=(1, 2))
     dy, dx = dy[:, 1:-1, 1:-1], dx[:, 1:-1, 1:-1]
-    magnitude = np.hypot(dx, dy)
+    magnitude: NDArray[np.float32] = np.hypot(dx, dy)
     angle = np.arctan2(dy, dx) % np.pi / np.pi * BINS
     low = np.floor(angle).astype(int)
     share = (angle - low).astype(np.float32)
@@ -102,11 +102,10 @@ def gradients(gray: NDArray[np.float32]) -> NDArray[np.float32]:
         histogram[..., k] = votes.reshape(n, cells, CELL, cells, CELL).sum((2, 4))
     padded = np.pad(np.square(histogram).sum(-1), ((0, 0), (1, 1), (1, 1)))
     near = sum(padded[:, i : i + cells, j : j + cells] for i in range(3) for j in range(3))
-    normalised: NDArray[np.float32] = histogram / np.sqrt(near + 0.1)[..., None]
-    return normalised.reshape(n, -1)
+    return np.asarray(histogram / np.expand_dims(np.sqrt(near + 0.1), -1), np.float32).reshape(n, -1)
 
 
-def smooth(gray: NDArray[np.float32]) -> NDArray[np.float32]:
+def smooth(gray: NumPyArray) -> NumPyArray:
     """Convolve rows and columns, (N, H, W), with 1 4 6 4 1 / 16: a sharp glyph must resemble a soft picture."""
     for axis in (1, 2):
         padded = np.pad(gray, [(0, 0) if k != axis else (2, 2) for k in range(3)], mode="edge")
@@ -135,7 +134,7 @@ def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     thumbnail = value.reshape(n, THUMBNAIL, step, THUMBNAIL, step, 3).mean((2, 4))
     darkness = 1 - thumbnail.reshape(n, -1)  # white, the background, is zero
     levels = np.minimum((value * LEVELS).astype(int), LEVELS - 1) @ np.array([LEVELS**2, LEVELS, 1])
-    content = (cut < 250).any(-1)
+    content: NDArray[np.bool_] = np.asarray((cut < 250).any(-1))
     histogram = np.stack(
         [np.bincount(row[keep], minlength=LEVELS**3) for row, keep in zip(levels, content, strict=True)]
     )

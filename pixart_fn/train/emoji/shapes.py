@@ -51,7 +51,7 @@ def draw_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
     other = [each for each in combinations if each not in HELD_OUT]
 
     def shape(choices: Sequence[tuple[str, str]]) -> Shape:
-        kind, colour = choices[rng.integers(len(choices))]
+        kind, colour = choices[int(rng.integers(len(choices)))]
         return Shape(kind, colour, str(rng.choice(list(SIZES))))
 
     if rng.random() < 0.5:
