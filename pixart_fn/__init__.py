@@ -86,7 +86,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what runs on MindSpore when it is first asked for: schedules, solvers and guidance do without."""
+    """Import a name that needs MindSpore when it is first used; schedules, solvers and guidance don't need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found: object

@@ -1,4 +1,4 @@
-"""From params, text and guidance to a denoiser: what a solver calls at every step.
+"""From params, text and guidance to a denoiser, the function that a solver calls at every step.
 
 B pictures, L tokens, C latent channels, h/w latent size.
 """
@@ -41,23 +41,24 @@ def text_denoiser(
 ) -> Denoiser:
     """Make the denoiser that a solver calls: (x_t (B, C, h, w), t) → x0, guided by text.
 
-    Both branches are evaluated in one batch. x_t may be a Tensor or a NumPy array; x0 is of the same kind.
+    The prompts and the negative prompts are evaluated in one batch. x_t may be a Tensor or a NumPy array, and x0 is of
+    the same kind.
 
     Args:
         params: from `load`.
-        text: B rows, from `encode_prompt`.
-        negative: B rows, or one for all; None where the scale of guidance is 1.
+        text: the prompts, B rows, from `encode_prompt`.
+        negative: what to steer away from, B rows or one row for all; it may be None where the scale of guidance is 1.
         guidance: a `px.Guidance`, or its scale alone: a number, one number per picture, or a function of t that gives
             either. With compat="original" the negative text must hold as many tokens as the text
             (`encode_prompt(…, tokens=L)`).
-        height: of the picture in pixels, which micro-conditions say; None takes the model's own.
-        width: likewise.
-        schedule: of the noise; None takes the checkpoint's.
+        height: the picture's height in pixels, which some models take as a condition; None takes the model's own.
+        width: the picture's width in pixels, likewise.
+        schedule: the noise schedule; None takes the checkpoint's.
     Returns:
         (x_t, t) → x0, of the shape of x_t.
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: an argument isn't as above, or, when the denoiser is called, x_t has another shape.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument isn't as described above, or x_t has another shape when the denoiser is called.
     """
     return _text_denoiser(guidance_.denoiser, params, text, negative, guidance, (height, width), schedule)
 
@@ -75,16 +76,17 @@ def text_variance_denoiser(
 ) -> VarianceDenoiser:
     """Make the denoiser that `solvers.ddpm("learned_range")` calls: (x_t (B, C, h, w), t) → (x0, variance).
 
-    The arguments are those of `text_denoiser`. Guidance leaves the variance as it is with the prompt.
+    The arguments are those of `text_denoiser`. The variance is the one predicted with the prompt; guidance doesn't
+    change it.
 
     Args:
-        params: from `load`; the model predicts a variance, as the released PixArt-α do.
-        text: B rows.
-        negative: B rows, or one for all.
+        params: from `load`, with a model that predicts a variance, as the released PixArt-α models do.
+        text: the prompts, B rows.
+        negative: what to steer away from, B rows or one row for all.
         guidance: a `px.Guidance`, or its scale alone.
-        height: of the picture in pixels.
-        width: likewise.
-        schedule: of the noise; None takes the checkpoint's.
+        height: the picture's height in pixels; None takes the model's own.
+        width: the picture's width in pixels; None takes the model's own.
+        schedule: the noise schedule; None takes the checkpoint's.
     Returns:
         (x_t, t) → (x0, variance), both of the shape of x_t.
     Raises:
@@ -124,7 +126,7 @@ def guided_denoiser(
     size: tuple[int, int],
     schedule: Schedule,
 ) -> Callable[[Array, float], Result]:
-    """The denoiser of `text_denoiser`, or the one of `text_variance_denoiser`, of arguments that are checked."""
+    """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
     B, pair, worse = len(text.mask), None, None
     if guidance.compares:
         texts = _captions(params, _stack(text, _negative(text, negative, guidance)))
@@ -140,7 +142,7 @@ def guided_denoiser(
 def _model(
     params: Params, context: transformer.Captions, size: tuple[int, int], perturbed: Sequence[int] = ()
 ) -> Callable[[Array, float], Array]:
-    """(x_t, t) → the transformer's output with a text and a size, and without self-attention in some blocks."""
+    """Make (x_t, t) → the transformer's output for a text and a size, without self-attention in some blocks."""
     conditions = _conditions(params, *size)
 
     def model(x: Array, t: float) -> Array:
@@ -154,7 +156,7 @@ def _model(
 
 
 def _rows(together: Callable[[Array, float], Result], B: int) -> Pair[Result]:
-    """A pair from the denoiser of 2B rows: those with the text, then those with the negative text."""
+    """Make a Pair from the denoiser of 2B rows, of which the first B have the text and the others the negative text."""
 
     def pair(x: Array, t: float) -> tuple[Result, Array]:
         result = together(ops.cat((x, x), 0), t)
@@ -165,13 +167,13 @@ def _rows(together: Callable[[Array, float], Result], B: int) -> Pair[Result]:
 
 
 def _checked(denoise: Callable[[Array, float], Result], params: Params, rows: int) -> Callable[[Array, float], Result]:
-    """The denoiser that takes a NumPy array too, and refuses an x_t of another shape than the text's and model's."""
+    """Make a denoiser that also takes NumPy arrays, and refuses an x_t that doesn't fit the text and the model."""
     config = params.config.transformer
 
     def checked(x: Array, t: float) -> Result:
         transformer.check_latents(config, x)
         if x.shape[0] != rows:
-            raise ValueError(f"x_t has {x.shape[0]} rows and the text has {rows}; they must be as many")
+            raise ValueError(f"x_t has {x.shape[0]} rows and the text has {rows}; they must be equal")
         if isinstance(x, np.ndarray):
             result: Result = tree.map(lambda part: as_numpy(part).astype(x.dtype), denoise(as_float(x, "x_t"), t))
             return result
@@ -181,7 +183,7 @@ def _checked(denoise: Callable[[Array, float], Result], params: Params, rows: in
 
 
 def repeat(text: Text, n: int) -> Text:
-    """Each row n times in a row."""
+    """Repeat each row of a Text n times, one after the other."""
     return text if n == 1 else Text(*(ops.repeat_interleave(part, n, 0) for part in text))
 
 
@@ -190,7 +192,7 @@ def _captions(params: Params, text: Text) -> transformer.Captions:
 
 
 def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:
-    """One row of negative text for each row of text."""
+    """Return one row of negative text for each row of text."""
     B, L = text.mask.shape
     if negative is None:
         raise ValueError(f"{guidance!r} needs a negative text; encode_prompt(params, '') makes one")
@@ -206,7 +208,7 @@ def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:
 
 
 def _conditions(params: Params, height: int, width: int) -> dict[str, NDArray[np.float32]]:
-    """One row of micro-conditions, where the model has them."""
+    """Return one row of each condition on the size; the dict is empty where the model has none."""
     if not params.config.transformer.conditions:
         return {}
     size = np.array([[height, width]], np.float32)
@@ -214,7 +216,7 @@ def _conditions(params: Params, height: int, width: int) -> dict[str, NDArray[np
 
 
 def _stack(first: Text, second: Text) -> Text:
-    """The rows of both, padded to the longer."""
+    """Return the rows of both, padded to the longer."""
     L = max(first.mask.shape[1], second.mask.shape[1])
 
     def pad(part: Tensor) -> Tensor:

@@ -14,14 +14,19 @@ from .models.vae import Config as VAEConfig
 from .types import Tree
 
 MODELS = {"text_encoder": t5, "transformer": transformer, "vae": vae}
-"""A pipeline's models by their fields in Params and Configs."""
+"""A pipeline's models, by the names of their fields in Params and Configs."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Configs:
-    """Everything static about a pipeline: its models, the scheduler_config.json as it stands, and its diffusers class.
+    """Everything static about a pipeline.
 
-    A model that was left out keeps its configuration where the source has one, and is None otherwise.
+    Args:
+        text_encoder: the text encoder's configuration; None for one that was left out and whose source has none.
+        transformer: the transformer's configuration.
+        vae: the VAE's configuration, or None likewise.
+        scheduler: the content of the scheduler_config.json.
+        pipeline: the name of the pipeline's class in diffusers.
     """
 
     text_encoder: T5Config | None
@@ -37,7 +42,15 @@ class Configs:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Params:
-    """A pipeline's weights (a tree per model, None where it was left out), configuration and tokenizer."""
+    """A pipeline's weights, configuration and tokenizer.
+
+    Args:
+        text_encoder: the text encoder's weights, or None where they were left out.
+        transformer: the transformer's weights.
+        vae: the VAE's weights, or None where they were left out.
+        config: the configuration of all of them.
+        tokenizer: the text encoder's tokenizer, or None where the text encoder was left out.
+    """
 
     text_encoder: Tree
     transformer: Tree
@@ -46,10 +59,10 @@ class Params:
     tokenizer: Tokenizer | None
 
     TREES: ClassVar[tuple[str, ...]] = ("text_encoder", "transformer", "vae")
-    """The fields that are trees: `px.tree` takes Params as a tree of these."""
+    """The fields that are trees; for `px.tree`, Params is a tree of these."""
 
     def replace(self, **changes: Any) -> Params:
-        """A copy with other fields, such as `params.replace(transformer=new_tree)`."""
+        """Return a copy in which these fields are replaced, as in `params.replace(transformer=new_tree)`."""
         return dataclasses.replace(self, **changes)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Text to picture: `generate`, the composition of the stages in `stages`."""
+"""Text to picture: `generate` puts the stages of `stages` together."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OUTPUTS = ("pil", "numpy", "latents")
 
 
 class Options(TypedDict, total=False):
-    """The arguments of `generate` that don't change what comes back, for a type checker."""
+    """The arguments of `generate` that don't change the type of its result, for a type checker."""
 
     negative_prompt: str | Sequence[str]
     steps: int
@@ -134,33 +134,37 @@ def generate(
     Args:
         params: from `load`.
         prompt: one prompt or several; an empty one is allowed.
-        key: one key, or (B, 2) with one key per picture. One key for several pictures stands for `split(key, B)`, so
-            picture i of a batch is the picture that `split(key, B)[i]` gives alone.
-        negative_prompt: what to steer away from, one for all or one for each prompt.
-        steps: of the solver, at least 1.
+        key: one key (2,), or (B, 2) with one key per picture. One key for several pictures stands for `split(key, B)`,
+            so picture i of a batch is the picture that `split(key, B)[i]` gives alone.
+        negative_prompt: what to steer away from, one string for all prompts or one for each.
+        steps: the number of steps of the solver, at least 1.
         guidance: a `px.Guidance`, or its scale alone: w of classifier-free guidance, a number, one number per picture,
-            or a function of t that gives either; 1 evaluates no negative prompt.
-        height: in pixels, a multiple of the patch where there is no binning; None takes the model's own.
-        width: likewise.
+            or a function of t that gives either. With 1, the negative prompt isn't evaluated.
+        height: the picture's height in pixels, a multiple of the patch unless there is binning; None takes the model's
+            own.
+        width: the picture's width in pixels, likewise.
         solver: a Solver or the name of one in `px.solvers`; None takes the checkpoint's scheduler.
-        grid: nodes to visit instead of `steps` of the checkpoint's spacing, from `schedule.grid` or `rho_grid`.
-        images_per_prompt: pictures of each prompt, in a row.
-        latents: noise to start from, float32 (B, C, h, w), instead of the key's.
+        grid: the nodes to visit, from `schedule.grid` or `rho_grid`, in place of `steps` of the checkpoint's spacing.
+        images_per_prompt: how many pictures to draw of each prompt; those of one prompt follow each other.
+        latents: the noise to start from, float32 (B, C, h, w), in place of the key's.
         output: "pil", "numpy" (float32 (B, H, W, 3) in [0, 1]) or "latents" (Tensor (B, C, h, w)).
-        clean: whether to clean captions as the released models' training did; without, they are lower-cased and
-            stripped, as in diffusers.
-        binning: whether a released model draws at the nearest size that it was trained at, which is then resized and
-            cropped to the one asked for, any size; a model without such a table draws the size directly.
-        tile: in pixels; decode in overlapping squares of this size, for pictures that memory is too small for.
-        check: whether to raise where a stage's result isn't finite.
-        on_step: called after each step with its StepInfo, whose arrays it mustn't change; what it returns is ignored.
+        clean: whether to clean captions as the released models' training did; False lower-cases and strips them, as
+            diffusers does.
+        binning: whether a released model draws at the nearest size that it was trained at; the picture, which may then
+            be of any size, is resized and cropped from that. A model without a table of sizes draws the size directly.
+        tile: the side, in pixels, of the overlapping squares to decode in, for pictures that don't fit in memory; None
+            decodes in one piece.
+        check: whether to raise an error where a stage's result isn't finite.
+        on_step: a function that is called after each step with its StepInfo, whose arrays it mustn't change; its result
+            is ignored.
         progress: whether to show a bar.
     Returns:
-        One PIL picture for one prompt and picture, a list of them otherwise; an array or a Tensor for the others.
+        For output "pil", one PIL picture if there is one prompt, as a string, and one picture of it, and otherwise a
+            list. For the other outputs, an array or a Tensor.
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: an argument isn't as above; the sentence says what is valid. Or a stage's result isn't finite; the
-            sentence names the stage, the step and t.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument isn't as described above, and the sentence says what is valid; or a stage's result isn't
+            finite, and the sentence names the stage, the step and t.
     """
     autodiff.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
     check_params(params)
@@ -183,12 +187,12 @@ def generate(
 
 
 def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], n: int) -> tuple[list[str], list[str]]:
-    """Prompts and negative prompts, of which there are one or as many; n pictures of each."""
+    """Return the prompts, and the negative prompts, of which there must be one or as many."""
     check_whole("images_per_prompt", n, 1)
     prompts, negatives = texts("prompt", prompt), texts("negative_prompt", negative_prompt)
     if len(negatives) not in (1, len(prompts)):
         raise ValueError(
-            f"negative_prompt must be one, or one for each of {len(prompts)} prompts, got {len(negatives)}"
+            f"negative_prompt must be one string, or one for each of {len(prompts)} prompts, got {len(negatives)}"
         )
     return prompts, negatives
 
@@ -196,7 +200,7 @@ def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], 
 def _encode_both(
     params: Params, prompts: list[str], negatives: list[str], n: int, clean: bool, check: bool
 ) -> tuple[Text, Text | None]:
-    """Prompts, n times each, and a negative row for each or one for all, from one pass of the encoder."""
+    """Encode all prompts at once; return the prompts, n rows of each, and the negative rows, as many or one for all."""
     both = encode_prompt(params, [*prompts, *negatives], clean=clean, check=check)
     text, negative = (Text(*rows) for rows in zip(*((x[: len(prompts)], x[len(prompts) :]) for x in both), strict=True))
     if not negatives:
@@ -207,7 +211,7 @@ def _encode_both(
 def _check_output(params: Params, output: str, tile: int | None) -> None:
     check_option("output", output, OUTPUTS)
     if output == "latents" and tile is not None:
-        raise ValueError(f"tile={tile} is about decoding pictures, and output='latents' asks for none; leave it out")
+        raise ValueError(f"tile={tile} is for decoding pictures, and output='latents' decodes none; leave tile out")
     if output != "latents":
         config = vae_config(params)
         if tile is not None:

@@ -1,4 +1,4 @@
-"""What a public function does before its own work: it names the right argument where a call names a wrong one."""
+"""The decorator of public functions: a call with a wrong argument is an error that names the right one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Names that people know from diffusers and elsewhere, with those that say the same here; a function has one of them.
+# Names from diffusers and elsewhere, each with our names for the same thing; a function has at most one of these.
 _OURS: dict[str, tuple[str, ...]] = {
     "callback": ("on_step",),
     "callback_on_step_end": ("on_step",),
@@ -43,7 +43,7 @@ _OURS: dict[str, tuple[str, ...]] = {
     "use_resolution_binning": ("binning",),
     "z": ("latents",),
 }
-# Names that are fields of a Guidance, earlier ones of this package's and diffusers' among them.
+# Names from diffusers and from earlier versions, each with the field of a Guidance that has taken its place.
 _GUIDANCE = {
     "compat": "compat",
     "guidance_rescale": "rescale",
@@ -53,7 +53,7 @@ _GUIDANCE = {
     "pag_scale": "pag_scale",
     "rescale": "rescale",
 }
-# Names of things that are done otherwise here.
+# Names of arguments that don't exist here, each with what to do instead.
 _OTHERWISE = {
     "cache_dir": "set the environment variable HF_HUB_CACHE before Python starts",
     "device": "MindSpore computes on the device that it finds",
@@ -93,9 +93,14 @@ _MAKERS = {
 
 
 def public(f: Callable[P, R]) -> Callable[P, R]:
-    """Make f answer a call with other arguments than its own by one sentence that names the right ones.
+    """Make a call of f with wrong arguments an error of one sentence that names the right ones.
 
-    MindSpore refuses f by its name inside `ms.jit` and `ms.vmap`, where f would be read as a graph.
+    Inside `ms.jit` and `ms.vmap`, where MindSpore would read f as a graph, MindSpore refuses f with its name.
+
+    Args:
+        f: a public function.
+    Returns:
+        The same function with these checks.
     """
     signature = inspect.signature(f)
 
@@ -134,7 +139,7 @@ def _sentence(
 
 
 def _guidance(keywords: Mapping[str, object]) -> str:
-    """What takes the place of keywords that are fields of a Guidance: guidance_scale=3 is now guidance=3."""
+    """Say what takes the place of keywords that are fields of a Guidance: guidance_scale=3 is now guidance=3."""
     old = {name: _shown(value) for name, value in keywords.items() if name in _GUIDANCE}
     fields = {_GUIDANCE[name]: value for name, value in old.items()}
     if "guidance" in keywords:
@@ -145,7 +150,7 @@ def _guidance(keywords: Mapping[str, object]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value that is short, and … for any other."""
+    """Return the repr of a short value, and "…" for any other."""
     short = isinstance(value, (bool, int, float, str, tuple, list)) and len(repr(value)) <= 30
     return repr(value) if short else "…"
 

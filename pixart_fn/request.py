@@ -1,4 +1,4 @@
-"""What a call asks for: every argument checked and resolved before any work.
+"""The arguments of a call, all checked and resolved before any work.
 
 B pictures, L tokens, C latent channels, h/w latent and H/W pixel size.
 """
@@ -40,7 +40,10 @@ class Sampling(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What `run` goes by: pixels, one key per picture, where, how, from what, guided how, watched how."""
+    """The checked arguments of a call, from which `stages.run` samples.
+
+    `size` is (height, width) in pixels, `keys` is (B, 2), and `x` is where the sampling starts, (B, C, h, w).
+    """
 
     size: tuple[int, int]
     keys: Key
@@ -56,11 +59,19 @@ class Request(NamedTuple):
 
 
 def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: Sampling) -> Request:
-    """Check and resolve what `generate` and `sample_latents` share, for `rows` pictures of a size that is checked.
+    """Check and resolve the arguments that `generate` and `sample_latents` share.
 
+    Args:
+        params: from `load`, already checked.
+        rows: B, the number of pictures.
+        key: one key (2,), or (B, 2) with one key per picture.
+        size: (height, width) in pixels, already checked.
+        given: the other arguments, as they were given.
+    Returns:
+        The Request.
     Raises:
-        TypeError: one of them is of another type; one sentence says what is valid.
-        ValueError: one of them is out of its range; one sentence says what is valid.
+        TypeError: an argument has the wrong type; the sentence says what is valid.
+        ValueError: an argument is outside its range; the sentence says what is valid.
     """
     check_switches(check=given.check, progress=given.progress)
     if given.on_step is not None and not callable(given.on_step):
@@ -70,7 +81,7 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
     schedule, make_grid, solver, wrap = solvers.from_config(params.config.scheduler)
     check_whole("steps", given.steps, 1)
     grid = make_grid(int(given.steps)) if given.grid is None else _own_grid(given.grid, schedule)
-    if given.solver is not None:  # what the checkpoint's class does with x0 belongs to its own solver
+    if given.solver is not None:  # `wrap` belongs to the checkpoint's own solver
         solver, wrap = solvers.named(given.solver), _same
     if isinstance(solver, VarianceSolver):
         check_variance(params, repr(solver))
@@ -88,16 +99,16 @@ def _same(denoise: Denoiser) -> Denoiser:
 
 
 def _own_grid(grid: Grid, schedule: Schedule) -> Grid:
-    """The grid, which must lie on the model's schedule: the denoiser takes α and σ from there."""
+    """Return the grid, which must lie on the model's schedule, since the denoiser takes α and σ from that."""
     check_grid(grid)
     noisy = grid.sigma > 0
     if not np.allclose(grid.alpha[noisy], schedule.alpha(grid.t[noisy]), rtol=0, atol=1e-6):
-        raise ValueError("grid is of another schedule than the model's: px.solvers.from_config gives the model's own")
+        raise ValueError("grid has another schedule than the model's; px.solvers.from_config gives the model's own")
     return grid
 
 
 def check_params(params: Params) -> None:
-    """Raise TypeError or ValueError where params aren't what `load` gives: trees as their configurations say."""
+    """Raise a TypeError or ValueError where params aren't as `load` gives them: trees that fit their configurations."""
     if not isinstance(params, Params):
         raise TypeError(f"params must be what px.load() returns, got {type(params).__name__}")
     for name, model in MODELS.items():
@@ -105,7 +116,7 @@ def check_params(params: Params) -> None:
         if weights is None and name != "transformer":
             continue
         if weights is None or config is None:
-            raise ValueError(f"params.{name} is {'None' if weights is None else 'there without its configuration'}")
+            raise ValueError(f"params.{name} is {'None' if weights is None else 'not None but has no configuration'}")
         leaves = dict(tree.items(weights))
         shapes = {path: tuple(getattr(leaf, "shape", ())) for path, leaf in leaves.items()}
         tree.check_names(shapes, model.shapes(config), f"params.{name}")
@@ -116,15 +127,18 @@ def check_params(params: Params) -> None:
 
 
 def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> Text:
-    """Text by hand as the transformer takes it: float32 states, int32 mask, both Tensors.
+    """Turn a Text, which may be made by hand, into float32 states and an int32 mask, both Tensors.
 
     Args:
-        name: of the argument, for errors.
+        params: from `load`.
+        name: the argument's name, for errors.
         text: states (B, L, C) of any float dtype and mask (B, L) of numbers or truth values, arrays or Tensors.
-        rows: B may be this or 1.
+        rows: if given, B must be this number or 1.
+    Returns:
+        The Text.
     Raises:
         TypeError: text isn't two arrays of these types.
-        ValueError: they are of other shapes, or the mask holds other values.
+        ValueError: the arrays have other shapes, or the mask has other values than 0 and 1.
     """
     if not (isinstance(text, tuple) and len(text) == 2):
         hint = "px.encode_prompt(params, 'a cat') makes one"
@@ -138,13 +152,13 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
             f"{name}.mask must have the shape {tuple(states.shape[:2])} of its states, got {tuple(mask.shape)}"
         )
     if rows is not None and len(mask) not in (1, rows):
-        raise ValueError(f"{name} must have one row or {rows}, as text has, got {len(mask)}")
+        raise ValueError(f"{name} must have one row, or {rows} as text has, got {len(mask)}")
     check_mask(mask, f"{name}.mask")
     return Text(states, mask.int())
 
 
 def check_guidance(params: Params, guidance: Guidance | Scale, rows: int) -> Guidance:
-    """The guidance, of which all is checked that needs params and the number of pictures."""
+    """Return the guidance, after the checks that need params and the number of pictures."""
     guidance = as_guidance(guidance)
     check_scale("the scale of guidance", guidance.scale, rows)
     check_scale("pag_scale", guidance.pag_scale, rows)
@@ -155,20 +169,20 @@ def check_guidance(params: Params, guidance: Guidance | Scale, rows: int) -> Gui
 
 
 def check_variance(params: Params, reader: str) -> None:
-    """Raise ValueError where the model predicts no variance, which `reader` reads."""
+    """Raise a ValueError where the model predicts no variance, although `reader` needs one."""
     config = params.config.transformer
     if config.out_channels == config.in_channels:
         raise ValueError(f"{reader} reads a learned variance, which this model doesn't predict")
 
 
 def check_switches(**switches: bool) -> None:
-    """Raise TypeError where one of them isn't True or False."""
+    """Raise a TypeError where an argument isn't True or False."""
     for name, value in switches.items():
         check_switch(name, value)
 
 
 def texts(name: str, prompt: str | Sequence[str]) -> list[str]:
-    """One prompt or several as a list of at least one string."""
+    """Return one prompt or several as a list of at least one string."""
     listed = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else []
     if not listed or not all(isinstance(each, str) for each in listed):
         raise TypeError(f"{name} must be a string or a list of at least one string, got {prompt!r:.200}")
@@ -176,7 +190,7 @@ def texts(name: str, prompt: str | Sequence[str]) -> list[str]:
 
 
 def picture_keys(key: Key, n: int) -> Key:
-    """One key for each of n pictures: (n, 2). One key is itself for n = 1 and is split for more."""
+    """Return one key for each of n pictures, (n, 2); a single key is split where n is more than 1."""
     key = rng.check_key(key)
     if key.ndim == 1:
         return key[None] if n == 1 else rng.split(key, n)
@@ -186,14 +200,14 @@ def picture_keys(key: Key, n: int) -> Key:
 
 
 def picture_size(params: Params, height: int | None, width: int | None) -> tuple[int, int]:
-    """(height, width) in pixels that the model draws as it is; None takes the model's own."""
+    """Return the (height, width) in pixels to draw at, checked; None takes the model's own."""
     height, width = _sides(params, height, width)
     sizes.check(height, width, factor(params) * params.config.transformer.patch_size)
     return height, width
 
 
 def binned_size(params: Params, height: int | None, width: int | None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The size of the picture, which may be any, and that of the bin that is drawn; equal where there are no bins."""
+    """Return the picture's size, which may be any, and the bin's size to draw at; without bins they are equal."""
     table = sizes.bin_for(params.config.transformer.sample_size, factor(params))
     if table is None:
         return (picture_size(params, height, width),) * 2
@@ -203,24 +217,24 @@ def binned_size(params: Params, height: int | None, width: int | None) -> tuple[
 
 
 def latent_shape(params: Params, rows: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(B, C, h, w) of the latents of pictures of a size in pixels."""
+    """Return the shape (B, C, h, w) of the latents of pictures whose size is in pixels."""
     f = factor(params)
     return rows, params.config.transformer.in_channels, size[0] // f, size[1] // f
 
 
 def factor(params: Params) -> int:
-    """How many pixels a latent covers in each direction; 8, as in every released VAE, where none is known."""
+    """Return how many pixels a latent covers in each direction; without a VAE it is 8, as in every released one."""
     return 8 if params.config.vae is None else vae.factor(params.config.vae)
 
 
 def pixels(pictures: Picture | Array | Sequence[Picture | Array]) -> Tensor:
-    """Pictures as float32 (B, H, W, 3) in [0, 1]."""
+    """Return pictures as a float32 Tensor (B, H, W, 3) in [0, 1]."""
     if isinstance(pictures, Tensor):
         x = as_float(pictures, "pictures")
     elif isinstance(pictures, Sequence):
         parts = [_picture(each) for each in pictures]
         if not parts or any(part.shape != parts[0].shape for part in parts):
-            raise ValueError(f"pictures must be at least one, all of one size, got {[p.shape[:2] for p in parts]}")
+            raise ValueError(f"pictures must be one or more of the same size, got {[p.shape[:2] for p in parts]}")
         x = Tensor.from_numpy(np.stack(parts))
     else:
         x = Tensor.from_numpy(_picture(pictures))
@@ -228,21 +242,21 @@ def pixels(pictures: Picture | Array | Sequence[Picture | Array]) -> Tensor:
     if x.ndim != 4 or x.shape[3] != 3 or 0 in x.shape:
         raise ValueError(f"pictures must have the shape (H, W, 3) or (B, H, W, 3), got {tuple(x.shape)}")
     values = x.asnumpy()
-    low, high = float(values.min()), float(values.max())  # MindSpore's own pass over NaN
+    low, high = float(values.min()), float(values.max())  # MindSpore's min and max ignore NaN
     if not (low >= 0 and high <= 1):
         raise ValueError(f"pictures must be within [0, 1], or uint8, got {low:g} … {high:g}")
     return x
 
 
 def vae_config(params: Params) -> vae.Config:
-    """The configuration of a VAE that is there."""
+    """Return the VAE's configuration; raise a ValueError where there is no VAE."""
     if params.vae is None or params.config.vae is None:
         raise ValueError("these params have no VAE; load them with vae=True or a path, or ask for output='latents'")
     return params.config.vae
 
 
 def _picture(picture: Picture | Array) -> NDArray[np.float32]:
-    """One picture, or an array of several, as float32 in [0, 1]."""
+    """Return one picture, or an array of several, as float32 in [0, 1]."""
     if isinstance(picture, Image.Image):
         if picture.mode not in ("RGB", "L"):
             raise ValueError(
@@ -252,7 +266,8 @@ def _picture(picture: Picture | Array) -> NDArray[np.float32]:
     if not isinstance(picture, np.ndarray):
         raise TypeError(f"pictures must be PIL pictures, arrays or a Tensor, got {kind(picture)}")
     if picture.dtype == np.uint8:
-        return picture.astype(np.float32) / np.float32(255)
+        values: NDArray[np.float32] = picture.astype(np.float32) / np.float32(255)
+        return values
     if picture.dtype.kind != "f":
         raise TypeError(f"pictures must be uint8 or floating-point numbers, got {picture.dtype}")
     return np.ascontiguousarray(picture, np.float32)
@@ -264,7 +279,7 @@ def _sides(params: Params, height: int | None, width: int | None) -> tuple[int, 
 
 
 def _start(latents: Array, shape: tuple[int, ...]) -> Tensor:
-    """Latents by hand, as a Tensor of the shape."""
+    """Return the latents that a caller gave, checked, as a Tensor."""
     x = as_tensor(latents, "latents")
     dtype = str(x.dtype).lower()
     if tuple(x.shape) != shape or dtype != "float32":

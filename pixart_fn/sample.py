@@ -1,4 +1,4 @@
-"""The only sampling loop."""
+"""Sampling: the only loop over the nodes of a grid."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ def iterate(
     *,
     start: int = 0,
 ) -> Iterator[StepInfo]:
-    """Sample a step at a time: progress, previews and early stopping are the caller's loop.
+    """Sample one step at a time, so that the caller can show progress or previews, or stop early.
 
     Args:
-        key: the noise of step i comes from `fold_in(key, i)`; unused by deterministic solvers.
+        key: one key (2,), or (B, 2) with one key per picture. The noise of step i comes from `fold_in(key, i)`;
+            deterministic solvers use none.
         denoise: (x_t, t) → x0; for `solvers.ddpm("learned_range")`, (x_t, t) → (x0, variance).
-        solver: how to go from node to node, or the name of one.
+        solver: a Solver, or the name of one in `px.solvers`.
         grid: S + 1 nodes from noisy to clean.
-        x: the sample at the first node, (B, …): α x0 + σ ε, which is nearly ε where the grid starts at pure noise; or
-            the `state` of a StepInfo of the same solver, to go on from there.
-        start: the first step to take, within 0 … S; after the i-th StepInfo it is i.
+        x: the sample at the first node, (B, …), which is α x0 + σ ε, and nearly ε where the grid starts at pure noise.
+            Or the `state` of a StepInfo of the same solver, to go on from there.
+        start: the first step to take, within 0 … S. To go on after i steps, give i.
     Yields:
-        S - start times, what the step saw and the x that it reached.
+        One StepInfo for each of the S - start steps.
     Raises:
-        TypeError: an argument is of another type.
+        TypeError: an argument has the wrong type.
         ValueError: start is outside 0 … S, no solver has that name, or a result of denoise has another shape than x.
     """
     solver = named(solver)
@@ -51,19 +52,19 @@ def iterate(
     state = x if isinstance(x, SolverState) else solver.init(x)
     if isinstance(solver.init, type) and not isinstance(state, solver.init):
         own, other = solver.init.__name__, type(x).__name__
-        raise TypeError(f"x is the {other} of another method than {solver!r}, which goes on from its own {own}")
+        raise TypeError(f"x is a {other}, the state of another method; {solver!r} goes on from a {own}")
     return _iterate(key, _checked(denoise, solver), solver, grid, state, start)
 
 
 def _checked(denoise: Denoiser | VarianceDenoiser, solver: Solver) -> Denoiser:
-    """The denoiser, whose results must be of x's kind and shape: x0, and for a VarianceSolver the variance too."""
+    """Check that x0, and for a VarianceSolver the variance, are of x's kind and shape in each call."""
 
     def check(x: Array, t: float) -> Array:
         result = denoise(x, t)
         both = isinstance(solver, VarianceSolver) and isinstance(result, tuple) and len(result) == 2
         for name, part in zip(("x0", "variance"), result if both else (result,), strict=False):
             if isinstance(x, np.ndarray) != isinstance(part, np.ndarray) or not hasattr(part, "shape"):
-                raise TypeError(f"denoise must give what x is, {kind(x)}, got {kind(part)}")
+                raise TypeError(f"denoise must give {kind(x)}, as x is, got {kind(part)}")
             if tuple(part.shape) != tuple(x.shape):
                 raise ValueError(
                     f"denoise must give {name} of the shape {tuple(x.shape)} of x, got {tuple(part.shape)}"
@@ -83,18 +84,19 @@ def _iterate(
 
 @public
 def sample(key: Key, denoise: Denoiser | VarianceDenoiser, solver: Solver | str, grid: Grid, x: Array) -> Array:
-    """Go through the whole grid.
+    """Sample from the first node of a grid to its last.
 
     Args:
-        key: the noise of step i comes from `fold_in(key, i)`; unused by deterministic solvers.
+        key: one key (2,), or (B, 2) with one key per picture. The noise of step i comes from `fold_in(key, i)`;
+            deterministic solvers use none.
         denoise: (x_t, t) → x0; for `solvers.ddpm("learned_range")`, (x_t, t) → (x0, variance).
-        solver: how to go from node to node, or the name of one.
+        solver: a Solver, or the name of one in `px.solvers`.
         grid: S + 1 nodes from noisy to clean.
         x: the sample at the first node, (B, …).
     Returns:
-        x at the last node, of the shape of x.
+        The sample at the last node, of the shape of x.
     Raises:
-        TypeError: an argument is of another type.
+        TypeError: an argument has the wrong type.
         ValueError: no solver has that name, or a result of denoise has another shape than x.
     """
     for info in iterate(key, denoise, solver, grid, x):

@@ -46,23 +46,23 @@ TEXT_LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 def encode_prompt(
     params: Params, prompt: str | Sequence[str], *, clean: bool = True, tokens: int = 1, check: bool = True
 ) -> Text:
-    """Encode prompts as text states, as short as the longest of them allows.
+    """Encode prompts as text states.
 
-    Padding changes nothing (T5 and the transformer mask it), so L is cut to the next of 16, 32, 64 … rather than
-    always 120 (α) or 300 (Σ) tokens, past which a prompt is cut with a warning.
+    L is the number of tokens of the longest prompt, rounded up to 16, 32, 64 …, and at most 120 (PixArt-α) or 300
+    (PixArt-Σ); a longer prompt is cut with a warning. Padding changes nothing, since T5 and the transformer mask it.
 
     Args:
         params: from `load`, with a text encoder.
         prompt: one prompt or several; an empty one is allowed.
-        clean: whether to clean captions as the released models' training did; without, they are lower-cased and
-            stripped, as in diffusers.
-        tokens: encode at least so many, padding included, at most the pipeline's 120 or 300.
-        check: whether to raise where a state isn't finite.
+        clean: whether to clean captions as the released models' training did; False lower-cases and strips them, as
+            diffusers does.
+        tokens: the least L, padding included, from 1 to the pipeline's 120 or 300.
+        check: whether to raise an error where a state isn't finite.
     Returns:
         Text(states (B, L, C) float32, mask (B, L) int32).
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: an argument isn't as above, or the states aren't finite.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument isn't as described above, or the states aren't finite.
     """
     check_params(params)
     check_switches(clean=clean, check=check)
@@ -70,7 +70,7 @@ def encode_prompt(
     check_whole("tokens", tokens, 1, length)
     config = params.config.text_encoder
     if params.text_encoder is None or params.tokenizer is None or config is None:
-        raise ValueError("these params have no text encoder; load them with text_encoder=True, or pass a Text on")
+        raise ValueError("these params have no text encoder; load them with text_encoder=True, or give an encoded Text")
     prepared = [tokenizer_.prepare(each, clean) for each in texts("prompt", prompt)]
     ids, mask = tokenizer_.encode(params.tokenizer, prepared, length)
     L = _bucket(max(int(mask.sum(1).max()), tokens), length)
@@ -105,23 +105,23 @@ def sample_latents(
         params: from `load`.
         text: from `encode_prompt`, or made by hand: states (B, L, C) of any float dtype, mask (B, L) of numbers or
             truth values, arrays or Tensors.
-        key: as in `generate`.
-        negative: what to steer away from, B rows or one for all; None is the empty prompt.
-        steps: as in `generate`.
-        guidance: as in `generate`.
-        height: in pixels, a multiple of the patch, since there is no binning; None takes the model's own.
-        width: likewise.
-        solver: as in `generate`.
-        grid: as in `generate`.
-        latents: as in `generate`.
-        check: whether to raise where a result isn't finite.
-        on_step: as in `generate`.
+        key: one key (2,), which is split for several pictures, or (B, 2) with one key per picture.
+        negative: what to steer away from, B rows or one row for all; None encodes the empty prompt.
+        steps: the number of steps of the solver, at least 1.
+        guidance: a `px.Guidance`, or its scale alone, as in `generate`.
+        height: the picture's height in pixels, a multiple of the patch; None takes the model's own.
+        width: the picture's width in pixels, likewise.
+        solver: a Solver or the name of one; None takes the checkpoint's scheduler.
+        grid: the nodes to visit, in place of `steps` of the checkpoint's spacing.
+        latents: the noise to start from, float32 (B, C, h, w), in place of the key's.
+        check: whether to raise an error where a result isn't finite.
+        on_step: a function that is called with the StepInfo of each step, as in `generate`.
         progress: whether to show a bar.
     Returns:
         Scaled latents, float32 (B, C, h, w).
     Raises:
-        TypeError: as `generate`.
-        ValueError: as `generate`.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument isn't as described above, or a result isn't finite; the sentence names the step and t.
     """
     check_params(params)
     text = as_text(params, "text", text)
@@ -131,7 +131,7 @@ def sample_latents(
     plan = request(params, B, key, picture_size(params, height, width), given)
     if negative is None and plan.guidance.compares:
         if params.text_encoder is None:
-            raise ValueError("without a text encoder, give negative=, a Text of the empty prompt, or guidance=1")
+            raise ValueError("without a text encoder, give negative= (a Text of the empty prompt) or guidance=1")
         negative = encode_prompt(params, "", tokens=text.mask.shape[1] if plan.guidance.compat == "original" else 1)
     return run(params, plan, text, negative)
 
@@ -149,16 +149,17 @@ def decode_latents(
 
     Args:
         params: from `load`, with a VAE.
-        latents: (B, C, h, w), as `sample_latents` gives them; a NumPy array will do.
-        tile: in pixels; decode in overlapping squares of this size instead of in one piece (`vae.decode_tiled`).
-        size: (height, width) in pixels to resize and crop the pictures to before values are clamped, as `generate` does
-            where it draws at the nearest bin; None leaves them as they are. It has no gradient.
-        check: whether to raise where a pixel isn't finite.
+        latents: (B, C, h, w), as `sample_latents` gives them, a Tensor or a NumPy array.
+        tile: the side, in pixels, of the overlapping squares to decode in (`vae.decode_tiled`); None decodes in one
+            piece.
+        size: (height, width) in pixels to which the pictures are resized and cropped before values are clamped, as
+            `generate` does where it draws at the nearest bin; None leaves them as they are. Resizing has no gradient.
+        check: whether to raise an error where a pixel isn't finite.
     Returns:
         float32 (B, H, W, 3) in [0, 1].
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: an argument isn't as above, or a pixel isn't finite.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument isn't as described above, or a pixel isn't finite.
     """
     check_params(params)
     check_switches(check=check)
@@ -183,19 +184,20 @@ def encode_image(
     key: Key | None = None,
     check: bool = True,
 ) -> Tensor:
-    """Encode pictures as scaled latents: the inverse of `decode_latents` as far as the VAE goes.
+    """Encode pictures as scaled latents, which `decode_latents` decodes to nearly the same pictures.
 
     Args:
         params: from `load`, with a VAE.
-        pictures: a PIL picture (RGB or grey), an array (H, W, 3) or (B, H, W, 3), uint8 or floats in [0, 1], or a list
-            of pictures of one size; or what `decode_latents` gives. H and W are multiples of the VAE's factor.
-        key: draws from the posterior, one key or (B, 2) with one key per picture; None takes its mean.
-        check: whether to raise where a latent isn't finite.
+        pictures: a PIL picture (RGB or grey); an array (H, W, 3) or (B, H, W, 3) of uint8 or of floats in [0, 1]; a
+            list of these, all of one size; or what `decode_latents` gives. H and W are multiples of the VAE's factor.
+        key: one key (2,), or (B, 2) with one key per picture, for a sample of the VAE's posterior; None takes the
+            posterior's mean.
+        check: whether to raise an error where a latent isn't finite.
     Returns:
         float32 (B, C, h, w), as `sample_latents` gives them.
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: an argument isn't as above, or a latent isn't finite.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument isn't as described above, or a latent isn't finite.
     """
     check_params(params)
     check_switches(check=check)
@@ -212,19 +214,19 @@ def encode_image(
 
 @public
 def noise(params: Params, key: Key, n: int = 1, height: int | None = None, width: int | None = None) -> Tensor:
-    """Draw the noise that `generate` and `sample_latents` start from where they are given no latents.
+    """Draw the noise that `generate` and `sample_latents` start from if they are given no latents.
 
     Args:
         params: from `load`.
-        key: one key, or (n, 2) with one key per picture.
-        n: how many pictures.
-        height: in pixels, a multiple of the patch; None takes the model's own.
-        width: likewise.
+        key: one key (2,), or (n, 2) with one key per picture.
+        n: the number of pictures, at least 1.
+        height: the picture's height in pixels, a multiple of the patch; None takes the model's own.
+        width: the picture's width in pixels, likewise.
     Returns:
-        Standard normal float32 (n, C, h, w).
+        Standard normal noise, float32 (n, C, h, w).
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: an argument isn't as above.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument isn't as described above.
     """
     check_params(params)
     check_whole("n", n, 1)
@@ -233,7 +235,7 @@ def noise(params: Params, key: Key, n: int = 1, height: int | None = None, width
 
 
 def run(params: Params, plan: Request, text: Text, negative: Text | None) -> Tensor:
-    """What `sample_latents` returns, of a request that is checked."""
+    """Sample the latents of a request, whose arguments are checked already."""
     learned = isinstance(plan.solver, VarianceSolver)
     make = guidance_.variance_denoiser if learned else guidance_.denoiser
     denoise = guided_denoiser(make, params, text, negative, plan.guidance, plan.size, plan.schedule)
@@ -257,7 +259,7 @@ def run(params: Params, plan: Request, text: Text, negative: Text | None) -> Ten
 
 
 def decode(params: Params, z: Tensor, tile: int | None, size: tuple[int, int] | None, check: bool) -> Tensor:
-    """What `decode_latents` returns, of arguments that are checked."""
+    """Decode latents as `decode_latents` does, from arguments that are checked already."""
     config = vae_config(params)
 
     def one(z: Tensor) -> Tensor:
@@ -269,7 +271,7 @@ def decode(params: Params, z: Tensor, tile: int | None, size: tuple[int, int] | 
     x = ops.cat(pictures, 0).transpose(0, 2, 3, 1)
     if check:
         check_finite(x, "the picture of decode_latents")
-    if size is not None:  # before the clamp, so that what lies beyond [-1, 1] is averaged as it is
+    if size is not None:  # before the clamp, as values beyond [-1, 1] count in the average
         x = Tensor.from_numpy(sizes.resize_and_crop(x.asnumpy(), *size))
     return clamp(x * 0.5 + 0.5, 0.0, 1.0)
 

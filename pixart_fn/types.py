@@ -1,6 +1,6 @@
-"""The vocabulary: what flows between the functions of this package.
+"""The types of what the functions of this package take and return.
 
-A dict is weights, a frozen dataclass is static configuration, a NamedTuple is runtime state.
+A dict is weights, a frozen dataclass is static configuration, and a NamedTuple is runtime state.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ else:
     Array: TypeAlias = Any
 
 Tree: TypeAlias = Any
-"""Nested dicts and lists of arrays: weights. Its keys are the checkpoint's names split on "."."""
+"""Weights as nested dicts and lists of arrays, whose keys are the checkpoint's names split on "."."""
 
 Json: TypeAlias = Mapping[str, Any]
 """A parsed JSON object: the content of a config.json."""
@@ -33,22 +33,27 @@ Key: TypeAlias = NDArray[np.uint64]
 """A uint64 array of shape (2,), or (B, 2) with one key for each picture; see `rng`."""
 
 Denoiser: TypeAlias = Callable[[Array, float], Array]
-"""(x_t, t) → x0, always of the shape of x_t; t in training-time units."""
+"""(x_t, t) → x0, always of the shape of x_t; t counts training steps, from 0 to T - 1, and may be fractional."""
 
 VarianceDenoiser: TypeAlias = Callable[[Array, float], tuple[Array, Array]]
 """(x_t, t) → (x0, variance), both of the shape of x_t, from a model that learned a variance.
 
-The variance is what the model predicts, nominally within [-1, 1]: where between the posterior's variance and β the
-variance of a step lies (IDDPM, arXiv:2102.09672, eq. 15). `solvers.ddpm("learned_range")` takes such a denoiser.
+The variance is the model's raw prediction, nominally within [-1, 1], which says where between the posterior's variance
+and β the variance of a step lies (IDDPM, arXiv:2102.09672, eq. 15). `solvers.ddpm("learned_range")` takes such a
+denoiser.
 """
 
 
 class Grid(NamedTuple):
-    """Where a solver looks: float64 arrays of S + 1 nodes from noisy to clean, α² + σ² = 1.
+    """The S + 1 nodes that a solver visits, from noisy to clean, with α² + σ² = 1.
 
-    The last node is (1, 0), unless the schedule's final σ is asked to be σ_min. `schedule` is for the solvers that look
-    between the nodes. `skipped` counts the steps of the whole grid that lie before the first
-    node (`schedule.truncate`): what a solver decides by the number of steps it decides by that of the whole grid.
+    Args:
+        t: the time of each node, float64 (S + 1,), in training steps.
+        alpha: α at each node, float64 (S + 1,); 1 at the last, unless the grid ends at the schedule's smallest σ.
+        sigma: σ at each node, float64 (S + 1,); 0 at the last, likewise.
+        schedule: the noise schedule, for the solvers that evaluate between the nodes.
+        skipped: how many steps of the whole grid lie before the first node (`schedule.truncate`). A solver that
+            decides by the number of steps uses that of the whole grid.
     """
 
     t: NDArray[np.float64]
@@ -58,7 +63,7 @@ class Grid(NamedTuple):
     skipped: int = 0
 
     def __repr__(self) -> str:
-        """How many steps, and the first and the last node."""
+        """Show the number of steps, and the first and the last node."""
         with np.errstate(divide="ignore"):
             t, rho = (np.asarray(nodes, float)[[0, -1]] for nodes in (self.t, np.divide(self.sigma, self.alpha)))
         steps, whole = len(self.t) - 1, len(self.t) - 1 + self.skipped
@@ -68,7 +73,7 @@ class Grid(NamedTuple):
 
 @runtime_checkable
 class SolverState(Protocol):
-    """What a solver carries from node i to i + 1: a NamedTuple of its method's own, whose field `x` is the sample."""
+    """What a solver carries from node i to i + 1: a NamedTuple of its method, whose field `x` is the sample."""
 
     @property
     def x(self) -> Array:
@@ -76,9 +81,16 @@ class SolverState(Protocol):
 
 
 class StepInfo(NamedTuple):
-    """What one step saw: x at the new node, the x0 it predicted at (t, α, σ) of the old node, evaluations it took.
+    """What happened in one step, from the old node to the new one.
 
-    `state` is what `iterate` goes on from, and what it can start from.
+    Args:
+        x: the sample at the new node.
+        x0: what the denoiser predicted at the old node.
+        t: the time of the old node, in training steps.
+        alpha: α at the old node.
+        sigma: σ at the old node.
+        evaluations: how often the step called the denoiser.
+        state: the solver's state at the new node, from which `iterate` can go on.
     """
 
     x: Array
@@ -90,14 +102,17 @@ class StepInfo(NamedTuple):
     state: SolverState | None = None
 
     def __repr__(self) -> str:
-        """Arrays as dtype and shape."""
+        """Show arrays by dtype and shape."""
         return summary(self)
 
 
 class Solver(NamedTuple):
     """How to go from one node of a grid to the next, as two pure functions.
 
-    `name` is the call that made it, which is how it shows itself.
+    Args:
+        init: makes the state at the first node from x.
+        step: (key, denoise, grid, i, state) → (state, StepInfo), from node i to node i + 1.
+        name: the call that made the solver, which is its repr.
     """
 
     init: Callable[[Array], SolverState]
@@ -105,7 +120,7 @@ class Solver(NamedTuple):
     name: str = ""
 
     def __repr__(self) -> str:
-        """The call that made it."""
+        """Show the call that made the solver."""
         return self.name or f"{type(self).__name__}(init={self.init!r}, step={self.step!r})"
 
 
@@ -116,7 +131,7 @@ class VarianceSolver(Solver):
 
 
 def summary(values: NamedTuple) -> str:
-    """A NamedTuple's repr in which arrays are their dtype and shape."""
+    """Return the repr of a NamedTuple, in which arrays are shown by dtype and shape."""
     named = values._asdict().items()
     return f"{type(values).__name__}({', '.join(f'{name}={_brief(value)}' for name, value in named)})"
 
@@ -130,26 +145,30 @@ def _brief(value: Any) -> str:
 
 
 class Text(NamedTuple):
-    """Encoded prompts: states (B, L, C) float32 and mask (B, L) int32, 1 where a token is real and 0 on padding.
+    """Encoded prompts, as `encode_prompt` makes them.
 
-    `encode_prompt` makes them so. Made by hand, states may be of any floating-point dtype and the mask of any dtype
-    with the values 0 and 1, each a Tensor or a NumPy array: the functions that take a Text turn them into the above.
+    In a Text made by hand, the states may have any floating-point dtype and the mask any dtype with the values 0 and 1.
+    The functions that take a Text convert them.
+
+    Args:
+        states: float32 (B, L, C), a Tensor or a NumPy array.
+        mask: int32 (B, L), 1 where a token is real and 0 on padding.
     """
 
     states: Array
     mask: Array
 
     def __repr__(self) -> str:
-        """Arrays as dtype and shape."""
+        """Show arrays by dtype and shape."""
         return summary(self)
 
 
 class Moments(NamedTuple):
-    """The VAE's posterior: mean and log-variance, each (B, C, h, w), of unscaled latents."""
+    """The VAE's posterior of unscaled latents: mean and log-variance, each (B, C, h, w)."""
 
     mean: Tensor
     logvar: Tensor
 
     def __repr__(self) -> str:
-        """Tensors as dtype and shape."""
+        """Show Tensors by dtype and shape."""
         return summary(self)

@@ -260,7 +260,11 @@ REFUSED = {
     "output": ({"output": "jpeg"}, ValueError, r"output must be one of 'pil', 'numpy', 'latents', got 'jpeg'"),
     "no prompt": ({"prompt": []}, TypeError, r"prompt must be a string or a list of at least one string, got \[\]"),
     "number": ({"prompt": 3}, TypeError, r"prompt must be a string or a list .*, got 3"),
-    "negatives": ({"negative_prompt": ["a", "b"]}, ValueError, r"negative_prompt must be one, or one for each of 1 "),
+    "negatives": (
+        {"negative_prompt": ["a", "b"]},
+        ValueError,
+        r"negative_prompt must be one string, or one for each of 1 ",
+    ),
     "NaN guidance": ({"guidance": float("nan")}, ValueError, r"the scale of guidance must be finite, got nan"),
     "guidances": ({"guidance": [2.0, 3.0]}, ValueError, r"the scale of guidance must be a number or one for each of 1"),
     "seed as key": ({"key": 7}, ValueError, r"a key is a uint64 array .*make one with key\(seed\)"),
@@ -300,7 +304,7 @@ def test_without_a_vae_only_latents_come_out_and_nothing_is_drawn_in_vain(params
 
 def test_without_a_text_encoder_a_text_is_needed(params):
     bare = params.replace(text_encoder=None, tokenizer=None)
-    with pytest.raises(ValueError, match=r"no text encoder; load them with text_encoder=True, or pass a Text on"):
+    with pytest.raises(ValueError, match=r"no text encoder; load them with text_encoder=True, or give an encoded Text"):
         draw(bare)
     text, negative = px.encode_prompt(params, "a cute cat"), px.encode_prompt(params, "")
     z = px.sample_latents(bare, text, KEY, negative=negative, steps=STEPS)
@@ -312,7 +316,7 @@ def test_without_a_text_encoder_a_text_is_needed(params):
 def test_negative_texts_must_be_as_many_as_the_texts(params):
     text = px.encode_prompt(params, "a cute cat")
     two = px.types.Text(*(ms.ops.cat((part, part)) for part in text))
-    with pytest.raises(ValueError, match="negative must have one row or 1, as text has, got 2"):
+    with pytest.raises(ValueError, match="negative must have one row, or 1 as text has, got 2"):
         px.sample_latents(params, text, KEY, negative=two)
     with pytest.raises(ValueError, match=r"Guidance\(scale=4.5\) needs a negative text; encode_prompt\(params, ''\)"):
         px.text_denoiser(params, text)

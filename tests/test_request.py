@@ -190,7 +190,7 @@ def test_numpy_goes_through_the_stages_and_denoisers(params, text):
 
 
 SHAPES = {
-    "rows": (lambda p, d: d(px.noise(p, KEY, 3), 5.0), r"x_t has 3 rows and the text has 2; they must be as many"),
+    "rows": (lambda p, d: d(px.noise(p, KEY, 3), 5.0), r"x_t has 3 rows and the text has 2; they must be equal"),
     "channels": (lambda p, d: d(np.zeros((2, 3, 8, 8), np.float32), 5.0), r"\(B, 4, h, w\) .* got \(2, 3, 8, 8\)"),
     "patches": (lambda p, d: d(np.zeros((2, 4, 7, 8), np.float32), 5.0), r"h and w multiples of 2, got \(2, 4, 7, 8\)"),
     "a time": (lambda p, d: d(px.noise(p, KEY, 2), 1000.0), r"t must be within \[0, 999\], got 1000"),
@@ -213,14 +213,14 @@ SHAPES = {
             p.transformer, p.config.transformer, np.zeros((1, 4, 8, 8), np.float32), np.float32([1, 2]),
             np.zeros((1, 4, 32), np.float32), np.ones((1, 4)),
         ),
-        r"t must have the shape \(1,\), one time a row of x, got \(2,\)",
+        r"t must have the shape \(1,\), one time for each row of x, got \(2,\)",
     ),
     "rows of text": (
         lambda p, d: transformer.apply(
             p.transformer, p.config.transformer, np.zeros((2, 4, 8, 8), np.float32), np.float32([1, 2]),
             np.zeros((1, 4, 32), np.float32), np.ones((1, 4)),
         ),
-        r"x has 2 rows and the text has 1; they must be as many",
+        r"x has 2 rows and the text has 1; they must be equal",
     ),
 }  # fmt: skip
 
@@ -308,11 +308,11 @@ PICTURES = {
     "range": (np.full((16, 16, 3), 2.0), ValueError, r"pictures must be within \[0, 1\], or uint8, got 2 … 2"),
     "NaN": (np.full((16, 16, 3), np.nan), ValueError, r"pictures must be within \[0, 1\], or uint8, got nan … nan"),
     "channels first": (np.zeros((3, 16, 16)), ValueError, r"\(H, W, 3\) or \(B, H, W, 3\), got \(1, 3, 16, 16\)"),
-    "no picture": ([], ValueError, "pictures must be at least one, all of one size"),
+    "no picture": ([], ValueError, "pictures must be one or more of the same size"),
     "sizes": (
         [np.zeros((16, 16, 3)), np.zeros((8, 8, 3))],
         ValueError,
-        "pictures must be at least one, all of one size",
+        "pictures must be one or more of the same size",
     ),
     "a path": ("cat.png", TypeError, "pictures must be PIL pictures, arrays or a Tensor, got"),
     "whole numbers": (

@@ -82,7 +82,7 @@ def test_the_tail_of_a_grid_starts_from_noised_data(name):
         (
             {"x": solvers.unipc().init(np.ones((1, 1)))},
             TypeError,
-            r"x is the CorrectorState of another method than ddim\(\), which goes on from its own MultistepState",
+            r"x is a CorrectorState, the state of another method; ddim\(\) goes on from a MultistepState",
         ),
         ({"start": -1}, ValueError, "start must be 0 … 10, got -1; the nearest is 0"),
         ({"start": 11}, ValueError, "start must be 0 … 10, got 11; the nearest is 10"),

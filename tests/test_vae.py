@@ -107,7 +107,7 @@ def test_generate_refuses_a_tile_before_it_samples(monkeypatch):
     monkeypatch.setattr(px.transformer, "evaluate", None)
     with pytest.raises(ValueError, match="tile must be a positive multiple of 8 pixels, got 12"):
         px.generate(tiny.params(), "a cat", px.key(0), tile=12)
-    with pytest.raises(ValueError, match="tile=8 is about decoding pictures"):
+    with pytest.raises(ValueError, match="tile=8 is for decoding pictures"):
         px.generate(tiny.params(), "a cat", px.key(0), tile=8, output="latents")
 
 
