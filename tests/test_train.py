@@ -199,6 +199,7 @@ def test_the_autoencoders_loss_is_the_sum_that_it_says(tiny, monkeypatch):
     assert float(autoencoder.loss({}, (Tensor(x), rng.key(0)))) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_whitening_moves_the_latents_and_nothing_else(tiny, glyphs):
     p = trembling(vae.init(rng.key(0), TINY_VAE))
     pictures = np.concatenate([autoencoder.pictures(0, step, glyphs) for step in range(2)])
@@ -358,6 +359,7 @@ def test_both_models_learn_a_batch(tiny, tmp_path):
     assert changed >= {name for name in numbers(params) if name.startswith("transformer")}
 
 
+@pytest.mark.slow
 def test_the_recipe_ends_in_a_pipeline_that_draws(encoded_folder, monkeypatch, capsys):
     monkeypatch.setattr(text_to_image.vocabulary, "__defaults__", (TINY_T5.vocab_size,))
     monkeypatch.setattr(text_to_image, "LENGTH", 80)  # a small vocabulary spells words out

@@ -97,6 +97,7 @@ def mypy(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_users_script_is_typed_strictly(mypy):
     assert mypy(SCRIPT) == []
 

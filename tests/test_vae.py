@@ -19,7 +19,7 @@ from pixart_fn.models import vae_layers
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
 
-@pytest.fixture(params=[1, 10**6], ids=["winograd", "direct"])
+@pytest.fixture(params=[pytest.param(1, id="winograd", marks=pytest.mark.slow), pytest.param(10**6, id="direct")])
 def counts(request, monkeypatch):
     """Strips of few rows, blocks of few queries; gives how many strips the layers saw."""
     monkeypatch.setattr(convolution, "WIDE", request.param)
