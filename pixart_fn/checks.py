@@ -1,4 +1,4 @@
-"""Checks of arguments where they come in: each raises one sentence that says what is valid and what was given."""
+"""Checks of arguments in public functions: each error is one sentence that says what is valid and what was given."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ def check_option(name: str, value: str, options: Sequence[str]) -> None:
 def check_number(
     name: str, value: float, low: float | None = None, high: float | None = None, *, above: bool = False
 ) -> None:
-    """Raise a TypeError where `value` isn't a number, and a ValueError where it is NaN or outside the range.
+    """Check a number.
 
     Args:
-        name: what the sentence calls it.
-        low, high: the ends of the range. None is no end, but infinity is outside; math.inf lets it in.
+        name: the name of the value in the error.
+        value: the value to check.
+        low: the low end of the range; None for any finite number, -math.inf to allow -infinity.
+        high: the high end of the range; None for any finite number, math.inf to allow infinity.
         above: whether the low end itself is outside.
+    Raises:
+        TypeError: `value` isn't a number.
+        ValueError: `value` is NaN or outside the range.
     """
     if not is_number(value):
         raise TypeError(f"{name} must be a number, got {kind(value)}")
@@ -40,10 +45,16 @@ def check_number(
 
 
 def check_whole(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise a TypeError where `value` isn't a whole number, and a ValueError with the nearest where it is outside.
+    """Check a whole number; an error about its range names the nearest valid one.
 
     Args:
-        name: what the sentence calls it. low, high: the ends, which are within the range; None is no end.
+        name: the name of the value in the error.
+        value: the value to check.
+        low: the least valid value.
+        high: the greatest valid value; None for none.
+    Raises:
+        TypeError: `value` isn't a whole number.
+        ValueError: `value` is outside the range.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be a whole number, got {kind(value)}")
@@ -61,12 +72,12 @@ def check_switch(name: str, value: bool) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is one real number of Python's or NumPy's; a bool isn't."""
+    """Return whether a value is one real number of Python or NumPy; a bool isn't."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def kind(value: object) -> str:
-    """What a value is, with an article: "a list", "an ndarray"; strings and bools are shown themselves."""
+    """Return a value's type with its article, such as "a list"; for None, strings and bools, return their repr."""
     if value is None or isinstance(value, (str, bool)):
         return repr(value)
     name = type(value).__name__
@@ -74,6 +85,6 @@ def kind(value: object) -> str:
 
 
 def first_few(names: Iterable[str], limit: int = 8) -> str:
-    """The first few names, for an error."""
+    """Return the first few names, for an error."""
     every = list(names)
     return ", ".join(every[:limit]) + (", …" if len(every) > limit else "")

@@ -1,4 +1,4 @@
-"""From a component's config.json to a frozen dataclass: every field is used, known to be harmless, or reported."""
+"""From a model's config.json to a frozen dataclass: a field must be used or known to be harmless, or it is an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Check(NamedTuple):
 
 
 def among(*options: str) -> Check:
-    """The value is one of these."""
+    """Make the Check that a value is one of these."""
     return Check(f"among {', '.join(map(repr, options))}", lambda value: value in options)
 
 
@@ -50,10 +50,12 @@ def read(
     Args:
         cls: a frozen dataclass; its field names are the file's, and its annotations say what their values must be:
             int, float, bool, str, None, Any, a Literal, a tuple of one type, a union, or Annotated with a Check.
-        json: the file's content; names that start with "_" are bookkeeping of the library that wrote it.
-        fixed: names with the values that this implementation computes; another value is an error.
-        ignored: names that don't change the computation at inference.
-        component: what an error calls the configuration; left out, it is the name of the module of `cls`.
+        json: the file's content. Names that start with "_" are notes of the library that wrote it, and are ignored.
+        fixed: fields, each with the values that are supported; another value is an error.
+        ignored: fields that don't change the computation at inference.
+        component: the name of the configuration in an error; None takes the name of the module of `cls`.
+    Returns:
+        An instance of `cls`.
     Raises:
         ValueError: one sentence for all the fields that are unknown or have an unsupported value.
     """
@@ -83,7 +85,7 @@ def _checks(cls: type) -> dict[str, Check]:
 
 
 def _check(hint: Any) -> Check:
-    """What a value of this type must be."""
+    """Return the Check of a value that is annotated with this type."""
     if hint in _CHECKS:
         return _CHECKS[hint]
     args = get_args(hint)

@@ -23,16 +23,16 @@ from .types import Array
 NAME = "pixart_fn"
 """The PNG's text chunk that holds the settings, and their name inside the EXIF comment of the other formats."""
 PIXELS = 178_956_970
-"""Pillow takes a file of more pixels for a decompression bomb and doesn't open it."""
+"""The most pixels of a file that Pillow opens; it takes a larger one for a decompression bomb."""
 SIDE, PICTURES, STEPS, SCALE = 8192, 10_000, 10_000, 1000
-"""Bounds of what a call is printed for, and of what the command draws."""
+"""Upper bounds for `call` and for the command: pixels along a side, pictures, steps, and the size of guidance."""
 DTYPES = ("float32", "float16", "bfloat16")
 _Check: TypeAlias = Callable[[str, Any], None]
 _CHARSET = b"ASCII\0\0\0"  # with which EXIF says the encoding of its comment
 
 
 class Format(NamedTuple):
-    """What Pillow calls a format, the most pixels along a side, the most bytes of EXIF, and how it is written."""
+    """A file format: Pillow's name for it, the most pixels along a side, the most bytes of EXIF, how to write it."""
 
     name: str
     side: int
@@ -50,7 +50,7 @@ FORMATS = {
 
 
 def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, **settings: object) -> None:
-    """Write a picture with its settings inside, as the command does; a file of that name is replaced in one step.
+    """Write a picture with its settings inside, as the command does; an existing file is replaced in one step.
 
     The settings are JSON in a PNG's text, and in the EXIF comment of a JPEG or WebP, which are written with quality 95.
     `pixart-fn show` prints the call of a file that has at least `prompt` and `seed`, and may have `model`, `variant`,
@@ -59,10 +59,10 @@ def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, 
     Args:
         picture: an RGB picture of PIL, or floats (H, W, 3) in [0, 1].
         file: ends in .png, .jpg, .jpeg or .webp; missing folders are made.
-        **settings: what JSON can say.
+        **settings: values that JSON can hold.
     Raises:
-        TypeError: the picture or a setting is of another type.
-        ValueError: the picture or the name's ending isn't as above, or the format can't hold it.
+        TypeError: the picture or a setting has the wrong type.
+        ValueError: the picture or the name's ending isn't as described above, or the format can't hold it.
         OSError: the file is a folder, or can't be written.
     """
     path, options = prepare(file, settings)
@@ -73,7 +73,7 @@ def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, 
 
 
 def prepare(file: str | os.PathLike[str], settings: Mapping[str, object]) -> tuple[Path, dict[str, Any]]:
-    """All checks of `save_picture` that need no picture, and what it hands to Pillow: so that they can come early."""
+    """Run the checks of `save_picture` that need no picture, so that they can come early; return Pillow's arguments."""
     if not isinstance(file, (str, os.PathLike)):
         raise TypeError(f"file must be a path, got {kind(file)}")
     path = Path(os.path.expanduser(file))
@@ -113,7 +113,7 @@ def check_size(width: int, height: int, suffix: str) -> None:
 
 
 def read_settings(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings that `save_picture` wrote into a file.
+    """Read the settings that `save_picture` wrote into a file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -125,7 +125,7 @@ def read_settings(file: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {str(file)!r}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own, about pictures that it opens nevertheless
+        warnings.simplefilter("ignore")  # Pillow warns of pictures that it opens nevertheless
         try:
             settings = _stored(path)
         except Image.DecompressionBombError:
@@ -140,16 +140,16 @@ def read_settings(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def sheet(pictures: Sequence[Image.Image | Array], columns: int | None = None) -> Image.Image:
-    """A contact sheet: pictures of one size side by side, in rows, on white.
+    """Put pictures of one size side by side, in rows, on white.
 
     Args:
         pictures: at least one, each as `save_picture` takes it.
-        columns: None makes the sheet as square as it can be.
+        columns: how many pictures stand in a row; None makes the sheet as square as it can be.
     Returns:
         An RGB picture of PIL.
     Raises:
-        TypeError: a picture is of another type.
-        ValueError: there are no pictures, they have different sizes, or one isn't as above.
+        TypeError: a picture has the wrong type.
+        ValueError: there are no pictures, they have different sizes, or one isn't as described above.
     """
     tiles = [_pil(picture) for picture in pictures]
     sizes = {tile.size for tile in tiles}
@@ -165,7 +165,7 @@ def sheet(pictures: Sequence[Image.Image | Array], columns: int | None = None) -
 
 
 def shape(n: int, columns: int | None = None) -> tuple[int, int]:
-    """How many columns and rows a sheet of n pictures has."""
+    """Return how many columns and rows a sheet of n pictures has."""
     if columns is None:
         columns = math.isqrt(n - 1) + 1
     check_whole("columns", columns, 1, PICTURES)
@@ -176,7 +176,7 @@ def shape(n: int, columns: int | None = None) -> tuple[int, int]:
 
 
 def call(settings: Mapping[str, Any]) -> str:
-    """The Python that draws a picture again, from settings as the command stores them.
+    """Write the Python call that draws a picture again, from settings as the command stores them.
 
     Every value is checked before it is printed, since a file may come from anywhere.
 
@@ -185,7 +185,7 @@ def call(settings: Mapping[str, Any]) -> str:
     Returns:
         An expression of Python, `px.generate(…)`.
     Raises:
-        TypeError: a setting is of another type.
+        TypeError: a setting has the wrong type.
         ValueError: a setting is missing, unknown or out of its range.
     """
     check_settings(settings)
@@ -211,7 +211,7 @@ _LOADED = {"variant": None, "dtype": "float32"}
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise a sentence that names the first setting that `call` can't take."""
+    """Raise a TypeError or ValueError that names the first setting that `call` can't use."""
     for name in settings:
         if name not in _CHECKS:
             raise ValueError(f"there is no setting {reprlib.repr(name)}; {_nearest(name, _CHECKS)}")
@@ -222,13 +222,13 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         _CHECKS[name](name, value)
     prompt, index, n = settings["prompt"], settings.get("index"), _count(settings)
     if index is not None and (index >= n or not isinstance(prompt, str)):
-        raise ValueError(f"index says which of n pictures of one prompt it is, got index {index} and n {n}")
+        raise ValueError(f"index must say which of n pictures of one prompt it is, got index {index} and n {n}")
     if not isinstance(prompt, str) and n % len(prompt):
         raise ValueError(f"n must be a multiple of the number of prompts, {len(prompt)}, got {n}")
 
 
 def _count(settings: Mapping[str, Any]) -> int:
-    """How many pictures the key is for."""
+    """Return how many pictures the seed's key was split for."""
     return int(settings.get("n", 1 if isinstance(settings["prompt"], str) else len(settings["prompt"])))
 
 
@@ -244,7 +244,7 @@ def _check_text(name: str, value: Any) -> None:
 def _check_prompt(name: str, value: Any) -> None:
     prompts = value if isinstance(value, (list, tuple)) else [value]
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise TypeError(f"{name} must be a string or a list of at least one, got {kind(value)}")
+        raise TypeError(f"{name} must be a string or a list of at least one string, got {kind(value)}")
     for prompt in prompts:
         _check_text(name, prompt)
 
@@ -288,7 +288,7 @@ _CHECKS: dict[str, _Check] = {
 
 
 def _json(settings: Mapping[str, Any]) -> str:
-    """ASCII, which every format's text holds; refused where it would be read back as something else."""
+    """Write settings as ASCII, which every format can hold; refuse what would be read back as something else."""
     for name, value in settings.items():
         try:
             same = json.loads(json.dumps({name: value}, allow_nan=False)) == {name: value}
@@ -303,7 +303,7 @@ def _json(settings: Mapping[str, Any]) -> str:
 
 
 def _stored(path: Path) -> Any:
-    """What the JSON inside a picture says, or None where there is none."""
+    """Read the JSON inside a picture; return None where there is none."""
     with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
         # a PNG's `text` also holds what comes after the pixels, which are decoded for it
         text = picture.info.get(NAME) or getattr(picture, "text", {}).get(NAME)

@@ -1,4 +1,4 @@
-"""Schedules, grids, trajectories, and error against work as figures. They need matplotlib (extra `notebooks`).
+"""Figures of schedules, grids, trajectories, and error against work. They need matplotlib (extra `notebooks`).
 
 Each function draws on the axes that it is given, or on new ones, and returns them.
 """
@@ -21,8 +21,8 @@ def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None)
     """Draw α, σ and λ of schedules over t/(T - 1).
 
     Args:
-        named: schedules by the names of the legend.
-        axes: three of matplotlib's; None makes them.
+        named: schedules, by their names in the legend.
+        axes: three axes of matplotlib; None makes them.
     Returns:
         The three axes.
     Raises:
@@ -41,11 +41,11 @@ def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None)
 
 
 def grids(named: Mapping[str, Grid], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Draw where grids have their nodes: one row of marks for each grid, over t and over λ.
+    """Draw the nodes of grids: one row of marks for each grid, over t and over λ.
 
     Args:
-        named: grids by their names.
-        axes: two of matplotlib's; None makes them.
+        named: grids, by their names at the left.
+        axes: two axes of matplotlib; None makes them.
     Returns:
         The two axes.
     Raises:
@@ -68,8 +68,8 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Seq
     """Draw trajectories: rows of pictures, with one column for each step.
 
     Args:
-        rows: (S, H, W, 3) in [0, 1] by the names at the left, Tensors or arrays.
-        titles: over the columns.
+        rows: Tensors or arrays (S, H, W, 3) in [0, 1], by their names at the left.
+        titles: the titles of the columns.
     Returns:
         The axes, row by row.
     Raises:
@@ -96,9 +96,9 @@ def work(
     """Draw error or quality against evaluations of the model: one line for each solver.
 
     Args:
-        curves: lists of (evaluations, error or quality) by the names of the legend.
-        ylabel: of the second; the axis is logarithmic where the label holds "error", and else linear.
-        ax: matplotlib's; None makes it.
+        curves: lists of (evaluations, error or quality), by their names in the legend.
+        ylabel: the label of the vertical axis, which is logarithmic if the label contains "error", and else linear.
+        ax: axes of matplotlib; None makes them.
     Returns:
         The axes.
     Raises:

@@ -1,9 +1,9 @@
 """The command `pixart-fn`. Each verb is a file here, and imports what runs on MindSpore only when it is called."""
 
-# click rather than argparse, whose import is 18 ms shorter: a misspelt option or verb arrives as an exception that says
-# what it was, so that each mistake is one sentence; completion and nested verbs are there; a test calls it in-process.
-# typer is click under annotations, with an import twice as long, and brings rich and pydantic along. huggingface_hub's
-# own command is click too, so it is usually installed already.
+# This uses click rather than argparse, whose import takes 18 ms less. With click, a misspelt option or verb is an
+# exception that names it, so that each mistake can be one sentence; click has completion and nested verbs, and a test
+# can call the command in its own process. typer is click with annotations, but its import takes twice as long and
+# needs rich and pydantic. huggingface_hub's own command uses click too, so it is usually installed already.
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALIASES = {
 
 
 class Verbs(click.Group):
-    """Verbs, of which a misspelt one is answered with the nearest."""
+    """The verbs of the command; a misspelt verb is an error that names the nearest one."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         command = super().get_command(ctx, name)
@@ -62,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the words after `pixart-fn`; None takes the process's own.
     Returns:
-        The exit status: 0, 130 after Ctrl-C, or 2 after a mistake that the user can mend, which is one sentence on
-        stderr.
+        The exit status: 0, 130 after Ctrl-C, or 2 after a mistake that the user can correct, which is explained in one
+        sentence on stderr.
     """
     try:
         command.main(argv, prog_name="pixart-fn", standalone_mode=False)
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 def _sentence(error: click.ClickException, words: list[str]) -> str:
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return error.format_message().rstrip(".")
-    # of -seed click names -s, its first letter
+    # for -seed, click names only -s, the first letter
     unknown = next((word.split("=")[0] for word in words if word.startswith(error.option_name)), error.option_name)
     shown = [p for p in error.ctx.command.get_params(error.ctx) if not getattr(p, "hidden", False)]
     options = {name.lstrip("-"): name for p in shown for name in p.opts if name.startswith("--")}

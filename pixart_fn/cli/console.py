@@ -7,23 +7,23 @@ from typing import TextIO
 
 
 def report(error: str) -> int:
-    """Say what the user can mend, in one line, and return the exit status for it."""
+    """Print an error that the user can correct, in one line, and return the exit status for it."""
     note(error)
     return 2
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
+    """Print one line to stderr."""
     _say(f"pixart-fn: {plain(' '.join(text.split()))}", sys.stderr)
 
 
 def result(text: str) -> None:
-    """One line on stdout; on a terminal without characters that would steer it."""
+    """Print one line to stdout, without control characters if stdout is a terminal."""
     _say(plain(text) if sys.stdout.isatty() else text, sys.stdout)
 
 
 def plain(text: str) -> str:
-    """The text with control characters, and those that turn the writing direction, escaped as Python escapes them."""
+    """Escape control characters, and those that turn the writing direction, as Python does."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..params import Params
 
 BATCH = 16
-"""Pictures of one prompt that are drawn together at most, since memory grows with them."""
+"""The most pictures of one prompt that are drawn together, since memory grows with their number."""
 
 
 class Output(NamedTuple):
@@ -42,23 +42,23 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.command()
 @click.argument("words", nargs=-1, metavar="[PROMPT]")
 @click.option("--prompts", metavar="FILE", help="Draw each line of a file instead of PROMPT; - reads stdin.")
-@click.option("--out", default="picture.png", help="A .png, .jpg or .webp; several are numbered, cat-0.png ….")
+@click.option("--out", default="picture.png", help="A .png, .jpg or .webp file; several are numbered: cat-0.png …")
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
-@click.option("--n", type=int, default=1, help="How many pictures of each prompt.")
+@click.option("--n", type=int, default=1, help="How many pictures to draw of each prompt.")
 @click.option("--sheet", is_flag=True, help="Put all pictures side by side into one file.")
-@click.option("--seed", type=int, default=0, help="What the noise comes from.")
-@click.option("--steps", type=int, default=20, help="Steps of the solver.")
+@click.option("--seed", type=int, default=0, help="Seed of the noise.")
+@click.option("--steps", type=int, default=20, help="Number of steps of the solver.")
 @click.option("--guidance", type=float, default=4.5, help="Scale of classifier-free guidance; 1 turns it off.")
 @click.option("--negative", default="", show_default="none", help="What to steer away from.")
 @click.option("--size", metavar="HxW", show_default="the model's own", help="Height x width in pixels, or one number.")
 @click.option("--solver", show_default="the model's own", help=f"One of {', '.join(solvers.SOLVERS)}.")
 @click.option("--model", show_default="the embedded one", help="A folder in diffusers layout, or a hub id owner/name.")
-@click.option("--variant", show_default="none", help="Of the weights' files, such as fp16.")
-@click.option("--dtype", type=click.Choice(picture_.DTYPES), default="float32", help="What weights compute in.")
-@click.option("--tile", metavar="PIXELS", type=int, show_default="no tiles", help="Decode in squares, in less memory.")
+@click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
+@click.option("--dtype", type=click.Choice(picture_.DTYPES), default="float32", help="Type that weights compute in.")
+@click.option("--tile", metavar="PIXELS", type=int, show_default="no tiles", help="Decode in squares, to save memory.")
 @click.option("--no-clean", is_flag=True, help="Don't clean prompts as the models' training did.")
-@click.option("--no-binning", is_flag=True, help="Draw at the size itself, not at the nearest one of the training.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
+@click.option("--no-binning", is_flag=True, help="Draw at the size itself, not at the nearest trained one.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @click.option("--grid", is_flag=True, hidden=True, expose_value=False, is_eager=True, callback=_renamed)
 def generate(words: tuple[str, ...], **options: Any) -> None:
     """Draw pictures of PROMPT and print the names of the files."""
@@ -87,7 +87,7 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
 
 
 def _prompts(words: tuple[str, ...], file: str | None) -> list[str]:
-    """The prompt, or the lines of a file."""
+    """Return the prompt, or the lines of a file."""
     if len(words) > 1:
         raise ValueError(f'put the prompt in quotes: "{" ".join(words)}"')
     if (not words) == (file is None):
@@ -110,7 +110,7 @@ def _prompts(words: tuple[str, ...], file: str | None) -> list[str]:
 
 
 def _outputs(prompts: list[str], options: dict[str, Any]) -> list[Output]:
-    """What is to be written: a sheet, one picture, or numbered ones."""
+    """Return what is to be written: a sheet, one picture, or numbered pictures."""
     out = Path(os.path.expanduser(options["out"]))
     check_whole("--n", options["n"], 1, picture_.PICTURES)
     total = len(prompts) * options["n"]
@@ -141,7 +141,7 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
 
 
 def _check(outputs: list[Output], force: bool) -> None:
-    """Everything that can be known without the model."""
+    """Check everything that can be checked without the model."""
     for file, settings in outputs:
         try:
             picture_.check_settings(settings)
@@ -183,7 +183,7 @@ def _own_size(params: Params) -> tuple[int, int]:
     from ..models import vae
 
     if params.config.vae is None:
-        raise ValueError("this model has no VAE, without which there are no pictures")
+        raise ValueError("this model has no VAE, which is needed for a picture")
     side = params.config.transformer.sample_size * vae.factor(params.config.vae)
     return side, side
 
@@ -191,7 +191,7 @@ def _own_size(params: Params) -> tuple[int, int]:
 def _draw(
     params: Params, prompts: list[str], settings: dict[str, Any], each: int, progress: bool
 ) -> Iterator[Image.Image]:
-    """The pictures of each prompt in turn; picture i of all has the key that `generate` of all prompts gives it."""
+    """Draw the pictures of each prompt in turn; picture i has the key that `generate` of all prompts gives it."""
     from ..pipeline import generate
 
     key, total = rng.key(settings["seed"]), settings["n"]

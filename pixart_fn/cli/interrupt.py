@@ -1,4 +1,4 @@
-"""Ctrl-C while MindSpore is at work."""
+"""Ctrl-C while MindSpore computes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import FrameType
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let Ctrl-C, and SIGTERM, be a KeyboardInterrupt in here.
+    """Make Ctrl-C and SIGTERM raise a KeyboardInterrupt inside the `with` block.
 
-    MindSpore answers SIGINT below Python once it has compiled a graph, by sending its own process a SIGTERM, which
-    would end it at once: without cleaning up, and with another exit status.
+    Once MindSpore has compiled a graph, it answers SIGINT outside of Python by sending its own process a SIGTERM, which
+    would end the process at once, without cleaning up and with another exit status.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
 

@@ -1,4 +1,4 @@
-"""`pixart-fn show`: tell how a picture was drawn."""
+"""`pixart-fn show`: print how a picture was drawn."""
 
 from __future__ import annotations
 
