@@ -204,7 +204,7 @@ REFUSED = {
     "no index": (
         lambda f: (f / "model_index.json").unlink(),
         FileNotFoundError,
-        r"model_index\.json is missing; give a pipeline's",
+        r"model_index\.json is missing; give a pipeline in diffusers layout",
     ),
     "index not JSON": (lambda f: cut(f / "model_index.json", 20), ValueError, r"model_index\.json isn't valid JSON"),
     "index a list": (

@@ -75,7 +75,7 @@ def test_what_the_cache_has_in_place_of_something_else_is_taken_with_a_warning(o
     half = pipeline / "vae" / "diffusion_pytorch_model.fp16.safetensors"
     weights_file(pipeline, "vae").rename(half)
     snapshot = cached(offline, pipeline, "owner/name", "main")
-    message = r"cache of 'owner/name' holds only the variant 'fp16' of vae; it is taken$"
+    message = r"cache of 'owner/name' holds only the variant 'fp16' of vae, which is used$"
     with pytest.warns(UserWarning, match=message) as warned:
         checkpoint.load("owner/name")
     assert [warning.filename for warning in warned] == [__file__]
@@ -84,7 +84,7 @@ def test_what_the_cache_has_in_place_of_something_else_is_taken_with_a_warning(o
         checkpoint.load("owner/name", variant={"vae": "fp16"})
     shutil.rmtree(snapshot / "scheduler")
     with pytest.warns(
-        UserWarning, match=r"cache of 'owner/name' holds no scheduler; that of .*pipeline is taken$"
+        UserWarning, match=r"cache of 'owner/name' holds no scheduler; the one of .*pipeline is used$"
     ) as w:
         checkpoint.load(pipeline, transformer="owner/name")
     assert [warning.filename for warning in w] == [__file__]

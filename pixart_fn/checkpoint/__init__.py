@@ -1,4 +1,4 @@
-"""Files ↔ trees: a pipeline in diffusers layout, from a folder or the hub, read strictly and written back."""
+"""Reading a pipeline in diffusers layout from a folder or the hub, with strict checks, and writing it back."""
 
 from .load import load
 from .save import save

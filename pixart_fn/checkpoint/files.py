@@ -1,4 +1,4 @@
-"""Which files a pipeline is read from, chosen from what lies in a folder or a repository before anything is read."""
+"""The choice of the files that a pipeline is read from, by their names alone, before anything is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .layout import TOKENIZER, choose
 
 SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
 USER = 5
-"""How far up the caller of `load` is from the functions here that `plan` calls."""
+"""How many calls the caller of `load` is above the functions that `plan` calls; a warning names that line."""
 
 File: TypeAlias = tuple[Place, str]
 Source: TypeAlias = str | os.PathLike[str]
@@ -39,7 +39,7 @@ def _embedded() -> Path:
 
 
 def find_pipeline(source: Source | None, revision: str | None) -> Place:
-    """The place of a pipeline: one with a model_index.json."""
+    """Return the place of a pipeline, which has a model_index.json."""
     home = Folder(_embedded()) if source is None else hub.find(source, revision)
     if home.has("model_index.json"):
         return home
@@ -48,14 +48,12 @@ def find_pipeline(source: Source | None, revision: str | None) -> Place:
     elif home.has("transformer/config.json") and not home.has("vae/config.json"):
         hint = f"; give a pipeline as source and this one as transformer={str(source)!r}"
     else:
-        hint = (
-            "; give a pipeline's in diffusers layout, which holds model_index.json, transformer/, text_encoder/, vae/"
-        )
+        hint = "; give a pipeline in diffusers layout, which holds model_index.json, transformer/, text_encoder/, vae/"
     raise home.lacks("model_index.json", hint)
 
 
 def _part(home: Place, name: str, where: Source | bool | None) -> Part | None:
-    """Where a model's config.json is; for a model that is left out None if `home` doesn't have it either."""
+    """Return where a model's config.json is, or None for a model that is left out and not in `home` either."""
     if where is None or where is True:
         if home.has(f"{name}/config.json"):
             return Part(home, name)
@@ -76,7 +74,7 @@ def _part(home: Place, name: str, where: Source | bool | None) -> Part | None:
 
 
 def _scheduler_file(home: Place, transformer: Place, scheduler: Any) -> File | dict[str, Any]:
-    """Where the scheduler_config.json is, or its content."""
+    """Return where the scheduler_config.json is, or its content."""
     if isinstance(scheduler, Mapping):
         return dict(scheduler)
     places = (transformer, home) if scheduler is True else (hub.find(scheduler, argument="scheduler"),)
@@ -85,12 +83,12 @@ def _scheduler_file(home: Place, transformer: Place, scheduler: Any) -> File | d
             if place.has(name):
                 return place, name
         if place != home and isinstance(place, Folder) and place.cache_of and scheduler is True:
-            warnings.warn(f"{place} holds no scheduler; that of {home} is taken", stacklevel=USER)
+            warnings.warn(f"{place} holds no scheduler; the one of {home} is used", stacklevel=USER)
     raise places[-1].lacks(SCHEDULERS[0])
 
 
 def _tokenizer_files(home: Place, encoder: Part) -> list[File]:
-    """The tokenizer's files that are there: it lies with its text encoder, or else with the pipeline."""
+    """Return the tokenizer's files that exist, beside its text encoder or else in the pipeline."""
     for part in (encoder, Part(encoder.place, "tokenizer"), Part(home, "tokenizer")):
         files = [part.file(name) for name in TOKENIZER]
         if part.place.has(files[0][1]):
@@ -104,12 +102,12 @@ def _tokenizer_files(home: Place, encoder: Part) -> list[File]:
 def _weights(part: Part, name: str, variant: str | None) -> File:
     file, found = choose(part.place, part.folder, name, variant)
     if found and variant is None and isinstance(part.place, Folder) and part.place.cache_of:
-        warnings.warn(f"{part.place} holds only the variant {found!r} of {name}; it is taken", stacklevel=USER)
+        warnings.warn(f"{part.place} holds only the variant {found!r} of {name}, which is used", stacklevel=USER)
     return part.file(file)
 
 
 class Plan(NamedTuple):
-    """Which files are read."""
+    """The files to read."""
 
     pipeline: File
     configs: dict[str, File]
@@ -122,8 +120,14 @@ def plan(home: Place, wanted: Mapping[str, Any], scheduler: Any, variants: Mappi
     """Choose the files of a pipeline.
 
     Args:
-        home: the pipeline. wanted: from each model to where it is. scheduler: True, a source or a content.
-        variants: of the models that one is asked for.
+        home: the place of the pipeline.
+        wanted: for each model True, a source, or None to leave it out.
+        scheduler: True, a source, or the content of a scheduler_config.json.
+        variants: the variant of each model for which one was given.
+    Returns:
+        The Plan.
+    Raises:
+        OSError, ValueError: a file is missing, or isn't in a format that is read.
     """
     found = {name: _part(home, name, where) for name, where in wanted.items()}
     parts = {name: part for name, part in found.items() if part is not None}
@@ -141,7 +145,7 @@ def plan(home: Place, wanted: Mapping[str, Any], scheduler: Any, variants: Mappi
 
 
 def fetch(files: Iterable[File]) -> dict[File, Path]:
-    """Each file's path on this machine, once it is there; all those of a place are downloaded together."""
+    """Download what isn't on this machine yet, all files of a place together, and return each file's path."""
     names: dict[Place, list[str]] = {}
     for place, name in files:
         names.setdefault(place, []).append(name)

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are: a folder, or a repository of the hub, of which only what is read is downloaded."""
+"""The places of a checkpoint's files: a folder, or a repository of the hub, from which only what is read is fetched."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, or what huggingface_hub's cache holds of a repository while the hub can't be reached.
+    """A folder, or the part of a repository that huggingface_hub's cache holds while the hub can't be reached.
 
     Names of files are relative and use "/", as in "vae/config.json".
     """
 
     path: Path
     cache_of: str | None = None
-    """The hub id where it is a cache, which may be incomplete."""
+    """The hub id of a cached repository, which may be incomplete; None for a folder."""
 
     def __str__(self) -> str:
         return f"the hub's cache of {self.cache_of!r}" if self.cache_of else str(self.path)
@@ -34,19 +34,19 @@ class Folder:
         return (self.path / name).is_file()
 
     def names(self, under: str) -> list[str]:
-        """The files that lie directly in a folder inside."""
+        """Return the names of the files that lie directly in a folder inside."""
         inside = self.path / under
         return sorted(path.name for path in inside.iterdir() if path.is_file()) if inside.is_dir() else []
 
     def fetch(self, names: Collection[str]) -> Path:
-        """The local folder that has the files; FileNotFoundError or OSError name one that is missing."""
+        """Return the local folder that has the files; raise an error that names one that is missing."""
         for name in names:
             if not self.has(name):
                 raise self.lacks(name)
         return self.path
 
     def lacks(self, name: str, hint: str = "") -> OSError:
-        """The error for a missing file; a hint goes on after the name."""
+        """Make the error for a missing file; the hint follows the file's name."""
         if self.cache_of:
             return OSError(f"{self} is incomplete: {name} is missing; connect and run it again")
         return FileNotFoundError(f"{self.path / name} is missing{hint}")
@@ -54,7 +54,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of the hub: what there is, of which nothing is downloaded before `fetch`."""
+    """A repository of the hub and the names of its files, of which none is downloaded before `fetch`."""
 
     id: str
     revision: str | None
@@ -67,18 +67,18 @@ class Repository:
         return name in self.files
 
     def names(self, under: str) -> list[str]:
-        """The files that lie directly in a folder inside."""
+        """Return the names of the files that lie directly in a folder inside."""
         prefix = f"{under}/" if under else ""
         inside = [name.removeprefix(prefix) for name in self.files if name.startswith(prefix)]
         return sorted(name for name in inside if "/" not in name)
 
     def fetch(self, names: Collection[str]) -> Path:
-        """The local folder that has the files, which are downloaded where the cache doesn't hold them.
+        """Return the local folder that has the files, after downloading those that aren't in the cache.
 
         Args:
-            names: of files that the repository has.
+            names: the names of files that the repository has.
         Raises:
-            OSError: the hub can't give one.
+            OSError: the hub can't give one of them.
         """
         from huggingface_hub import errors, snapshot_download
 
@@ -90,7 +90,7 @@ class Repository:
         return Folder(path, cache_of=self.id).fetch(names)  # without a connection it may give what it has
 
     def lacks(self, name: str, hint: str = "") -> OSError:
-        """The error for a missing file; a hint goes on after the name."""
+        """Make the error for a missing file; the hint follows the file's name."""
         return OSError(f"the hub's {self} has no {name}{hint}")
 
 
@@ -98,16 +98,19 @@ Place: TypeAlias = Folder | Repository
 
 
 def find(source: str | os.PathLike[str], revision: str | None = None, argument: str = "source") -> Place:
-    """The folder of a path, or the repository of a hub id.
+    """Find the folder of a path, or the repository of a hub id.
 
     Args:
         source: a folder, or a hub id "owner/name".
         revision: branch, tag or commit of a hub id; None for the newest.
-        argument: what an error calls the source.
+        argument: the name of the source in an error.
+    Returns:
+        The Folder or the Repository.
     Raises:
         TypeError: the source is neither a string nor a path.
-        FileNotFoundError, ValueError: there is no such folder and it isn't a hub id, or a folder has no revision.
-        OSError: the hub can't list the repository and its cache has nothing of it.
+        FileNotFoundError: there is no such folder, and the source isn't a hub id.
+        ValueError: the source is a file or an address, or a revision is given for a folder.
+        OSError: the hub can't list the repository, and the cache has nothing of it.
     """
     text = written(source, argument, "a folder in diffusers layout or a hub id owner/name")
     if address := _ADDRESS.fullmatch(text):
@@ -129,7 +132,7 @@ def find(source: str | os.PathLike[str], revision: str | None = None, argument: 
 
 
 def written(path: str | os.PathLike[str], argument: str, wanted: str) -> str:
-    """A path as a string; TypeError or ValueError where it isn't one or is empty."""
+    """Return a path as a string; raise a TypeError where it isn't a path, and a ValueError where it is empty."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise TypeError(f"{argument} must be {wanted}, as a str or a Path, got {path!r:.60}")
     if not os.fspath(path).strip():
@@ -138,7 +141,7 @@ def written(path: str | os.PathLike[str], argument: str, wanted: str) -> str:
 
 
 def _repository(repo: str, revision: str | None) -> Place:
-    """What the hub lists or, where it doesn't answer, what its cache has."""
+    """Return the repository that the hub lists or, where the hub doesn't answer, the cache of it."""
     from huggingface_hub import HfApi, errors, snapshot_download
 
     try:
@@ -159,7 +162,7 @@ def _called(repo: str, revision: str | None) -> str:
 
 
 def _explained(error: Exception, repo: str, revision: str | None, stage: str) -> OSError:
-    """huggingface_hub's error as one sentence with what to do."""
+    """Turn huggingface_hub's error into one sentence that says what to do."""
     from huggingface_hub import errors
 
     at = _called(repo, revision)

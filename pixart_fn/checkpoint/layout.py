@@ -1,4 +1,4 @@
-"""What a pipeline's folder is called inside: each model's files, names of tensors and classes in diffusers layout."""
+"""The diffusers layout of a pipeline: the names of each model's folder, files, tensors and classes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .hub import Folder, Place
 
 
 class Component(NamedTuple):
-    """What a model's folder is called inside and which of its tensors need care."""
+    """The names in a model's folder, and the tensors that are treated apart."""
 
     module: ModuleType
     package: str
     classes: tuple[str, ...]  # the first is the one that `save` names
     stem: str  # of the weights' file name
     renamed: dict[str, str]  # part of an old name → part of today's
-    ignored: tuple[str, ...]  # what the names of tensors begin with that some releases store and nothing here uses
-    wide: str | None  # names that end so stay float32 where the others are halves
+    ignored: tuple[str, ...]  # how the names of tensors begin that some releases store and nothing here uses
+    wide: str | None  # tensors whose names end so stay float32 where the others are in half precision
 
     def dtype_of(self, name: str, dtype: str) -> str:
-        """A tensor's dtype where the model's is `dtype`."""
+        """Return a tensor's dtype in a model whose dtype is `dtype`."""
         return "float32" if self.wide and name.endswith(self.wide) else dtype
 
     def today(self, name: str) -> str:
-        """A tensor's name as it is today."""
+        """Return today's name of a tensor that may have an older name."""
         for old, new in self.renamed.items():
             name = name.replace(old, new)
         return name
@@ -77,15 +77,15 @@ COMPONENTS = {
 
 
 HALVES = ("fp16", "bf16")
-"""Variants that are the plain weights, rounded."""
+"""The variants that are the plain weights in half precision."""
 TOKENIZER = (
     "spiece.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "tokenizer.json"
 )  # fmt: skip
-"""The files that a tokenizer is read from; only the first has to be there."""
+"""The files that a tokenizer is read from, of which only the first must exist."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; FileNotFoundError or ValueError say which file and what is wrong."""
+    """Read the JSON object in a file; an error names the file and what is wrong."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -104,18 +104,21 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 
 
 def choose(place: Place, folder: str, name: str, variant: str | None) -> tuple[str, str]:
-    """The file of a model's weights in one of a place's folders, or the index that names its shards.
+    """Choose the file of a model's weights in a folder, or the index that names its shards.
 
-    Without a variant it is the plain file; the one half-precision variant is taken where nothing else is there, since
-    it holds the same weights rounded, and another has to be asked for.
+    Without a variant, this is the plain file. If the only weights are one half-precision variant, this is that variant,
+    which is the same weights rounded. Any other variant must be given.
 
     Args:
-        name: which model, a key of COMPONENTS. variant: such as "fp16", or None.
+        place: where the folder is.
+        folder: the model's folder in the place; "" for the place itself.
+        name: the model, a key of COMPONENTS.
+        variant: such as "fp16", or None.
     Returns:
-        The name of the file and the variant that it is of, "" for the plain one.
+        The name of the file, and its variant, which is "" for the plain file.
     Raises:
-        FileNotFoundError, OSError: there are no weights.
-        ValueError: there are, but not those that are asked for, or not in a format that is read.
+        OSError: there are no weights.
+        ValueError: there are weights, but not of this variant, or not in a format that is read.
     """
     stem, names = COMPONENTS[name].stem, place.names(folder)
     found = _variants(stem, names)
@@ -136,7 +139,7 @@ def choose(place: Place, folder: str, name: str, variant: str | None) -> tuple[s
 
 
 def _variants(stem: str, names: Collection[str]) -> dict[str, str]:
-    """Each variant's index or file, "" for the plain one; an index goes before a file."""
+    """Return the index or the file of each variant, "" being the plain one; an index is preferred to a file."""
     file = re.escape(stem)
     forms = (
         rf"{file}\.safetensors\.index(?:\.([^.]+))?\.json",
@@ -171,10 +174,10 @@ def _no_weights(place: Place, folder: str, name: str, names: Collection[str]) ->
 
 
 def shards(index: Path, part: Component) -> list[str]:
-    """The files that an index.json names for the tensors that are used.
+    """Return the files that an index.json names for the tensors that are used.
 
     Raises:
-        ValueError: it isn't an index.
+        ValueError: the file isn't such an index.
     """
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
@@ -183,7 +186,7 @@ def shards(index: Path, part: Component) -> list[str]:
 
 
 def current_names(stored: Mapping[str, Stored], part: Component) -> dict[str, Stored]:
-    """The tensors under today's names, without those that nothing uses."""
+    """Return the tensors by today's names, without those that nothing uses."""
     used = {name: value for name, value in stored.items() if not part.ignores(name)}
     old = {part.today(name): value for name, value in used.items()}
     return old | {name: value for name, value in used.items() if part.today(name) == name}

@@ -1,4 +1,4 @@
-"""From a folder or the hub to Params: what is read is chosen and checked before a tensor is read or downloaded."""
+"""Loading Params from a folder or the hub; all is chosen and checked before a tensor is read or downloaded."""
 
 from __future__ import annotations
 
@@ -44,39 +44,39 @@ def load(
     stream: bool | None = None,
     dtype: str = "float32",
 ) -> Params:
-    """Load a pipeline; float32 weights stay in the mapped file until they are used, others are converted.
+    """Load a pipeline; float32 weights stay in the mapped file until they are used, and other weights are converted.
 
-    Of a hub repository only the files that are read are downloaded, and the weights after everything else is checked.
+    From a hub repository only the files that are read are downloaded: the weights last, after all else was checked.
 
     Args:
         source: None for the embedded checkpoint, a folder in diffusers layout, or a hub id "owner/name".
-        revision: branch, tag or commit of a hub id.
+        revision: branch, tag or commit of a hub id; None for the newest.
         transformer: True to take it from `source`, or the folder or hub id of another pipeline, of the model itself,
-            or of a folder that holds transformer/. Its family (PixArt-α or PixArt-Σ) must be the source's, whose
-            pipeline class decides how many tokens a prompt has.
-        text_encoder: likewise, or None to leave it and the tokenizer out.
-        vae: likewise, or None to leave it out.
-        scheduler: True for the scheduler_config.json that lies beside a transformer from elsewhere, which its weights
-            were trained or distilled for, and for that of `source` where there is none. Or the folder or hub id of a
-            scheduler or a pipeline, or the content of a scheduler_config.json.
-        variant: which weights to take, such as "fp16" for model.fp16.safetensors, of every model or, as a dict from
-            models to variants, of some. Unlike in diffusers, a model without that variant is an error. None takes the
-            plain files, and the half-precision ones ("fp16" or "bf16") of a model that has only these.
-        stream: whether the text encoder's leaves are places in the file, of which `t5.encode` holds a layer at a time
-            (`quantize` makes them int8), instead of Tensors that can be differentiated and trained. None streams an
-            encoder of more than 2 GiB in float32: T5-XXL has 18.
-        dtype: of weights and the products with them: "float32", "float16" or, on Ascend, "bfloat16". Norms, softmax,
-            T5's states and its feed-forward outputs and all that leaves a model stay float32, and so does, in float16,
-            a VAE whose config.json says `force_upcast`. On CPUs halves are slower.
+            or of a folder that holds transformer/. It must be of the source's family (PixArt-α or PixArt-Σ), since the
+            source's pipeline class decides how many tokens a prompt has.
+        text_encoder: likewise, or None to leave the text encoder and the tokenizer out.
+        vae: likewise, or None to leave the VAE out.
+        scheduler: True for the scheduler_config.json beside a transformer from elsewhere, with which its weights were
+            trained or distilled, or else for the source's. Or the folder or hub id of a scheduler or a pipeline, or
+            the content of a scheduler_config.json.
+        variant: the variant of the weights, such as "fp16" for model.fp16.safetensors: one for all models, or a dict
+            from models to variants. Unlike in diffusers, a model without that variant is an error. None takes the
+            plain files, and for a model that has only half-precision files ("fp16" or "bf16") these.
+        stream: True to leave the text encoder's weights in the file, from which `t5.encode` reads one layer at a time
+            (`quantize` makes them int8); False for Tensors, which can be differentiated and trained. None streams an
+            encoder of more than 2 GiB in float32; T5-XXL has 18 GiB.
+        dtype: the type of weights and of products with them: "float32", "float16" or, on Ascend, "bfloat16". Norms,
+            softmax, T5's states, its feed-forward outputs and everything that leaves a model stay in float32. With
+            "float16", so does a VAE whose config.json says `force_upcast`. On CPUs, half precision is slower.
     Returns:
         Params, with trees in the order of each model's `shapes`.
     Raises:
-        TypeError: an argument is of another type, or there is none of its name.
-        FileNotFoundError: a folder or a file of it is missing.
-        OSError: the hub can't give what was asked for, or its cache is incomplete and it can't be reached.
-        ValueError: a file is damaged, a configuration has a field or value that isn't supported, the weights' names
-            and shapes aren't those of the configuration, or the dtype isn't there on this device, can't hold a weight
-            or is to be streamed.
+        TypeError: an argument has the wrong type, or a name that `load` doesn't have.
+        FileNotFoundError: a folder or a file in it is missing.
+        OSError: the hub can't give a file, or can't be reached and its cache is incomplete.
+        ValueError: a file is damaged, a configuration has a field or value that isn't supported, the names and shapes
+            of the weights aren't those of the configuration, or the dtype isn't available on this device, can't hold a
+            weight or can't be streamed.
     """
     wanted = {"text_encoder": text_encoder, "transformer": transformer, "vae": vae}
     _check_arguments(source, revision, wanted, scheduler, dtype, stream)
@@ -125,7 +125,7 @@ def _check_arguments(
 
 
 def _variants(variant: Any, wanted: Mapping[str, Any]) -> Mapping[str, str]:
-    """The variant of each model that one is asked for."""
+    """Return the variant of each model for which one was given."""
     loaded = [name for name, where in wanted.items() if where is not None]
     variants = variant if isinstance(variant, Mapping) else {} if variant is None else dict.fromkeys(loaded, variant)
     for name, value in variants.items():
@@ -136,11 +136,11 @@ def _variants(variant: Any, wanted: Mapping[str, Any]) -> Mapping[str, str]:
     return variants
 
 
-# --- what they hold ---------------------------------------------------------------------------------------------------
+# --- configurations ---------------------------------------------------------------------------------------------------
 
 
 def _configuration(chosen: Plan) -> tuple[dict[File, Path], Configs]:
-    """The paths of all files but the weights, and the configuration in them, which is checked."""
+    """Return the paths of all files but the weights, and the configuration in them, checked."""
     files = [chosen.pipeline, *chosen.configs.values(), *(file for file in chosen.tokenizer if not _rust(file))]
     files += [] if isinstance(chosen.scheduler, dict) else [chosen.scheduler]
     path = fetch([*files, *(file for file in chosen.weights.values() if file[1].endswith(".json"))])
@@ -163,14 +163,14 @@ def _rust(file: File) -> bool:
 
 
 def _more_of_the_tokenizer(files: list[File], path: Mapping[File, Path]) -> list[File]:
-    """Its large tokenizer.json, which is read where tokenizer_config.json doesn't say which tokens were added."""
+    """Return the large tokenizer.json if tokenizer_config.json doesn't say which tokens were added."""
     configs = [path[file] for file in files if file[1].endswith("tokenizer_config.json")]
-    told = any("added_tokens_decoder" in read_json(config) for config in configs)
-    return [file for file in files if _rust(file) and not told]
+    listed = any("added_tokens_decoder" in read_json(config) for config in configs)
+    return [file for file in files if _rust(file) and not listed]
 
 
 def _pipeline(index: Path) -> str:
-    """The pipeline class that model_index.json names."""
+    """Return the pipeline class that model_index.json names."""
     name = read_json(index).get("_class_name")
     if name not in PIPELINES:
         raise ValueError(f"{index.parent} holds a {name}, which isn't supported (supported: {', '.join(PIPELINES)})")
@@ -187,7 +187,7 @@ def _config(file: Path, name: str) -> Any:
 
 
 def _check_widths(config: Configs) -> None:
-    """Models from different places must fit together; one that is left out is taken to fit."""
+    """Check that models from different places fit together; one that is left out isn't checked."""
     text, dit, latent = config.text_encoder, config.transformer, config.vae
     if text is not None and text.d_model != dit.caption_channels:
         raise ValueError(
@@ -215,7 +215,7 @@ def _tokenizer(folder: Path, rows: int) -> Tokenizer:
 
 
 def _shards(weights: File, path: Mapping[File, Path], name: str) -> list[File]:
-    """The files with a model's tensors: itself, or those that the index names."""
+    """Return the files with a model's tensors: the file itself, or those that an index names."""
     place, file = weights
     if not file.endswith(".json"):
         return [weights]
@@ -229,13 +229,13 @@ def _shards(weights: File, path: Mapping[File, Path], name: str) -> list[File]:
 
 
 def _dtype(name: str, dtype: str, config: Path) -> str:
-    """The dtype of a model's weights: a VAE may say that halves are too narrow for it."""
+    """Return the dtype of a model's weights; a VAE's configuration may say that float16 is too narrow for it."""
     wide = dtype == "float16" and name == "vae" and read_json(config).get("force_upcast")
     return "float32" if wide else dtype
 
 
 def _tree(files: list[Path], name: str, config: Configs, stream: bool | None, dtype: str) -> Tree:
-    """A model's weights as Tensors or as places in the files, in the order of its `shapes`."""
+    """Return a model's weights as Tensors or as places in the files, in the order of its `shapes`."""
     part = COMPONENTS[name]
     stored = current_names({key: leaf for file in files for key, leaf in open_file(file).items()}, part)
     shapes = part.module.shapes(getattr(config, name))

@@ -1,4 +1,4 @@
-"""From Params to a folder in diffusers layout."""
+"""Saving Params to a folder in diffusers layout."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from .layout import COMPONENTS, Component, write_json
 def save(params: Params, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
     """Write a pipeline in diffusers layout, which diffusers and `load` read.
 
-    Everything is written beside the folder first and moved into place at the end, so a run that stops leaves either
-    nothing or, where the folder already existed, whole files.
+    Everything is written beside the folder first and moved into place at the end. A run that is stopped leaves no new
+    folder or, if the folder existed, only whole files in it.
 
     Args:
-        params: leaves may be MindSpore Tensors or NumPy arrays; a model that is None is left out.
-        folder: a new folder, or one whose files of the same names are replaced.
-        dtype: "float32", "float16" or "bfloat16", to store; T5's feed-forward output stays float32 in float16.
+        params: from `load`; leaves may be MindSpore Tensors or NumPy arrays, and a model that is None is left out.
+        folder: a new folder, or one in which files of the same names are replaced.
+        dtype: the type to store: "float32", "float16" or "bfloat16". With "float16", the weights of T5's feed-forward
+            outputs stay float32.
     Raises:
-        TypeError: params or folder is of another type.
-        ValueError: the dtype is none of these or can't hold a value, something needed is None, or a tree's names and
-            shapes aren't those of its configuration.
-        FileExistsError: the folder holds other weights, which a reader could take for these.
+        TypeError: params or folder has the wrong type.
+        ValueError: the dtype is none of these or can't hold a value, a part that is needed is None, or a tree's names
+            and shapes aren't those of its configuration.
+        FileExistsError: the folder holds other weights, which a reader could mistake for these.
     """
     check_option("dtype", dtype, list(DTYPES))
     if not isinstance(params, Params):
@@ -86,7 +87,7 @@ def _save_component(weights: Tree, config: Any, part: Component, folder: Path, d
 
 
 def _index(params: Params, parts: Mapping[str, Component]) -> dict[str, Any]:
-    """model_index.json: for each part the package and class that diffusers makes it with."""
+    """Return the content of model_index.json: the package and class in which diffusers has each part."""
     config = params.config
     index = {
         name: [part.package, part.classes[0]] if name in parts else [None, None] for name, part in COMPONENTS.items()

@@ -1,4 +1,4 @@
-"""Encoded prompts in a file: encode once, draw often, without the text encoder."""
+"""Files of encoded prompts, with which pictures can be drawn without the text encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from .hub import written
 def save_text(text: Text, file: str | os.PathLike[str]) -> None:
     """Write encoded prompts to a .safetensors file.
 
-    Raises: TypeError: text isn't a Text. ValueError: the name doesn't end in .safetensors.
+    Args:
+        text: from `encode_prompt`.
+        file: the name of the file, which must end in .safetensors; an existing file is replaced in one step.
+    Raises:
+        TypeError: text isn't a Text.
+        ValueError: text has other shapes or values than a Text, or the name doesn't end in .safetensors.
     """
     if not isinstance(text, Text):
         raise TypeError(f"text must be a Text, as px.encode_prompt makes, got {kind(text)}")
@@ -37,9 +42,15 @@ def save_text(text: Text, file: str | os.PathLike[str]) -> None:
 
 @public
 def load_text(file: str | os.PathLike[str]) -> Text:
-    """What `save_text` wrote.
+    """Read encoded prompts that `save_text` wrote.
 
-    Raises: FileNotFoundError; ValueError: the file isn't one of `save_text`.
+    Args:
+        file: the name of the file.
+    Returns:
+        Text(states (B, L, C) float32, mask (B, L) int32).
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: `save_text` didn't write this file, or it is damaged.
     """
     stored = open_file(_checked(file))
     if set(stored) != set(Text._fields) or stored["states"].shape[:2] != stored["mask"].shape:

@@ -1,1 +1,1 @@
-"""Formats of files: bytes ↔ named arrays."""
+"""Formats of files, which hold named arrays."""

@@ -1,6 +1,6 @@
 """The safetensors format: 8 bytes of header length, a JSON header, then the tensors' bytes.
 
-The library's own reader copies each tensor and can't give bfloat16 to NumPy; its writer wants all of them in memory.
+The library's own reader copies each tensor and can't give bfloat16 to NumPy, and its writer needs all in memory.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ..types import NumPyArray
 
 _STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 PIECE = 2**24
-"""Bytes read at a time."""
+"""The number of bytes that are read at a time."""
 _POPULATE_READ = 22 if sys.platform == "linux" else None  # MADV_POPULATE_READ, which Python doesn't name
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 class Mapped:
-    """A file that is mapped and open for as long as a tensor may be read from it.
+    """A file that stays mapped and open for as long as a tensor may be read from it.
 
-    It is kept open since `save` may put another file in its place, whose bytes aren't those that are mapped.
+    It stays open since `save` may put another file in its place, with other bytes than those that are mapped.
     """
 
     def __init__(self, path: Path):
@@ -45,7 +45,7 @@ class Mapped:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stored:
-    """A tensor in a mapped file, of which nothing is read until `read`; a leaf as `stream` wants it."""
+    """A tensor in a mapped file, of which nothing is read until `read`; it is a leaf of a streamed tree."""
 
     file: Mapped
     dtype: str
@@ -56,26 +56,26 @@ class Stored:
         return f"Stored({self.dtype} {self.shape} in {self.file.path.name})"
 
     def read(self) -> NDArray[np.float32]:
-        """The tensor in float32: a view of the mapped file where that holds float32, else a converted copy."""
+        """Return the tensor in float32: a view of the mapped file if that holds float32, or else a converted copy."""
         return _float32(self._mapped(), self.dtype)
 
     def rows(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Rows of a matrix in float32, of which nothing else is read."""
+        """Return rows of a matrix in float32, without reading the others."""
         return _float32(self._mapped()[ids], self.dtype)
 
     def prefetch(self) -> None:
-        """Have the bytes read from the disk and mapped, in large pieces, before they are touched one by one."""
+        """Read the bytes from the disk and map them, in large pieces, before they are used one by one."""
         piece = memoryview(bytearray(min(PIECE, self._size())))
         for start in range(0, self._size(), PIECE):
             size = os.preadv(self.file.descriptor, [piece[: self._size() - start]], self.offset + start)
             self._advise(_POPULATE_READ, self.offset + start, size)
 
     def release(self) -> None:
-        """Give the memory of the tensor's bytes back; touched again, they are read again."""
+        """Give the memory of the tensor's bytes back; if they are used again, they are read again."""
         self._advise(getattr(mmap, "MADV_DONTNEED", None), self.offset, self._size())
 
     def _advise(self, advice: int | None, offset: int, size: int) -> None:
-        """Tell the kernel about the whole pages among some bytes; where it doesn't know the advice, nothing is lost."""
+        """Advise the kernel about the whole pages among some bytes; a kernel may ignore the advice without harm."""
         first, last = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
         if advice is not None and last > first:
             with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ class Stored:
         return math.prod(self.shape) * _STORAGE[self.dtype].itemsize
 
     def check(self) -> None:
-        """Raise a ValueError where the file's type of numbers isn't read."""
+        """Raise a ValueError where the file's type of numbers isn't supported."""
         if self.dtype not in _STORAGE:
             raise ValueError(
                 f"{self.file.path} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16"
@@ -108,8 +108,10 @@ def _float32(array: NumPyArray, dtype: str) -> NDArray[np.float32]:
 def open_file(path: Path) -> dict[str, Stored]:
     """Map a file without reading a tensor.
 
+    Args:
+        path: a .safetensors file.
     Returns:
-        The tensors by name; `.shape` and `.dtype` are known, `.read()` gives float32.
+        The tensors by name, with `.shape` and `.dtype`; `.read()` gives float32.
     Raises:
         ValueError: the file is truncated or not safetensors.
     """
@@ -148,7 +150,9 @@ def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str])
     """Write tensors one at a time, so that a model that just fits in memory can be saved.
 
     Args:
-        leaves: NumPy arrays, MindSpore Tensors or leaves to be read, by name. dtypes: for each "F32", "F16" or "BF16".
+        path: the file to write.
+        leaves: NumPy arrays, MindSpore Tensors or Stored tensors, by name.
+        dtypes: "F32", "F16" or "BF16" for each name.
     Raises:
         ValueError: a finite value is beyond float16.
     """
@@ -168,7 +172,7 @@ def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str])
 
 
 def array(leaf: Any) -> NDArray[np.float32]:
-    """A NumPy array, a MindSpore Tensor or a leaf to be read, as a contiguous float32 array."""
+    """Return a NumPy array, a MindSpore Tensor or a Stored tensor as a contiguous float32 array."""
     if hasattr(leaf, "read"):
         leaf = leaf.read()
     elif hasattr(leaf, "asnumpy"):
@@ -178,7 +182,7 @@ def array(leaf: Any) -> NDArray[np.float32]:
 
 
 def _encode(name: str, leaf: Any, dtype: str) -> NumPyArray:
-    """A NumPy array or MindSpore Tensor as the array whose bytes are stored."""
+    """Return the array whose bytes are stored for a leaf."""
     values = array(leaf)
     if dtype == "F32":
         return values
