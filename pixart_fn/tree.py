@@ -25,7 +25,7 @@ class Weights(dict[str, Any]):
 
 
 class Layers(list[Any]):
-    """A list with a short repr, likewise."""
+    """A list with a short repr, which `nest` makes too."""
 
     def __repr__(self) -> str:
         return f"Layers({size(self):,} numbers; {first_few([_summary(child) for child in self], 2)})"

@@ -35,7 +35,7 @@ def model(tmp_path_factory):
 
 
 def python(source, *arguments, cwd=None, **environment):
-    """Run a source in a fresh process whose environment doesn't mention MindSpore's log."""
+    """Run a source in a new process whose environment doesn't mention MindSpore's log."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("GLOG_v", "MS_OM_PATH")}
     path = {"PYTHONPATH": str(PACKAGE.parent)}
     command = [sys.executable, "-c", source, *map(str, arguments)]

@@ -94,5 +94,5 @@ def test_dpm_adaptive_grows_a_step_tenfold_at_most():
         return np.full_like(x, 0.2)
 
     list(iterate(KEY, constant, solvers.dpm_adaptive(first=0.01), grid, latents(0, (1, 2, 3, 3))))
-    lam = NOISE.lam(np.array(asked[::3]))  # three evaluations a step, the first at its start
+    lam = NOISE.lam(np.array(asked[::3]))  # three evaluations per step, the first at its start
     np.testing.assert_allclose(np.diff(lam)[:3], [0.01, 0.1, 1.0], rtol=1e-6)

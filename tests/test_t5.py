@@ -1,4 +1,4 @@
-"""The text encoder's buckets, as tabulated by hand and in transformers, and its fresh weights."""
+"""The text encoder's buckets, as tabulated by hand and in transformers, and its initial weights."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_one_hot_rows_pick_the_bucket():
     np.testing.assert_array_equal(rows.sum(1), 1)
 
 
-def test_fresh_weights_have_t5s_scales():
+def test_initial_weights_have_t5s_scales():
     """`T5EncoderModel._init_weights` of transformers: N(0, 1) embeddings, 1/√fan-in, q another 1/√K."""
     D, K, ff, heads = 40, 16, 96, 3
     config = t5.Config(vocab_size=150, d_model=D, d_kv=K, d_ff=ff, num_layers=2, num_heads=heads)

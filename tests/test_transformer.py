@@ -1,4 +1,4 @@
-"""The transformer of large pictures agrees with diffusers and torch; positions, times and fresh weights, by hand."""
+"""The transformer of large pictures agrees with diffusers and torch; positions, times and initial weights, by hand."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_positions_span_the_same_range_at_every_size(fields, size, steps):
     np.testing.assert_allclose(out.asnumpy()[0], expected, rtol=0, atol=5e-6)
 
 
-# --- fresh weights ----------------------------------------------------------------------------------------------------
+# --- initial weights --------------------------------------------------------------------------------------------------
 
 
-def test_fresh_weights_are_as_pixart_starts_them():
+def test_initial_weights_are_as_pixart_starts_them():
     """Xavier's √(2 / (fan-in + fan-out)), tables / √D, 0.02 for the modulation, 1/√fan-in for embedders, and zeros."""
     D, text = 24, 40
     config = transformer.Config(

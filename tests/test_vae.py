@@ -154,7 +154,7 @@ def test_a_sample_is_the_mean_and_noise_of_the_standard_deviation():
 
 
 def test_pictures_are_decoded_latents_over_the_scaling_factor():
-    """With weights none of which is zero: fresh ones give a network that doesn't see its latents' scale."""
+    """With weights none of which is zero: initial ones give a network that doesn't see its latents' scale."""
     case = load("vae")
     config = replace(vae.read_config(case.config), scaling_factor=0.3)
     params, weights = tiny.params(), compare.tensors(case.weights)
@@ -189,10 +189,10 @@ def test_pictures_of_256_pixels_and_more_go_one_by_one(shape, scale, alone):
     assert vae._alone(ms.ops.zeros(shape), scale) == alone
 
 
-# --- fresh weights ----------------------------------------------------------------------------------------------------
+# --- initial weights --------------------------------------------------------------------------------------------------
 
 
-def test_fresh_weights_are_what_the_docstring_says():
+def test_initial_weights_are_what_the_docstring_says():
     config = vae.Config(block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4)
     leaves = {name: leaf.asnumpy() for name, leaf in tree.items(vae.init(rng.key(0), config))}
     assert {name: leaf.shape for name, leaf in leaves.items()} == vae.shapes(config)

@@ -48,7 +48,7 @@ def as_float(x: Array, name: str) -> Tensor:
 
 
 def clamp(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp to [low, high], where NaN stays NaN: MindSpore's own clamp makes a number of it.
+    """Clamp to [low, high], where NaN stays NaN: MindSpore's own clamp turns it into a number.
 
     Args:
         x: of any shape, floating-point.

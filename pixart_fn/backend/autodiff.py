@@ -36,7 +36,7 @@ def value_and_grad(
 def value_and_grad(
     f: Callable[..., Tensor | tuple[Tensor, A]], has_aux: bool = False
 ) -> Callable[..., tuple[Tensor | tuple[Tensor, A], Tree]]:
-    """Make of f a function that gives its value and its gradient with respect to its first argument, a tree.
+    """Turn f into a function that gives its value and its gradient with respect to its first argument, a tree.
 
     Reverse-mode differentiation by MindSpore's eager tape; each compiled block adds one node to it (see `jit`).
 
@@ -91,7 +91,7 @@ def value_and_grad(
 
 @public
 def grad(f: Callable[Concatenate[T, P], Tensor]) -> Callable[Concatenate[T, P], T]:
-    """Make of f a function that gives the gradient alone of `value_and_grad`.
+    """Turn f into a function that gives only the gradient of `value_and_grad`.
 
     Args:
         f: (tree, *args, **kwargs) → scalar Tensor.

@@ -1,4 +1,4 @@
-"""What this machine computes on: the one file that asks. Importing it imports no MindSpore."""
+"""Which device this machine computes on, which no other file asks. Importing this file imports no MindSpore."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def tensors(weights: Tree) -> Tree:
 def each(layers: Iterable[Tree]) -> Iterator[Tree]:
     """Give one layer after another with its leaves as Tensors.
 
-    While a layer is used the next one is read, and when it has been used its memory is let go of.
+    While a layer is used, the next one is read; after a layer was used, its memory is released.
 
     Args:
         layers: trees with leaves that are Tensors or still stored.

@@ -180,7 +180,7 @@ def _on_x0(result: Result, change: Callable[[Array], Array]) -> Result:
 
 
 def _clipped(x0: Array, largest: float) -> Array:
-    """x0 within ±largest, where NaN stays NaN: MindSpore's own clip makes a number of it."""
+    """x0 within ±largest, where NaN stays NaN: MindSpore's own clip turns it into a number."""
     clipped = x0.clip(-largest, largest)
     return clipped if isinstance(x0, np.ndarray) else clipped + 0.0 * x0
 

@@ -50,7 +50,7 @@ def rescale(guided: Array, conditional: Array, phi: float) -> Array:
 def perturbed_attention(
     guided: Array, conditional: Array, perturbed: Array, s: float | Sequence[float] | Array
 ) -> Array:
-    """Move away from a model that looks around less: x0 = x0_g + s · (x0_c - x0_p) (arXiv:2403.17377, eq. 9).
+    """Move away from the x0 of a perturbed model: x0 = x0_g + s · (x0_c - x0_p) (arXiv:2403.17377, eq. 9).
 
     Args:
         guided: x0, guided by text or not, (B, C, …).

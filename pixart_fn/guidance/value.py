@@ -33,7 +33,7 @@ class Guidance:
         compat: "diffusers", or "original" to guide three of the four channels and to read the negative text under the
             prompt's mask, as PixArt-α's own DDPM sampler does.
     Raises:
-        TypeError: an argument is of another type.
+        TypeError: an argument has the wrong type.
         ValueError: an argument is out of its range, or pag_layers are named without a pag_scale.
     """
 

@@ -14,7 +14,7 @@ from ..checks import kind
 
 
 def prepare(text: str, clean: bool) -> str:
-    """Make of a caption what diffusers' PixArt tokenizes, with clean_caption=True or False.
+    """Turn a caption into what diffusers' PixArt tokenizes, with clean_caption=True or False.
 
     Args:
         text: a caption in any language.

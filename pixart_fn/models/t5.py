@@ -131,7 +131,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init(key: Key, config: Config) -> Tree:
-    """Draw fresh weights with T5's standard deviations.
+    """Draw initial weights with T5's standard deviations.
 
     They are 1 for embeddings, 1/√fan-in for projections, 1/√(D·K) for q and 1/√D for positions; norms are 1.
 
@@ -168,7 +168,7 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
         (B, L, D) float32; rows of padding hold values that nothing should read.
     Raises:
         TypeError: ids or mask is neither an array nor a Tensor of numbers.
-        ValueError: ids or mask isn't as above, or a row of the mask has no real token.
+        ValueError: ids or mask isn't as described above, or a row of the mask has no real token.
     """
     ids, mask = as_tensor(ids, "ids"), as_tensor(mask, "mask")
     _check_ids(config, ids, mask)

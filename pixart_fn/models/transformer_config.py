@@ -1,4 +1,4 @@
-"""What a PixArt transformer is before it computes: its configuration, its tensors' names and shapes, fresh weights."""
+"""The configuration of a PixArt transformer, the names and shapes of its tensors, and its initial weights."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_config(json: Json) -> Config:
     Returns:
         The configuration.
     Raises:
-        ValueError: a field is unknown, or asks for what isn't computed here.
+        ValueError: a field is unknown, or has a value that isn't supported.
     """
     fixed = {
         "activation_fn": ("gelu-approximate",),
@@ -157,7 +157,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init(key: Key, config: Config) -> Tree:
-    """Draw fresh weights much as PixArt-α starts them.
+    """Draw initial weights much as PixArt-α does.
 
     Linears are Xavier's, tables N(0, 1/D) and the modulation N(0, 0.02²); zero are the biases, and the weights where
     text enters the residual stream (attn2.to_out) and where it leaves it (proj_out). Embedders are N(0, 1/fan-in):

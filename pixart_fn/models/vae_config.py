@@ -1,4 +1,4 @@
-"""What a VAE is before it computes: its configuration, its tensors' names and shapes, fresh weights."""
+"""The configuration of a VAE, the names and shapes of its tensors, and its initial weights."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_config(json: Json) -> Config:
     Returns:
         The configuration.
     Raises:
-        ValueError: a field is unknown, or asks for what isn't computed here.
+        ValueError: a field is unknown, or has a value that isn't supported.
     """
     channels = json.get("block_out_channels", Config.block_out_channels)
     depth = len(channels) if isinstance(channels, (list, tuple)) else 0  # `config_.read` says what else is wrong
@@ -154,7 +154,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init(key: Key, config: Config) -> Tree:
-    """Draw fresh weights: N(0, 1/fan-in), and zero for the last layer of each residual branch and for biases.
+    """Draw initial weights: N(0, 1/fan-in), and zero for the last layer of each residual branch and for biases.
 
     Args:
         key: of the drawing, from `px.key`.

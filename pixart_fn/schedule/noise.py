@@ -197,7 +197,7 @@ def zero_terminal_snr(schedule: Schedule, alpha_bar: float = 0.0) -> Schedule:
         The schedule with other ρ, and with the same prediction.
     Raises:
         ValueError: alpha_bar is outside [0, 1].
-        TypeError: an argument is of another type.
+        TypeError: an argument has the wrong type.
     """
     check_number("alpha_bar", alpha_bar, 0, 1)
     root = 1 / np.hypot(1, check_schedule(schedule).rhos)

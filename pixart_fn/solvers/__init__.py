@@ -1,16 +1,16 @@
-"""Solvers: how to go from one node of a grid to the next. One file a family.
+"""Solvers, which say how to go from one node of a grid to the next. Each family has its file.
 
 Which to take:
 
-- `dpmpp_2m()` is the default and what PixArt's checkpoints name: one evaluation a step, 15 to 25 steps.
-- `dpmpp_2s()` or `ddim()` for 10 steps and fewer, where the differences that second order takes are too rough.
-- `dpmpp_2s_ancestral()` (two evaluations a step) or `ddpm()` for new noise at each step, `sa_solver()` from 20 steps.
+- `dpmpp_2m()` is the default of PixArt's checkpoints: one evaluation per step, 15 to 25 steps.
+- `dpmpp_2s()` or `ddim()` for 10 steps and fewer, where the differences between steps that 2M uses are too rough.
+- `dpmpp_2s_ancestral()` (two evaluations per step) or `ddpm()` for new noise at each step, `sa_solver()` from 20 steps.
 - `dpmpp_2m()` on `schedule.reverse` of a grid that is even in λ finds the noise of a picture, and leads back from it.
 - `lcm()` is for models that were distilled to it, `ddpm("learned_range")` for the variance that PixArt-α learned.
 - `dpmpp_3m()`, `deis()`, `unipc()` and `heun()` are for many steps, where their order pays.
-- `lms()`, `pndm()` and `kdpm2_ancestral()` multiply errors of x0 in large steps, and warn where that draws noise.
+- `lms()`, `pndm()` and `kdpm2_ancestral()` multiply errors of x0 in large steps, and warn where that ends in noise.
 
-All are in SOLVERS under their names, and `named` makes one of its name.
+SOLVERS holds all of them by name, and `named` makes a solver from its name.
 
 Write your own. A new solver is one function under `@maker`, which returns a Solver, and one line of the table below:
 
@@ -32,7 +32,7 @@ from .config import Sampler as Sampler
 from .config import from_config as from_config
 
 # isort: split
-# The table: one line a solver.
+# The table: one line for each solver.
 from .adams import lms as lms
 from .adams import pndm as pndm
 from .adaptive import dpm_adaptive as dpm_adaptive

@@ -23,7 +23,7 @@ def lms(order: int = 4) -> Solver:
     Args:
         order: how many ε are used, 1 (which is DDIM) to 4.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: order is not one of these.
     """
@@ -53,7 +53,7 @@ def pndm(runge_kutta: bool = False) -> Solver:
     Args:
         runge_kutta: which of these; False is `skip_prk_steps` in diffusers. It looks between nodes at the middle t.
     Returns:
-        The solver, with one evaluation a step, two in the first one, or four in the first three.
+        The solver, with one evaluation per step, two in the first one, or four in the first three.
     """
 
     def row(grid: Grid, i: int, known: int) -> Row:

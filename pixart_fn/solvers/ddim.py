@@ -22,7 +22,7 @@ def ddim(eta: float = 0.0) -> Solver:
     Args:
         eta: within [0, 1]: 0 is deterministic and ignores the key, 1 is `ddpm("fixed_small")`.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: eta is outside [0, 1].
     """
@@ -48,7 +48,7 @@ def beside_old_noise(change: Callable[[Denoiser], Denoiser]) -> Solver:
     Args:
         change: Denoiser → the denoiser whose x0 is changed, for example `guidance.clip`.
     Returns:
-        The solver, with one evaluation a step; its StepInfo holds the changed x0.
+        The solver, with one evaluation per step; its StepInfo holds the changed x0.
     """
     solver = ddim()
 

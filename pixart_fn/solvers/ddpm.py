@@ -25,7 +25,7 @@ def ddpm(variance: str = "fixed_small") -> Solver:
             logarithm, where the model says ("learned_range": IDDPM, arXiv:2102.09672, eq. 15, the sampler that PixArt-α
             was trained for, which takes a VarianceDenoiser); 0 at σ_{i+1} = 0.
     Returns:
-        The solver, with one evaluation a step; for "learned_range" a VarianceSolver.
+        The solver, with one evaluation per step; for "learned_range" a VarianceSolver.
     Raises:
         ValueError: variance is not one of these.
     """

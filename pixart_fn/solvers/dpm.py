@@ -48,7 +48,7 @@ def dpm_multistep(
         lower_order_final: a grid of fewer than 15 steps, before `schedule.truncate`, ends with orders 2 and 1.
         euler_at_final: take the last step with order 1, however many there are.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: order, solver_type or algorithm is not one of these.
     """
@@ -84,7 +84,7 @@ def dpm_singlestep(
         lower_order_final: end with smaller groups; it must be so where the steps don't divide into groups or σ ends
             at 0, and then is. Groups are those of the whole grid, before `schedule.truncate`.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: order, solver_type or algorithm is not one of these.
     """
@@ -119,7 +119,7 @@ def dpmpp_2m() -> Solver:
     x_{i+1} = σ_{i+1}/σ_i · x_i + B · (x0_i + h/(2 h_{i-1}) · (x0_i - x0_{i-1})).
 
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     """
     return dpm_multistep()
 
@@ -129,7 +129,7 @@ def dpmpp_3m() -> Solver:
     """DPM-Solver++ 3M with the exact integral of the parabola through three x0 (arXiv:2211.01095, eq. 9).
 
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     """
     return dpm_multistep(3, "exact")
 
@@ -139,7 +139,7 @@ def sde_dpmpp_2m() -> Solver:
     """SDE-DPM-Solver++ 2M (arXiv:2211.01095, sec. 5): 2M on the reverse SDE.
 
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     """
     return dpm_multistep(algorithm="sde-dpmsolver++")
 
@@ -149,7 +149,7 @@ def dpmpp_2s() -> Solver:
     """DPM-Solver++ 2S (arXiv:2211.01095, algorithm 1), over pairs of nodes.
 
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     """
     return dpm_singlestep()
 
@@ -159,7 +159,7 @@ def dpm_2m() -> Solver:
     """DPM-Solver 2M: multistep in the predicted ε (arXiv:2206.00927, eq. 3.4).
 
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     """
     return dpm_multistep(algorithm="dpmsolver")
 
@@ -172,7 +172,7 @@ def deis(order: int = 3, lower_order_final: bool = True) -> Solver:
         order: 1, 2 or 3.
         lower_order_final: as in `dpm_multistep`.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: order is not one of these.
     """

@@ -1,5 +1,5 @@
 """Euler, Heun and midpoint in (x/α, σ/α), where the ODE is dx̃/dρ = ε: the solvers of EDM (arXiv:2206.00364) and of
-k-diffusion, deterministic and ancestral, with one or two evaluations a step.
+k-diffusion, deterministic and ancestral, with one or two evaluations per step.
 
 Euler's method in these variables is DDIM; what differs is the grid.
 """
@@ -40,7 +40,7 @@ def euler() -> Solver:
     """Euler's method for dx̃/dρ = ε, which is DDIM (EDM, arXiv:2206.00364, sec. 4).
 
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     """
     return ddim()
 
@@ -52,7 +52,7 @@ def euler_ancestral(eta: float = 1.0) -> Solver:
     Args:
         eta: within [0, 1]; 1 adds DDPM's noise.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: eta is outside [0, 1].
     """
@@ -72,7 +72,7 @@ def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_
         rho_max: S_tmax: churn only where ρ is at most this.
         s_noise: S_noise: the standard deviation of the noise that is added, at least 0.
     Returns:
-        The solver, with two evaluations a step, and one where a step ends at σ = 0.
+        The solver, with two evaluations per step, and one where a step ends at σ = 0.
     Raises:
         ValueError: an option is negative, NaN or infinite (rho_max may be), or rho_max is under rho_min.
     """
@@ -109,7 +109,7 @@ def kdpm2(eta: float = 0.0) -> Solver:
     Args:
         eta: within [0, 1]: 0 is deterministic, 1 `kdpm2_ancestral`.
     Returns:
-        The solver, with two evaluations a step, and one where a step ends at σ = 0.
+        The solver, with two evaluations per step, and one where a step ends at σ = 0.
     Raises:
         ValueError: eta is outside [0, 1].
     """
@@ -151,7 +151,7 @@ def kdpm2_ancestral() -> Solver:
     20, and where the last node but one is t = 0 or 1. `dpmpp_2s_ancestral` adds at most the change itself.
 
     Returns:
-        The solver, with two evaluations a step, and one where a step ends at σ = 0.
+        The solver, with two evaluations per step, and one where a step ends at σ = 0.
     """
     return kdpm2(eta=1.0)
 
@@ -163,7 +163,7 @@ def dpmpp_2s_ancestral(eta: float = 1.0) -> Solver:
     Args:
         eta: within [0, 1]: 0 is DPM-Solver++ 2S (arXiv:2211.01095, algorithm 1).
     Returns:
-        The solver, with two evaluations a step, and one where a step ends at σ = 0.
+        The solver, with two evaluations per step, and one where a step ends at σ = 0.
     Raises:
         ValueError: eta is outside [0, 1].
     """
@@ -201,7 +201,7 @@ def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
         eta: how much of the SDE's noise is added, within [0, 1].
         s_noise: the standard deviation of what is added, at least 0.
     Returns:
-        The solver, with two evaluations a step, and one where a step ends at σ = 0.
+        The solver, with two evaluations per step, and one where a step ends at σ = 0.
     Raises:
         ValueError: eta is outside [0, 1], or s_noise is negative.
     """

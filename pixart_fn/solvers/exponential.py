@@ -98,7 +98,7 @@ def polynomial(grid: Grid, start: int, end: int, nodes: Sequence[int], integrand
         integrand: what is integrated, the predicted "x0" or "epsilon".
         tau: τ, how much noise, at least 0; 0 is the ODE, 1 the reverse SDE.
     Returns:
-        The coefficients, with at most one b a node.
+        The coefficients, with at most one b for each node.
     Raises:
         ValueError: a step with noise goes from clean to noisy.
     """

@@ -18,7 +18,7 @@ def lcm(timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> Solver:
         timestep_scaling: of t in the boundary condition, at least 0.
         sigma_data: σ_d, the data's standard deviation, above 0.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: one of them is outside its range.
     """

@@ -226,7 +226,7 @@ def predictor_corrector(
     order: int,
     integrand: str = "x0",
 ) -> Solver:
-    """Make a solver that corrects each x with what the model predicts there, before it goes on: one evaluation a step.
+    """Make a solver that corrects each x with what the model predicts there, at one evaluation per step.
 
     Args:
         predict: (grid, i, known) → the coefficients from node i to i + 1, with at most `known` b.

@@ -14,7 +14,7 @@ from .stability import warns_of_errors
 
 
 def middle_noise(t: float) -> float:
-    """Noise in the middle of the way: what SA-Solver's authors take for PixArt.
+    """Return how much noise to add at t: noise in the middle only, as SA-Solver's authors do for PixArt.
 
     Args:
         t: in training-time units.
@@ -45,7 +45,7 @@ def sa_solver(
         integrand: what is integrated, the predicted "x0" or "epsilon".
         lower_order_final: end with orders …, 2, 1.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: an order, tau or integrand is not one of these.
     """

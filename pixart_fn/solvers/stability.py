@@ -33,7 +33,7 @@ def error_beyond_x0(solver: Solver, grid: Grid, start: int) -> float:
     ends with x0 itself has the error 0.
 
     Args:
-        solver: linear in x and in what the denoiser gives, with at most four evaluations a step.
+        solver: linear in x and in what the denoiser gives, with at most four evaluations per step.
         grid: S steps.
         start: the first step.
     Returns:

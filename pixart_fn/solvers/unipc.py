@@ -35,7 +35,7 @@ def unipc(
         lower_order_final: end with orders …, 2, 1.
         disable_corrector: the steps of the whole grid, before `schedule.truncate`, after which x stays as predicted.
     Returns:
-        The solver, with one evaluation a step.
+        The solver, with one evaluation per step.
     Raises:
         ValueError: order, variant or integrand is not one of these.
     """

@@ -1,7 +1,7 @@
 """AdamW and the exponential moving average, as pure functions over trees.
 
-They run on the host in NumPy, a leaf a thread: a leaf fits the cache, where NumPy needs a third of the time of
-MindSpore's CPU ops, and releases Python's lock.
+They run on the host in NumPy, with one thread for each leaf. A leaf fits into the cache, where NumPy needs a third of
+the time of MindSpore's CPU operations, and NumPy releases Python's lock.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def traits(solver: Solver) -> tuple[int, bool]:
     Args:
         solver: any.
     Returns:
-        (evaluations a step, whether it adds noise).
+        (evaluations per step, whether it adds noise).
     """
     schedule = schedule_.from_betas(schedule_.linear())
     grid, ends = schedule_.grid(schedule, [700, 500, 300]), []

@@ -98,7 +98,7 @@ def concepts(npm: Path) -> list[dict[str, Any]]:
 
 
 def is_kept(entry: dict[str, Any]) -> bool:
-    """Whether a concept can be told from the others at 64 pixels."""
+    """Whether a concept can be distinguished from the others at 64 pixels."""
     subgroup, label = entry.get("subgroup"), entry["label"]
     is_hour = subgroup == CLOCKS and label.endswith(("o’clock", "-thirty"))
     return subgroup in KEPT and ":" not in label and not is_hour

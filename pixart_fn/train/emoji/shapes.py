@@ -96,7 +96,7 @@ def outline(kind: str) -> NDArray[np.float64]:
 
 
 def paint(rng: np.random.Generator, scene: Scene, size: int) -> NDArray[np.uint8]:
-    """Paint a scene, antialiased by 4 × 4 samples a pixel: uint8 (size, size, 3)."""
+    """Paint a scene, antialiased by 4 × 4 samples per pixel: uint8 (size, size, 3)."""
     fine = 4 * size
     image = Image.new("RGB", (fine, fine), (255, 255, 255))
     pen = ImageDraw.Draw(image)

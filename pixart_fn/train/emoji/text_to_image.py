@@ -3,7 +3,7 @@
 AdamW, a moving average of the weights, captions dropped for guidance. Resumable; --save writes the pipeline in
 diffusers layout. The network predicts x0, and its loss is the weighted ε-loss that `loss` derives: at t = 999 an error
 in ε is multiplied by 160 in x0, so that a small model would have to copy noise to three digits before the text could
-matter, and with 64 numbers a patch it would spend its width on passing noise through (arXiv:2511.13720).
+matter, and with 64 numbers per patch it would spend its width on passing noise through (arXiv:2511.13720).
 """
 
 from __future__ import annotations
