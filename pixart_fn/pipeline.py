@@ -143,7 +143,8 @@ def generate(
         height: the picture's height in pixels, a multiple of the patch unless there is binning; None takes the model's
             own.
         width: the picture's width in pixels, likewise.
-        solver: a Solver or the name of one in `px.solvers`; None takes the checkpoint's scheduler.
+        solver: a Solver or the name of one in `px.solvers`, in place of the checkpoint's solver together with its
+            clipping or thresholding of x0; None takes the checkpoint's.
         grid: the nodes to visit, from `schedule.grid` or `rho_grid`, in place of `steps` of the checkpoint's spacing.
         images_per_prompt: how many pictures to draw of each prompt; those of one prompt follow each other.
         latents: the noise to start from, float32 (B, C, h, w), in place of the key's.

@@ -21,7 +21,8 @@ from .guidance import Guidance, Scale, as_guidance, check_scale
 from .models import sizes, vae
 from .params import MODELS, Params
 from .schedule import Schedule, check_grid
-from .types import Array, Denoiser, Grid, Key, Solver, StepInfo, Text, VarianceSolver
+from .solvers.config import Wrap
+from .types import Array, Grid, Key, Solver, StepInfo, Text, VarianceSolver
 
 Picture = Image.Image
 
@@ -50,7 +51,7 @@ class Request(NamedTuple):
     schedule: Schedule
     grid: Grid
     solver: Solver
-    wrap: Callable[[Denoiser], Denoiser]
+    wrap: Wrap
     x: Tensor
     guidance: Guidance
     check: bool
@@ -78,11 +79,12 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
         raise TypeError(f"on_step must be a function of a StepInfo, got {kind(given.on_step)}")
     keys = picture_keys(key, rows)
     guidance = check_guidance(params, given.guidance, rows)
-    schedule, make_grid, solver, wrap = solvers.from_config(params.config.scheduler)
+    sampler = solvers.from_config(params.config.scheduler)
     check_whole("steps", given.steps, 1)
-    grid = make_grid(int(given.steps)) if given.grid is None else _own_grid(given.grid, schedule)
-    if given.solver is not None:  # `wrap` belongs to the checkpoint's own solver
-        solver, wrap = solvers.named(given.solver), _same
+    grid = sampler.make_grid(int(given.steps)) if given.grid is None else _own_grid(given.grid, sampler.schedule)
+    if given.solver is not None:  # in place of the checkpoint's solver together with its clipping
+        sampler = solvers.Sampler(sampler.schedule, sampler.make_grid, solvers.named(given.solver))
+    schedule, _, solver, wrap = sampler
     if isinstance(solver, VarianceSolver):
         check_variance(params, repr(solver))
     for name, scale in (("the scale of guidance", guidance.scale), ("pag_scale", guidance.pag_scale)):
@@ -92,10 +94,6 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
     shape = latent_shape(params, rows, size)
     x = Tensor.from_numpy(rng.normal(keys, shape)) if given.latents is None else _start(given.latents, shape)
     return Request(size, keys, schedule, grid, solver, wrap, x, guidance, given.check, given.on_step, given.progress)
-
-
-def _same(denoise: Denoiser) -> Denoiser:
-    return denoise
 
 
 def _own_grid(grid: Grid, schedule: Schedule) -> Grid:

@@ -37,7 +37,8 @@ def iterate(
     Yields:
         One StepInfo for each of the S - start steps.
     Raises:
-        TypeError: an argument has the wrong type.
+        TypeError: an argument has the wrong type, or a result of denoise or of the solver has; only
+            `solvers.ddpm("learned_range")` takes a VarianceDenoiser.
         ValueError: start is outside 0 … S, no solver has that name, or a result of denoise has another shape than x.
     """
     solver = named(solver)
@@ -50,6 +51,9 @@ def iterate(
         raise TypeError(f"x must be an array, a Tensor or a SolverState, got {kind(x)}")
     check_whole("start", start, 0, len(grid.t) - 1)
     state = x if isinstance(x, SolverState) else solver.init(x)
+    if not isinstance(state, SolverState):
+        wanted = "a NamedTuple whose field x is the sample"
+        raise TypeError(f"init of {_name(solver)} must return {wanted}, got {kind(state)}")
     if isinstance(solver.init, type) and not isinstance(state, solver.init):
         own, other = solver.init.__name__, type(x).__name__
         raise TypeError(f"x is a {other}, the state of another method; {solver!r} goes on from a {own}")
@@ -61,8 +65,13 @@ def _checked(denoise: Denoiser | VarianceDenoiser, solver: Solver) -> Denoiser:
 
     def check(x: Array, t: float) -> Array:
         result = denoise(x, t)
-        both = isinstance(solver, VarianceSolver) and isinstance(result, tuple) and len(result) == 2
-        for name, part in zip(("x0", "variance"), result if both else (result,), strict=False):
+        learned = isinstance(result, tuple) and len(result) == 2
+        if learned and not isinstance(solver, VarianceSolver):
+            raise TypeError(
+                "denoise gives (x0, variance), which only px.solvers.ddpm('learned_range') takes; "
+                f"{_name(solver)} takes a Denoiser, (x_t, t) → x0"
+            )
+        for name, part in zip(("x0", "variance"), result if learned else (result,), strict=False):
             if isinstance(x, np.ndarray) != isinstance(part, np.ndarray) or not hasattr(part, "shape"):
                 raise TypeError(f"denoise must give {kind(x)}, as x is, got {kind(part)}")
             if tuple(part.shape) != tuple(x.shape):
@@ -78,8 +87,25 @@ def _iterate(
     key: Key, denoise: Denoiser, solver: Solver, grid: Grid, state: SolverState, start: int
 ) -> Iterator[StepInfo]:
     for i in range(start, len(grid.t) - 1):
-        state, info = solver.step(key, denoise, grid, i, state)
+        result = solver.step(key, denoise, grid, i, state)
+        _check_step(solver, result)
+        state, info = result
         yield info._replace(state=state)
+
+
+def _check_step(solver: Solver, result: object) -> None:
+    """Raise a TypeError where a step returned other than (state, StepInfo)."""
+    pair = result if isinstance(result, tuple) and len(result) == 2 else (None, None)
+    if isinstance(pair[0], SolverState) and isinstance(pair[1], StepInfo):
+        return
+    got = f"({', '.join(map(kind, result))})" if type(result) is tuple else kind(result)
+    wanted = "(state, StepInfo), where the state is a NamedTuple whose field x is the sample"
+    raise TypeError(f"step of {_name(solver)} must return {wanted}; got {got}")
+
+
+def _name(solver: Solver) -> str:
+    """What a sentence calls a solver, which has no name where no `maker` made it."""
+    return solver.name or "the solver"
 
 
 @public
@@ -96,7 +122,8 @@ def sample(key: Key, denoise: Denoiser | VarianceDenoiser, solver: Solver | str,
     Returns:
         The sample at the last node, of the shape of x.
     Raises:
-        TypeError: an argument has the wrong type.
+        TypeError: an argument has the wrong type, or a result of denoise or of the solver has; only
+            `solvers.ddpm("learned_range")` takes a VarianceDenoiser.
         ValueError: no solver has that name, or a result of denoise has another shape than x.
     """
     for info in iterate(key, denoise, solver, grid, x):

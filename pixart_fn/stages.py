@@ -111,7 +111,8 @@ def sample_latents(
         guidance: a `px.Guidance`, or its scale alone, as in `generate`.
         height: the picture's height in pixels, a multiple of the patch; None takes the model's own.
         width: the picture's width in pixels, likewise.
-        solver: a Solver or the name of one; None takes the checkpoint's scheduler.
+        solver: a Solver or the name of one, in place of the checkpoint's solver together with its clipping; None takes
+            the checkpoint's.
         grid: the nodes to visit, in place of `steps` of the checkpoint's spacing.
         latents: the noise to start from, float32 (B, C, h, w), in place of the key's.
         check: whether to raise an error where a result isn't finite.

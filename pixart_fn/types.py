@@ -85,8 +85,11 @@ class StepInfo(NamedTuple):
 
     Args:
         x: the sample at the new node.
-        x0: what the denoiser predicted at the old node.
-        t: the time of the old node, in training steps.
+        x0: what the denoiser gave at the step's first evaluation. That is at the old node, except in `heun(churn)`,
+            which first steps back into more noise and evaluates there. Where the clipping of a checkpoint's DDIM is
+            part of the solver (`ddim.beside_old_noise`), it is the clipped x0.
+        t: the time of the old node, in training steps; `heun(churn)` gives the denoiser the time that it stepped back
+            to.
         alpha: α at the old node.
         sigma: σ at the old node.
         evaluations: how often the step called the denoiser.

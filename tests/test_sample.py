@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
-from pixart_fn.types import Grid
+from pixart_fn.types import Grid, Solver, StepInfo
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
 LINEAR = schedule.from_betas(schedule.linear())
@@ -93,6 +94,49 @@ def test_what_is_no_argument_is_refused_before_the_first_step(change, error, sen
     arguments = {"denoise": lambda x, t: x, "solver": solvers.ddim(), "grid": GRID, "x": np.ones((1, 1)), **change}
     with pytest.raises(error, match=sentence):
         iterate(rng.key(0), **arguments)
+
+
+class Own(NamedTuple):
+    """The state of a solver of one's own."""
+
+    x: np.ndarray
+
+
+INFO = StepInfo(np.ones((1, 1)), np.ones((1, 1)), 0.0, 1.0, 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (None, "None"),
+        (INFO, "a StepInfo"),
+        (Own(np.ones((1, 1))), "an Own"),
+        (np.ones((2, 1)), "an ndarray"),
+        ((np.ones((1, 1)), INFO), r"\(an ndarray, a StepInfo\)"),
+        ((INFO, Own(np.ones((1, 1)))), r"\(a StepInfo, an Own\)"),
+        ((Own(np.ones((1, 1))), INFO, 0), r"\(an Own, a StepInfo, an int\)"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_one_sentence(returned, got):
+    sentence = r"must return \(state, StepInfo\), where the state is a NamedTuple whose field x is the sample; got "
+    for name, start in (("", "step of the solver "), ("mine()", r"step of mine\(\) ")):
+        solver = Solver(Own, lambda *arguments: returned, name)
+        with pytest.raises(TypeError, match=f"^{start}{sentence}{got}$"):
+            sample(rng.key(0), lambda x, t: x, solver, GRID, np.ones((1, 1)))
+
+
+def test_a_state_without_a_sample_is_one_sentence():
+    solver = solvers.ddim()._replace(init=lambda x: [x])
+    with pytest.raises(TypeError, match=r"^init of ddim\(\) must return a NamedTuple whose field x is .*, got a list$"):
+        iterate(rng.key(0), lambda x, t: x, solver, GRID, np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_no_other_solver_takes_a_learned_variance(name):
+    sentence = r"^denoise gives \(x0, variance\), which only px.solvers.ddpm\('learned_range'\) takes; "
+    with pytest.raises(TypeError, match=sentence):
+        sample(rng.key(0), lambda x, t: (x, x), EVERY[name](), GRID, np.ones((1, 1)))
+    sample(rng.key(0), lambda x, t: (x, x), solvers.ddpm("learned_range"), GRID, np.ones((1, 1)))
 
 
 def test_starting_at_the_end_takes_no_step():

@@ -12,6 +12,8 @@ from helpers.strategies import EVERY, latents
 
 from pixart_fn import rng, schedule, solvers
 from pixart_fn.sample import iterate, sample
+from pixart_fn.solvers import linear
+from pixart_fn.solvers.config import CLASSES
 from pixart_fn.solvers.linear import CorrectorState, OneStepState
 from pixart_fn.types import Solver, StepInfo
 
@@ -23,6 +25,11 @@ KEY = rng.key(0)
 def shrink(x: np.ndarray, t: float) -> np.ndarray:
     """A denoiser in one line."""
     return 0.9 * x
+
+
+def mine() -> Solver:
+    """A maker that is in no table."""
+    return solvers.ddim()
 
 
 def test_the_table_holds_every_solver():
@@ -56,11 +63,11 @@ def test_a_solver_of_ones_own_needs_no_table():
         x = (state.x + x0) / 2
         return Halving(x, state.steps + 1), StepInfo(x, x0, float(grid.t[i]), grid.alpha[i], grid.sigma[i], 1)
 
-    mine, grid = Solver(Halving, step), schedule.grid(schedule.from_betas(schedule.linear()), [900, 600, 300])
-    infos = list(iterate(KEY, shrink, mine, grid, np.ones((1, 2))))
+    own, grid = Solver(Halving, step), schedule.grid(schedule.from_betas(schedule.linear()), [900, 600, 300])
+    infos = list(iterate(KEY, shrink, own, grid, np.ones((1, 2))))
     np.testing.assert_allclose(infos[-1].x, 0.95**3)
     assert [info.state.steps for info in infos] == [1, 2, 3]
-    (last,) = iterate(KEY, shrink, mine, grid, infos[1].state, start=2)
+    (last,) = iterate(KEY, shrink, own, grid, infos[1].state, start=2)
     assert last.state.steps == 3 and np.array_equal(last.x, infos[2].x)
 
 
@@ -88,7 +95,9 @@ def test_a_solver_by_name_is_the_one_of_the_table():
             TypeError,
             r"solver=px.solvers.heun is the function that makes the solver; call it: px.solvers.heun\(\)",
         ),
-        (shrink, TypeError, "solver must be a Solver, as px.solvers.dpmpp_2m.. makes, or its name, got a function"),
+        (shrink, TypeError, "dpmpp_2m.. makes, or its name, got a function; if it makes a Solver, call it$"),
+        (linear.maker(mine), TypeError, r"solver=mine is the function that makes the solver; call it: mine\(\)$"),
+        (lambda: solvers.ddim(), TypeError, "got a function; if it makes a Solver, call it$"),
         (None, TypeError, "or its name, got None"),
         ([], TypeError, "or its name, got a list"),
     ],
@@ -105,8 +114,41 @@ def test_a_solver_shows_the_call_that_made_it():
     assert repr(solvers.dpmpp_2m()) == "dpmpp_2m()"
     assert repr(solvers.heun(40, s_noise=1.003)) == "heun(40, s_noise=1.003)"
     assert repr(solvers.dpm_multistep(3, algorithm="dpmsolver")) == "dpm_multistep(3, algorithm='dpmsolver')"
-    mine = Solver(OneStepState, lambda *arguments: arguments)
-    assert repr(mine).startswith("Solver(init=<class 'pixart_fn.solvers.linear.OneStepState'>, step=<function")
+    own = Solver(OneStepState, lambda *arguments: arguments)
+    assert repr(own).startswith("Solver(init=<class 'pixart_fn.solvers.linear.OneStepState'>, step=<function")
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        (
+            {"_class_name": "DPMSolverMultistepScheduler"},
+            "solver=dpm_multistep(2, 'midpoint', 'dpmsolver++', lower_order_final=True, euler_at_final=False), "
+            "wrap=same)",
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "thresholding": True},
+            "solver=unipc(2, 'bh2', 'x0', lower_order_final=True, disable_corrector=()), wrap=threshold)",
+        ),
+        (
+            {"_class_name": "DPMSolverSinglestepScheduler"},
+            "solver=dpm_singlestep(2, 'midpoint', 'dpmsolver++', lower_order_final=False), wrap=same)",
+        ),
+        ({"_class_name": "DEISMultistepScheduler"}, "solver=deis(2, lower_order_final=True), wrap=same)"),
+        ({"_class_name": "PNDMScheduler"}, "solver=pndm(runge_kutta=True), wrap=same)"),
+        ({"_class_name": "DDPMScheduler"}, "solver=ddpm('fixed_small'), wrap=clip)"),
+        ({"_class_name": "DDIMScheduler"}, "solver=ddim.beside_old_noise(clip), wrap=same)"),
+    ],
+)
+def test_a_sampler_shows_named_options_and_no_addresses(config, shown):
+    sampler = solvers.from_config(config)
+    start = f"Sampler(schedule={sampler.schedule!r}, make_grid=make_grid, "
+    assert repr(sampler) == start + shown
+
+
+@pytest.mark.parametrize("config", [*CLASSES])
+def test_no_sampler_shows_an_address(config):
+    assert " at 0x" not in repr(solvers.from_config({"_class_name": config}))
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))

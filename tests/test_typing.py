@@ -61,6 +61,8 @@ pictures = px.generate(params, ["a cat"], key, guidance=how)
 learned: px.VarianceDenoiser = px.text_variance_denoiser(params, text, guidance=1)
 clipped: px.VarianceDenoiser = px.guidance.clip(learned, 3.0)
 z = px.sample(key, clipped, px.solvers.ddpm("learned_range"), grid, x)
+wrapped: px.Denoiser = wrap(denoise)
+kept: px.VarianceDenoiser = wrap(learned)
 mine: px.Solver = px.solvers.named("ddim")
 """
 WRONG = {

@@ -297,7 +297,7 @@ def _without_captions(block: Tree) -> Tree:
 
 
 @jit.block
-def _condition(p: Tree, numbers: tuple[Tensor, ...], config: Config) -> tuple[Tensor, Tensor]:
+def _condition(p: Tree, numbers: tuple[Tensor, ...], config: None) -> tuple[Tensor, Tensor]:
     """Embed time, and where they are there resolution and aspect ratio: (B, D), and (B, 6·D) for the blocks."""
     condition = _embed_number(p["emb"]["timestep_embedder"], numbers[0])  # (B, D)
     if len(numbers) > 1:
@@ -313,7 +313,7 @@ def _embed_number(p: Tree, sinusoids: Tensor) -> Tensor:
 
 
 @jit.block
-def _project(p: Tree, text: Tensor, config: Config) -> Tensor:
+def _project(p: Tree, text: Tensor, config: None) -> Tensor:
     return nn.linear(p["linear_2"], nn.gelu_tanh(nn.linear(p["linear_1"], text)))
 
 

@@ -12,13 +12,36 @@ Which to take:
 
 SOLVERS holds all of them by name, and `named` makes a solver from its name.
 
-Write your own. A new solver is one function under `@maker`, which returns a Solver, and one line of the table below:
+Write your own: one function that returns a Solver, which `sample` and `generate` take as they take those here.
 
-- where the next x is linear in x, in the predictions so far and in noise, `linear.multistep`, `linear.singlestep` or
-  `linear.predictor_corrector` makes the Solver of a function that gives the coefficients: see `ddim`;
-- else write `step(key, denoise, grid, i, state) → (state, StepInfo)` over a NamedTuple whose field `x` is the sample,
-  and return Solver(the NamedTuple, step): see `euler.heun`. A solver that is for yourself alone needs no table:
-  `sample` takes any Solver.
+Where the next x is linear in x, in the predictions so far and in noise, `multistep`, `singlestep` or
+`predictor_corrector` of `pixart_fn.solvers.linear` makes the Solver of a function that gives the coefficients. For
+example, this is DDIM:
+
+    import pixart_fn as px
+    from pixart_fn.solvers import linear
+
+
+    @linear.maker  # so that the solver shows itself as mine()
+    def mine() -> px.Solver:
+        def row(grid: px.Grid, i: int, known: int) -> linear.Row:  # x_{i+1} = a · x_i + b[0] · x0_i
+            alpha, sigma, alpha_next, sigma_next = linear.span(grid, i)
+            a = sigma_next / sigma
+            return linear.Row(a, (alpha_next - a * alpha,))
+
+        return linear.multistep(1, row)
+
+
+    schedule = px.schedule.from_betas(px.schedule.linear())
+    grid = px.schedule.grid(schedule, px.schedule.timesteps(schedule, 10))
+    noise = px.rng.normal(px.key(0), (1, 4, 8, 8))
+    x = px.sample(px.key(0), lambda x, t: 0.9 * x, mine(), grid, noise)
+
+Else write `step(key, denoise, grid, i, state) → (state, StepInfo)` over a NamedTuple whose field `x` is the sample, and
+return px.Solver(the NamedTuple, step), as `heun` in `pixart_fn.solvers.euler` does. `linear.OneStepState` is the
+NamedTuple of a method that remembers nothing, and `linear.report` makes the StepInfo, which is in `pixart_fn.types`.
+
+To add a solver to this package, write it in a file of this folder under `@maker`, and add one line to the table.
 """
 
 from __future__ import annotations
@@ -84,11 +107,12 @@ def named(solver: Solver | str) -> Solver:
                 f"solver must be one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}, the nearest is {nearest!r}"
             )
         return SOLVERS[solver]()
-    for name, make in SOLVERS.items():
-        if solver is make:
-            call = f"px.solvers.{name}"
-            raise TypeError(f"solver={call} is the function that makes the solver; call it: {call}()")
-    raise TypeError(f"solver must be a Solver, as px.solvers.dpmpp_2m() makes, or its name, got {kind(solver)}")
+    if hasattr(solver, "makes_solvers"):
+        own = solver.__name__
+        call = f"px.solvers.{own}" if SOLVERS.get(own) is solver else own
+        raise TypeError(f"solver={call} is the function that makes the solver; call it: {call}()")
+    hint = "; if it makes a Solver, call it" if callable(solver) else ""
+    raise TypeError(f"solver must be a Solver, as px.solvers.dpmpp_2m() makes, or its name, got {kind(solver)}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -17,8 +17,8 @@ def lms(order: int = 4) -> Solver:
     """Linear multistep: the polynomial through the last ε, integrated over ρ (k-diffusion's LMS).
 
     x/α moves by ∫ ε dρ from node to node, whatever their distances. Where steps stay long in ρ up to the end, as those
-    of even times do, it multiplies errors of x0 (10 times in 20 steps of the usual grid) and warns; take it on Karras'
-    sigmas.
+    of even times do, it multiplies errors of x0 (10 times in 20 steps of the usual grid) and warns; take it on the ρ of
+    `schedule.karras`.
 
     Args:
         order: how many ε are used, 1 (which is DDIM) to 4.

@@ -9,15 +9,16 @@ import difflib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from .. import config, guidance
 from .. import schedule as schedule_
 from ..checks import check_whole, kind
+from ..guidance import Result
 from ..schedule import Schedule
-from ..types import Denoiser, Grid, Json, NumPyArray, Solver
+from ..types import Array, Grid, Json, NumPyArray, Solver
 from . import scheduler
 from .adams import lms, pndm
 from .ddim import beside_old_noise, ddim
@@ -29,7 +30,15 @@ from .sa import sa_solver
 from .unipc import unipc
 
 
-def _same(denoise: Denoiser) -> Denoiser:
+class Wrap(Protocol):
+    """From a denoiser to one of the same kind: a Denoiser stays one, and so does a VarianceDenoiser."""
+
+    def __call__(self, denoise: Callable[[Array, float], Result], /) -> Callable[[Array, float], Result]:
+        """Change the x0 that the denoiser gives, and leave the variance that may stand beside it."""
+
+
+def same(denoise: Callable[[Array, float], Result]) -> Callable[[Array, float], Result]:
+    """Return the denoiser as it is."""
     return denoise
 
 
@@ -40,13 +49,20 @@ class Sampler(NamedTuple):
         schedule: the noise schedule, with what the model predicts.
         make_grid: number of steps → Grid.
         solver: how to go from node to node.
-        wrap: Denoiser → Denoiser: clips or thresholds x0 where the class does, and else gives back what it gets.
+        wrap: a denoiser → one of the same kind (a Denoiser stays one, and so does a VarianceDenoiser), whose x0 is
+            clipped or thresholded where the class does so; otherwise it gives back the denoiser that it gets. What DDIM
+            clips is part of its solver (see `from_config`).
     """
 
     schedule: Schedule
     make_grid: Callable[[int], Grid]
     solver: Solver
-    wrap: Callable[[Denoiser], Denoiser] = _same
+    wrap: Wrap = same
+
+    def __repr__(self) -> str:
+        """Show functions by name."""
+        shown = (f"{name}={getattr(value, '__name__', repr(value))}" for name, value in self._asdict().items())
+        return f"Sampler({', '.join(shown)})"
 
 
 _FORMULAS = {
@@ -97,14 +113,20 @@ def from_config(scheduler_config: Json) -> Sampler:
 
 def _dpm_multistep(o: scheduler.DPMSolverMultistep) -> Sampler:
     solver_type, algorithm = _dpm_names(o)
-    solver = dpm_multistep(o.solver_order, solver_type, algorithm, o.lower_order_final, o.euler_at_final)
+    solver = dpm_multistep(
+        o.solver_order,
+        solver_type,
+        algorithm,
+        lower_order_final=o.lower_order_final,
+        euler_at_final=o.euler_at_final,
+    )
     whole = () if o.beta_schedule == "squaredcos_cap_v2" else ("use_karras_sigmas", "use_lu_lambdas")
     return Sampler(*_on_sigmas(o, o.final_sigmas_type, rounded=whole), solver)
 
 
 def _dpm_singlestep(o: scheduler.DPMSolverSinglestep) -> Sampler:
     solver_type, algorithm = _dpm_names(o)
-    solver = dpm_singlestep(o.solver_order, solver_type, algorithm, o.lower_order_final)
+    solver = dpm_singlestep(o.solver_order, solver_type, algorithm, lower_order_final=o.lower_order_final)
     return Sampler(*_on_sigmas(o, o.final_sigmas_type), solver)
 
 
@@ -118,7 +140,7 @@ def _dpm_names(o: scheduler.DPMSolverMultistep | scheduler.DPMSolverSinglestep) 
 
 
 def _deis(o: scheduler.DEISMultistep) -> Sampler:
-    return Sampler(*_on_sigmas(o, "sigma_min"), deis(o.solver_order, o.lower_order_final))
+    return Sampler(*_on_sigmas(o, "sigma_min"), deis(o.solver_order, lower_order_final=o.lower_order_final))
 
 
 def _unipc(o: scheduler.UniPCMultistep) -> Sampler:
@@ -126,7 +148,13 @@ def _unipc(o: scheduler.UniPCMultistep) -> Sampler:
         raise ValueError("thresholding = True needs predict_x0 = True: diffusers doesn't threshold a predicted noise")
     variant = "bh2" if o.solver_type in ("midpoint", "heun", "logrho") else o.solver_type
     integrand = "x0" if o.predict_x0 else "epsilon"
-    solver = unipc(o.solver_order, variant, integrand, o.lower_order_final, o.disable_corrector)
+    solver = unipc(
+        o.solver_order,
+        variant,
+        integrand,
+        lower_order_final=o.lower_order_final,
+        disable_corrector=o.disable_corrector,
+    )
     return Sampler(*_on_sigmas(o, o.final_sigmas_type), solver)
 
 
@@ -147,7 +175,8 @@ def _ddpm(o: scheduler.DDPM) -> Sampler:
 
 
 def _pndm(o: scheduler.PNDM) -> Sampler:
-    return Sampler(*_on_times(o, "zero" if o.set_alpha_to_one else "sigma_min"), pndm(not o.skip_prk_steps))
+    solver = pndm(runge_kutta=not o.skip_prk_steps)
+    return Sampler(*_on_times(o, "zero" if o.set_alpha_to_one else "sigma_min"), solver)
 
 
 def _lcm(o: scheduler.LCM) -> Sampler:
@@ -264,12 +293,22 @@ def _betas(o: scheduler.Options) -> Sequence[float] | NumPyArray:
     return make(T, o.beta_start, o.beta_end)
 
 
-def _change(o: scheduler.Options) -> Callable[[Denoiser], Denoiser] | None:
+def _change(o: scheduler.Options) -> Wrap | None:
     """What clips or thresholds the x0 of a denoiser."""
     if isinstance(o, scheduler.Thresholded) and o.thresholding:
-        return lambda denoise: guidance.threshold(denoise, o.dynamic_thresholding_ratio, o.sample_max_value)
+        quantile, largest = o.dynamic_thresholding_ratio, o.sample_max_value
+
+        def threshold(denoise: Callable[[Array, float], Result]) -> Callable[[Array, float], Result]:
+            return guidance.threshold(denoise, quantile, largest)
+
+        return threshold
     if isinstance(o, scheduler.Clipped) and o.clip_sample:
-        return lambda denoise: guidance.clip(denoise, o.clip_sample_range)
+        bound = o.clip_sample_range
+
+        def clip(denoise: Callable[[Array, float], Result]) -> Callable[[Array, float], Result]:
+            return guidance.clip(denoise, bound)
+
+        return clip
     return None
 
 

@@ -58,4 +58,5 @@ def beside_old_noise(change: Callable[[Denoiser], Denoiser]) -> Solver:
         moved = state.x + float(grid.alpha[i]) * (changed - x0)
         return solver.step(key, lambda x, t: changed, grid, i, MultistepState(moved))
 
-    return solver._replace(step=step)
+    name = getattr(change, "__name__", type(change).__name__)
+    return solver._replace(step=step, name=f"ddim.beside_old_noise({name})")

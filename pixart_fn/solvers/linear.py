@@ -159,7 +159,7 @@ def report(grid: Grid, i: int, x: Array, x0: Array, evaluations: int = 1) -> Ste
         grid: S steps.
         i: the step, 0 … S - 1.
         x: the sample at node i + 1.
-        x0: what the model predicted at node i.
+        x0: what the denoiser gave at the step's first evaluation, which for most methods is at node i.
         evaluations: how often the denoiser was called.
     Returns:
         The StepInfo, without the state, which `iterate` adds.
@@ -168,12 +168,15 @@ def report(grid: Grid, i: int, x: Array, x0: Array, evaluations: int = 1) -> Ste
 
 
 def multistep(order: int, row: Callable[[Grid, int, int], Row], integrand: str = "x0") -> Solver:
-    """Make a solver whose steps use the predictions at the nodes before.
+    """Make a solver whose steps use the predictions at the nodes before: x_{i+1} = a x_i + Σ_j b_j m_{i-j} + s ε.
+
+    m_i is what the model predicts at node i: x0, or the ε that follows from it. A Row holds the coefficients (a, b, s)
+    of one step: b[0] belongs to m_i, which is the newest, b[1] to m_{i-1}, and so on.
 
     Args:
         order: how many m a row may use; the solver remembers order - 1 of them.
-        row: (grid, i, known) → the coefficients from node i to i + 1, with at most `known` b. `known` is 1 at the first
-            step and order later on.
+        row: (grid, i, known) → the Row from node i to i + 1, with at most `known` numbers in b. `known` is 1 at the
+            first step and order later on.
         integrand: what m is, "x0" or "epsilon".
     Returns:
         The solver.
@@ -194,11 +197,15 @@ def multistep(order: int, row: Callable[[Grid, int, int], Row], integrand: str =
 def singlestep(
     order_at: Callable[[Grid, int], int], row: Callable[[Grid, int, int], Row], integrand: str = "x0"
 ) -> Solver:
-    """Make a solver whose steps restart from the first node of their group, as Runge-Kutta's stages do.
+    """Make a solver whose steps restart from the first node k of their group: x_{i+1} = a x_k + Σ_j b_j m_{i-j} + s ε.
+
+    The nodes of a group are the stages of a Runge-Kutta method. m_i is what the model predicts at node i: x0, or the ε
+    that follows from it. A Row holds the coefficients (a, b, s) of one step: b[0] belongs to m_i, which is the newest,
+    and the last b to m_k.
 
     Args:
         order_at: (grid, i) → 1 where node i starts a group, 2 and 3 at the nodes after it.
-        row: (grid, i, order) → the coefficients from node i - order + 1 to i + 1, with a that of x at the former.
+        row: (grid, i, order) → the Row from node k = i - order + 1 to node i + 1, with at most `order` numbers in b.
         integrand: what m is, "x0" or "epsilon".
     Returns:
         The solver.
@@ -228,10 +235,15 @@ def predictor_corrector(
 ) -> Solver:
     """Make a solver that corrects each x with what the model predicts there, at one evaluation per step.
 
+    At node i it first corrects x_i = a x_{i-1} + Σ_j b_j m_{i-j} + s ε, with the noise that led there, and then
+    predicts x_{i+1} = a x_i + Σ_j b_j m_{i-j} + s ε. m_i is what the model predicts at node i, before x_i is
+    corrected: x0, or the ε that follows from it. A Row holds the coefficients (a, b, s) of either: b[0] belongs to m_i,
+    which is the newest, b[1] to m_{i-1}, and so on.
+
     Args:
-        predict: (grid, i, known) → the coefficients from node i to i + 1, with at most `known` b.
-        correct: (grid, i, past) → the coefficients from node i - 1 to i, whose b start with that of m at node i and go
-            on with at most `past` earlier ones; None leaves x as predicted.
+        predict: (grid, i, known) → the Row from node i to i + 1, with at most `known` numbers in b.
+        correct: (grid, i, past) → the Row from node i - 1 to i, with at most 1 + `past` numbers in b; None leaves x as
+            predicted.
         order: how many m from before node i a row may use.
         integrand: what m is, "x0" or "epsilon".
     Returns:
