@@ -316,7 +316,7 @@ def test_learned_range_lies_between_the_fixed_variances():
         assert_close(learned, sample(KEY, guidance.denoiser(model, noise), solvers.ddpm(fixed), grid, x), 1e-6)
     with pytest.raises(TypeError, match=r"takes a VarianceDenoiser.* got an ndarray in place of"):
         sample(KEY, shrink, solvers.ddpm("learned_range"), grid, x)
-    with pytest.raises(TypeError, match="denoise must give an ndarray, as x is, got a tuple"):
+    with pytest.raises(TypeError, match=r"which only px.solvers.ddpm.* takes; ddpm\(\) takes a Denoiser"):
         sample(KEY, denoise, solvers.ddpm(), grid, x)
     with pytest.raises(ValueError, match=r"denoise must give variance of the shape \(2, 3, 2, 2\) of x, got \(2, 3\)"):
         sample(KEY, lambda x, t: (x, x[..., 0, 0]), solvers.ddpm("learned_range"), grid, x)
