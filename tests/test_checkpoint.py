@@ -50,6 +50,13 @@ def test_repr_shows_sizes_not_arrays(pipeline):
     assert len(repr(params)) < 200
 
 
+@pytest.mark.parametrize("name", ["Params", "Configs"])
+def test_a_name_that_has_moved_says_where(name):
+    with pytest.raises(AttributeError, match=f"has no attribute {name!r}; it is now pixart_fn.params.{name}$"):
+        getattr(checkpoint, name)
+    assert not hasattr(checkpoint, "xyzzy")
+
+
 def test_replace_leaves_the_original_alone(pipeline):
     params = checkpoint.load(pipeline, vae=None)
     other = params.replace(transformer={"a": 1})

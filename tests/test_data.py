@@ -337,6 +337,13 @@ def test_ranks_by_hand() -> None:
     assert judge.ranks_of(best[1:], [2])[0] == 4, "a blank picture is last"
 
 
+def test_the_judge_says_the_new_name_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--grid"], ["--data", "emoji", "--control", "--grid", "nouns.png"]):
+        with pytest.raises(SystemExit) as ended:
+            judge.main(words)
+        assert ended.value.code == 2 and "--grid is called --sheet now" in capsys.readouterr().err
+
+
 def test_an_animal_drawn_twice_is_its_face_unless_the_caption_says_more() -> None:
     assert captions.names(concept("dog face", "animal-mammal"))[0] == "dog"
     assert captions.names(concept("dog", "animal-mammal")) == ("dog from the side", "whole dog")

@@ -82,6 +82,42 @@ MISTAKES = {
         r"; pag_scale=2.0 is now guidance=px.Guidance\(scale=3.0, pag_scale=2.0\)$",
     ),
     "PAG of old": ({"pag_layers": (1,), "compat": "original"}, TypeError, "has no argument 'pag_layers'"),
+    "a Guidance and an old name": (
+        {"guidance": px.Guidance(3.0, pag_scale=2.0), "rescale": 0.5},
+        TypeError,
+        r"; rescale=0.5 is now guidance=dataclasses.replace\(guidance, rescale=0.5\)$",
+    ),
+    "one thing by two names": (
+        {"guidance_scale": 3, "guidance": 4},
+        TypeError,
+        "^generate has no argument .guidance_scale.; guidance_scale=3 and guidance=4 each give the scale, so give one",
+    ),
+    "two spellings": (
+        {"guidance_rescale": 0.5, "rescale": 0.7, "pag_scale": 2},
+        TypeError,
+        r"; guidance_rescale=0.5 and rescale=0.7 each give the rescale, so give one of them; pag_scale=2 is now "
+        r"guidance=px.Guidance\(rescale=…, pag_scale=2\)$",
+    ),
+    "two spellings of one value": (
+        {"cfg": 3, "guidance_scale": 3},
+        TypeError,
+        "cfg=3, guidance_scale=3 is now guidance=3$",
+    ),
+    "None": ({"interval": None}, TypeError, r"interval=None is now guidance=px.Guidance\(interval=None\)$"),
+    "all at once": (
+        {"guidance_scale": 3, "num_inference_steps": 4, "seed": 0, "learned_variance": True},
+        TypeError,
+        "^generate has no argument .guidance_scale.; guidance_scale=3 is now guidance=3; and no argument "
+        ".num_inference_steps.; the argument is .steps.; and no argument .seed.; the argument is .key., such as "
+        r"px.key\(0\); and no argument .learned_variance.; solver=px.solvers.ddpm\(.learned_range.\) reads it$",
+    ),
+    "two unknown names": (
+        {"xyzzy": 3, "plugh": 4},
+        TypeError,
+        "no argument .xyzzy. or .plugh.; its arguments are params",
+    ),
+    "scale=": ({"scale": 3}, TypeError, "has no argument .scale.; scale=3 is now guidance=3$"),
+    "w=": ({"w": 3}, TypeError, "has no argument .w.; w=3 is now guidance=3$"),
     "nonsense": ({"xyzzy": 3}, TypeError, "has no argument 'xyzzy'; its arguments are params, prompt, key, "),
     "params": ({"params": {"transformer": 0}}, TypeError, r"params must be what px.load\(\) returns, got dict"),
     "a path": ({"params": "weights/emoji"}, TypeError, r"params must be what px.load\(\) returns, got str"),
@@ -112,6 +148,10 @@ def test_missing_and_superfluous_arguments_are_named(params):
         px.sample_latents(params, None, KEY, guidance_scale=1)
     with pytest.raises(TypeError, match=r"learned_variance'; px.text_variance_denoiser .* give \(x0, variance\)"):
         px.text_denoiser(params, None, learned_variance=True)
+    with pytest.raises(
+        TypeError, match=r"text_denoiser has no .*guidance=dataclasses.replace\(guidance, rescale=0.5\)"
+    ):
+        px.text_denoiser(params, None, None, px.Guidance(), rescale=0.5)
     with pytest.raises(TypeError, match=r"encode_prompt has no argument 'rescale'; its arguments are params, prompt"):
         px.encode_prompt(params, "a cat", rescale=0.7)
 

@@ -27,6 +27,8 @@ ALIASES = {
     **dict.fromkeys(("num-inference-steps", "num-steps"), "steps"),
     **dict.fromkeys(("scheduler", "sampler"), "solver"),
 }
+# what else px.Guidance holds, which the command doesn't take
+GUIDANCE = ("compat", "guidance-rescale", "interval", "pag-layers", "pag-scale", "rescale")
 
 
 class Verbs(click.Group):
@@ -35,7 +37,9 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         command = super().get_command(ctx, name)
         if command is None and not ctx.resilient_parsing and not name.startswith("-"):
-            raise click.UsageError(f"there is no command {name!r}; the nearest is {_nearest(name, self.commands)}", ctx)
+            near = _nearest(name, self.commands)
+            advice = f"the nearest is {near}" if near else f"the commands are {', '.join(self.commands)}"
+            raise click.UsageError(f"there is no command {name!r}; {advice}", ctx)
         return command
 
 
@@ -90,8 +94,15 @@ def _sentence(error: click.ClickException, words: list[str]) -> str:
     shown = [p for p in error.ctx.command.get_params(error.ctx) if not getattr(p, "hidden", False)]
     options = {name.lstrip("-"): name for p in shown for name in p.opts if name.startswith("--")}
     word = unknown.lstrip("-").replace("_", "-")
-    return f"there is no option {unknown}; the nearest is {options[_nearest(ALIASES.get(word, word), options)]}"
+    near = _nearest(ALIASES.get(word, word), options)
+    if word in GUIDANCE and "guidance" in options:
+        advice = "--guidance takes the scale alone, and px.Guidance in Python takes all else"
+    elif near is None:
+        advice = f"{error.ctx.command_path} --help lists the options"
+    else:
+        advice = f"the nearest is {options[near]}"
+    return f"there is no option {unknown}; {advice}"
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
-    return difflib.get_close_matches(word, words, 1, cutoff=0.0)[0]
+def _nearest(word: str, words: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, words, 1)), None)

@@ -6,6 +6,8 @@
 - `compose`, `interval`, `clip` and `threshold` turn denoisers into a denoiser.
 """
 
+from typing import TYPE_CHECKING
+
 from .denoisers import Pair, Result, both, clip, compose, guided, interval, threshold
 from .formulas import combine, first_channels, perturbed_attention, rescale
 from .model import denoiser, variance_denoiser
@@ -32,3 +34,14 @@ __all__ = [
     "threshold",
     "variance_denoiser",
 ]
+
+_NOW = {
+    "classifier_free": "guidance.guided(scale, conditional, pair)",
+    "perturbed": "guidance.guided(px.Guidance(scale, pag_scale=…), conditional, pair, perturbed)",
+}
+
+if not TYPE_CHECKING:  # a type checker would take any name for one that is here
+
+    def __getattr__(name: str) -> object:
+        now = f"; it is now {_NOW[name]}" if name in _NOW else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{now}")

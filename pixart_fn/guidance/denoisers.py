@@ -7,11 +7,11 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from ..checks import check_number
+from ..checks import check_number, kind
 from ..schedule import Schedule, convert
 from ..types import Array, Denoiser, NumPyArray
-from .formulas import column, combine, first_channels, perturbed_attention, rescale
-from .value import Guidance, Scale, as_guidance, check_interval, check_scale, scale_at
+from .formulas import column, combine, first_channels, perturbed_attention, rescale, shape_of
+from .value import Guidance, Scale, as_guidance, as_interval, check_scale, scale_at
 
 Result = TypeVar("Result", Array, "tuple[Array, Array]")
 """What a denoiser gives: x0, or (x0, variance) where it is a VarianceDenoiser."""
@@ -50,7 +50,8 @@ def guided(
         perturbed: the denoiser with perturbed attention. Where pag_scale is 0 it isn't evaluated.
         schedule: where given, rescaling works on what its model predicts, as in the paper, rather than on x0.
     Returns:
-        A denoiser of the kind of `conditional`.
+        A denoiser of the kind of `conditional`, which raises a TypeError where what `pair` gives isn't two values of
+        the shape of x.
     Raises:
         TypeError: guidance is neither a Guidance nor a scale.
         ValueError: a denoiser that the guidance needs is None.
@@ -64,17 +65,20 @@ def guided(
     pair, perturbed = pair if guidance.compares else None, perturbed if guidance.perturbs else None
 
     def denoise(x: Array, t: float) -> Result:
-        result, unconditional = (conditional(x, t), None) if pair is None else pair(x, t)
+        result, unconditional = (conditional(x, t), None) if pair is None else _checked_pair(pair(x, t), x)
         worse = None if perturbed is None else perturbed(x, t)
         return _on_x0(result, lambda x0: change(x, t, x0, unconditional, worse))
 
     def change(x: Array, t: float, x0: Array, unconditional: Array | None, worse: Array | None) -> Array:
-        changed = combine(x0, x0 if unconditional is None else unconditional, scale_at(guidance.scale, t))
+        w = scale_at("the scale of guidance", guidance.scale, t, _rows(x))
+        changed = combine(x0, x0 if unconditional is None else unconditional, w)
         if guidance.rescale:
             changed = _rescale_prediction(changed, x0, x, t, guidance.rescale, schedule)
         if guidance.compat == "original":
             changed = first_channels(changed, x0)
-        return changed if worse is None else perturbed_attention(changed, x0, worse, scale_at(guidance.pag_scale, t))
+        if worse is None:
+            return changed
+        return perturbed_attention(changed, x0, worse, scale_at("pag_scale", guidance.pag_scale, t, _rows(x)))
 
     return denoise if guidance.interval is None else interval(denoise, conditional, *guidance.interval)
 
@@ -97,7 +101,7 @@ def interval(
         TypeError: low or high is not a number.
         ValueError: low is above high, or one of them is NaN.
     """
-    check_interval((low, high))
+    as_interval((low, high))
     return lambda x, t: inside(x, t) if low <= t <= high else outside(x, t)
 
 
@@ -124,7 +128,8 @@ def compose(base: Denoiser, parts: Sequence[tuple[Denoiser, Scale]]) -> Denoiser
         origin = base(x, t)
         x0 = origin
         for part, weight in parts:
-            x0 = x0 + column(scale_at(weight, t), x) * (part(x, t) - origin)
+            w = column("a weight", scale_at("a weight", weight, t, _rows(x)), x)
+            x0 = x0 + w * (part(x, t) - origin)
         return x0
 
     return denoise
@@ -153,7 +158,7 @@ def threshold(
     def shrink(x0: Array) -> Array:
         sizes = _numpy(abs(x0)).reshape(x0.shape[0], -1)
         s = np.clip(np.quantile(sizes.astype(np.float64), quantile, axis=1), 1, largest)
-        return _clipped(x0 / column(s, x0) if largest > 1 else x0, 1.0)
+        return _clipped(x0 / column("s", s, x0) if largest > 1 else x0, 1.0)
 
     return lambda x, t: _on_x0(denoise(x, t), shrink)
 
@@ -177,6 +182,25 @@ def clip(denoise: Callable[[Array, float], Result], largest: float = 1.0) -> Cal
 def _on_x0(result: Result, change: Callable[[Array], Array]) -> Result:
     """Change x0 and leave the variance that may stand beside it."""
     return (change(result[0]), result[1]) if isinstance(result, tuple) else change(result)
+
+
+def _checked_pair(values: tuple[Result, Array], x: Array) -> tuple[Result, Array]:
+    """What a pair gives for x, which must not be one array, whose rows Python would take for the two values."""
+    if isinstance(values, tuple) and len(values) == 2:
+        x0 = values[0][0] if isinstance(values[0], tuple) else values[0]
+        if shape_of(x0) == shape_of(values[1]) == shape_of(x):
+            return values
+    several = isinstance(values, tuple)
+    got = f"the shapes {[*map(shape_of, values)]}" if several else f"{kind(values)} {shape_of(values) or ''}".strip()
+    raise TypeError(
+        f"pair must give a tuple of two values, with the condition and without, each of the shape {shape_of(x)} of x,"
+        f" got {got}; guidance.both makes a pair of two denoisers"
+    )
+
+
+def _rows(x: Array) -> int | None:
+    shape = shape_of(x)
+    return shape[0] if shape else None
 
 
 def _clipped(x0: Array, largest: float) -> Array:

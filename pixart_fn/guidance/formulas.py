@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import is_number
+from ..checks import check_number, check_whole, is_number
 from ..types import Array
 from .value import check_scale
 
@@ -25,8 +25,9 @@ def combine(conditional: Array, unconditional: Array, w: float | Sequence[float]
         x0 of the same shape.
     Raises:
         TypeError: w isn't numbers.
-        ValueError: the number of scales is not B.
+        ValueError: the number of scales is not B, or the shapes differ.
     """
+    _check_shapes(conditional=conditional, unconditional=unconditional)
     scale = _factor("w", w, conditional)
     return scale * conditional + (1.0 - scale) * unconditional
 
@@ -42,7 +43,12 @@ def rescale(guided: Array, conditional: Array, phi: float) -> Array:
         phi: φ within [0, 1].
     Returns:
         A value of the same shape.
+    Raises:
+        TypeError: phi isn't a number.
+        ValueError: phi is outside [0, 1], or the shapes differ.
     """
+    check_number("phi", phi, 0, 1)
+    _check_shapes(guided=guided, conditional=conditional)
     ratio = _deviation(conditional) / _deviation(guided)
     return guided * (phi * ratio + (1.0 - phi))
 
@@ -61,8 +67,9 @@ def perturbed_attention(
         x0 of the same shape.
     Raises:
         TypeError: s isn't numbers.
-        ValueError: the number of scales is not B.
+        ValueError: the number of scales is not B, or the shapes differ.
     """
+    _check_shapes(guided=guided, conditional=conditional, perturbed=perturbed)
     return guided + _factor("s", s, guided) * (conditional - perturbed)
 
 
@@ -77,12 +84,31 @@ def first_channels(guided: Array, conditional: Array, n: int = 3) -> Array:
         n: how many channels, within 0 … C.
     Returns:
         x0 of the same shape.
+    Raises:
+        TypeError: n isn't a whole number.
+        ValueError: n is outside 0 … C, or the shapes differ or have no channels.
     """
+    _check_shapes(guided=guided, conditional=conditional)
+    if len(shape_of(guided)) < 2:
+        raise ValueError(f"guided must have the shape (B, C, …), got {shape_of(guided)}")
+    check_whole("n", n, 0, guided.shape[1])
     if isinstance(guided, np.ndarray):
         return np.concatenate([guided[:, :n], conditional[:, n:]], 1)
     from mindspore import ops  # only here, so that the mathematics of guidance needs no MindSpore
 
     return ops.cat((guided[:, :n], conditional[:, n:]), 1)
+
+
+def shape_of(value: object) -> tuple[int, ...]:
+    """The shape of an array or a Tensor; () where there is none."""
+    return tuple(getattr(value, "shape", ()))
+
+
+def _check_shapes(**values: Array) -> None:
+    """Raise a ValueError where values, which NumPy might broadcast, have different shapes."""
+    if len({*map(shape_of, values.values())}) > 1:
+        got = ", ".join(f"{name} {shape_of(value)}" for name, value in values.items())
+        raise ValueError(f"{' and '.join(values)} must have the same shape, got {got}")
 
 
 def _factor(name: str, scale: float | Sequence[float] | Array, x: Array) -> float | Array:
@@ -91,10 +117,10 @@ def _factor(name: str, scale: float | Sequence[float] | Array, x: Array) -> floa
         raise TypeError(f"{name} must be a number, one for each picture; Guidance takes functions of t")
     if not hasattr(scale, "asnumpy"):  # reading a Tensor's numbers would wait for the device at every step
         check_scale(name, scale)
-    return column(scale, x)
+    return column(name, scale, x)
 
 
-def column(scale: float | Sequence[float] | Array, x: Array) -> float | Array:
+def column(name: str, scale: float | Sequence[float] | Array, x: Array) -> float | Array:
     """A number, or one number per picture in a shape that multiplies x."""
     if is_number(scale):
         return float(scale)
@@ -108,7 +134,7 @@ def column(scale: float | Sequence[float] | Array, x: Array) -> float | Array:
     if tuple(value.shape) == ():
         return value
     if tuple(value.shape) != (x.shape[0],):
-        raise ValueError(f"a scale must be a number or one for each of {x.shape[0]} pictures, got {value.shape}")
+        raise ValueError(f"{name} must be a number or one for each of {x.shape[0]} pictures, got {value.shape}")
     return value.reshape(-1, *[1] * (x.ndim - 1))
 
 

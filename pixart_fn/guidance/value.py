@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import check_number, check_option, is_number, kind
+from ..public import public_class
 from ..types import Array
 
 Scale: TypeAlias = float | Sequence[float] | Array | Callable[[float], float | Sequence[float] | Array]
@@ -18,6 +19,7 @@ Scale: TypeAlias = float | Sequence[float] | Array | Callable[[float], float | S
 COMPATS = ("diffusers", "original")
 
 
+@public_class
 @dataclass(frozen=True, repr=False)
 class Guidance:
     """How a denoiser is guided by text, as one immutable value that is checked when it is made.
@@ -34,7 +36,8 @@ class Guidance:
             prompt's mask, as PixArt-α's own DDPM sampler does.
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is out of its range, or pag_layers are named without a pag_scale.
+        ValueError: an argument is out of its range, or it would change nothing: pag_layers without a pag_scale, and
+            interval, rescale or compat where the scale is 1 and pag_scale is 0.
     """
 
     scale: Scale = 4.5
@@ -51,14 +54,16 @@ class Guidance:
         check_option("compat", self.compat, COMPATS)
         for name in ("scale", "pag_scale"):
             object.__setattr__(self, name, _frozen(getattr(self, name)))
+        _check_lengths(self.scale, self.pag_scale)
         if self.interval is not None:
-            check_interval(self.interval)
-            object.__setattr__(self, "interval", tuple(self.interval))
+            object.__setattr__(self, "interval", as_interval(self.interval))
         if self.pag_layers is not None:
             _check_layers(self.pag_layers)
             object.__setattr__(self, "pag_layers", tuple(map(int, self.pag_layers)))
             if not self.perturbs:
                 raise ValueError(f"pag_layers {self.pag_layers} need a pag_scale, which is 0")
+        if not (self.compares or self.perturbs):
+            self._check_unguided()
 
     @property
     def compares(self) -> bool:
@@ -80,6 +85,13 @@ class Guidance:
         ]
         return f"Guidance({', '.join(shown)})"
 
+    def _check_unguided(self) -> None:
+        """Raise a ValueError where an option is given although nothing is guided."""
+        options = {"interval": self.interval, "rescale": self.rescale or None, "compat": self.compat}
+        given = [f"{name}={value!r}" for name, value in options.items() if value not in (None, "diffusers")]
+        if given:
+            raise ValueError(f"{', '.join(given)} would change nothing with a scale of 1 and a pag_scale of 0")
+
 
 def as_guidance(guidance: Guidance | Scale) -> Guidance:
     """Return a Guidance as it is, and make one of a bare scale.
@@ -96,7 +108,7 @@ def as_guidance(guidance: Guidance | Scale) -> Guidance:
 
 
 def check_scale(name: str, scale: Scale, rows: int | None = None) -> None:
-    """Raise TypeError where it isn't a scale, and ValueError where a number of it is NaN, infinite or one too many.
+    """Raise TypeError where it isn't a scale, and ValueError where its numbers are not finite or not as many as rows.
 
     Args:
         name: what the sentence calls it.
@@ -111,28 +123,50 @@ def check_scale(name: str, scale: Scale, rows: int | None = None) -> None:
         w = _numbers(scale)
     except ValueError:
         raise TypeError(f"{name} must be a number, or a list of one for each picture, got {scale!r:.60}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be at most 1.8e308 in size, as a float is, got a larger whole number") from None
     if not np.isfinite(w).all():
         raise ValueError(f"{name} must be finite, got {scale!r:.60}")
-    if w.ndim > 1 or (rows is not None and w.shape not in ((), (rows,))):
+    if w.ndim > 1 or not w.size or (rows is not None and w.shape not in ((), (rows,))):
         many = "each picture" if rows is None else f"each of {rows} pictures"
         raise ValueError(f"{name} must be a number or one for {many}, got an array of shape {w.shape}")
 
 
-def scale_at(scale: Scale, t: float) -> float | Sequence[float] | Array:
-    """The scale at t: what it gives where it is a function, and itself otherwise."""
+def scale_at(name: str, scale: Scale, t: float, rows: int | None) -> float | Sequence[float] | Array:
+    """The scale at t: what it gives where it is a function, checked under its name, and itself otherwise."""
     if not callable(scale):
         return scale
     value = scale(float(t))
-    check_scale(f"the scale of guidance at t = {t:g}", value)
+    check_scale(f"{name} at t = {t:g}", value, rows)
     return value
 
 
-def check_interval(interval: tuple[float, float]) -> None:
-    """Raise TypeError where it isn't two numbers, and ValueError where the first is above the second."""
-    if not (isinstance(interval, (tuple, list)) and len(interval) == 2 and all(map(is_number, interval))):
-        raise TypeError(f"interval must be two numbers (low, high) in training-time units, got {interval!r}")
-    if not interval[0] <= interval[1]:
-        raise ValueError(f"interval must be (low, high) with low at most high, got {interval!r}")
+def as_interval(interval: object) -> tuple[float, float]:
+    """Return two numbers as a tuple, checked.
+
+    Args:
+        interval: (low, high) in training-time units, a tuple, a list or an array.
+    Returns:
+        The same numbers.
+    Raises:
+        TypeError: it isn't two numbers.
+        ValueError: the first is above the second, or one of them is NaN.
+    """
+    ends = interval.tolist() if isinstance(interval, np.ndarray) else interval
+    if not (isinstance(ends, (tuple, list)) and len(ends) == 2 and all(map(is_number, ends))):
+        raise TypeError(f"interval must be two numbers (low, high) in training-time units, got {ends!r:.60}")
+    if not ends[0] <= ends[1]:
+        raise ValueError(f"interval must be (low, high) with low at most high, got {ends!r}")
+    return ends[0], ends[1]
+
+
+def _check_lengths(scale: Scale, pag_scale: Scale) -> None:
+    shapes = {_numbers(each).shape for each in (scale, pag_scale) if not callable(each)} - {()}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"scale and pag_scale must have one number for each picture, got {len(_numbers(scale))} and"
+            f" {len(_numbers(pag_scale))}"
+        )
 
 
 def _check_layers(layers: Sequence[int]) -> None:
@@ -142,10 +176,14 @@ def _check_layers(layers: Sequence[int]) -> None:
         raise TypeError(f"pag_layers must be a list of the transformer's blocks, counted from 0, got {layers!r:.60}")
     if not len(layers) or min(layers) < 0:
         raise ValueError(f"pag_layers must be at least one block, counted from 0, got {tuple(layers)}")
+    if len({*layers}) < len(layers):
+        raise ValueError(f"pag_layers must be different blocks, got {tuple(layers)}")
 
 
 def _numbers(scale: Scale) -> NDArray[np.float64]:
     numbers = np.asarray(scale.asnumpy() if hasattr(scale, "asnumpy") else scale)
+    if numbers.dtype == object and all(map(is_number, numbers.flat)):  # whole numbers beyond 64 bits
+        return numbers.astype(np.float64)
     if numbers.dtype.kind not in "iuf":
         raise ValueError(f"these are no numbers: {numbers.dtype}")
     return numbers.astype(np.float64)

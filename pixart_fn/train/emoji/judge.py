@@ -303,6 +303,13 @@ def judge_model(args: argparse.Namespace, glyphs: data.Glyphs, index: Index) -> 
         print(f"{args.shapes} scenes of held-out combinations:", shapes.accuracy(drawn, scenes))
 
 
+class _Renamed(argparse.Action):
+    """An option by its old name, which is refused before the others are read."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error("--grid is called --sheet now")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command: judge real glyphs, a model, or both."""
     parser = argparse.ArgumentParser(prog="pixart_fn.train.emoji.judge", description=(__doc__ or "").split("\n")[0])
@@ -310,6 +317,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--control", action="store_true", help="judge real glyphs")
     parser.add_argument("--model", nargs="?", const="", help="judge a model: a folder or id; the embedded one if bare")
     parser.add_argument("--sheet", type=Path, help="save the model's pictures here, each with its noun and rank")
+    parser.add_argument("--grid", nargs="?", action=_Renamed, help=argparse.SUPPRESS)
     parser.add_argument("--shapes", type=int, default=0, help="also generate so many scenes of shapes and check them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20)
