@@ -4,6 +4,15 @@
 - `combine`, `rescale`, `perturbed_attention` and `first_channels` are the formulas, functions of values.
 - `denoiser` and `variance_denoiser` turn a model's output into x0.
 - `compose`, `interval`, `clip` and `threshold` turn denoisers into a denoiser.
+
+Write your own: a denoiser of two denoisers, which `px.sample` takes as any other. Here the scale falls from 5 to 1:
+
+    conditional = px.text_denoiser(params, text, guidance=1)
+    unconditional = px.text_denoiser(params, px.encode_prompt(params, ""), guidance=1)
+
+
+    def denoise(x, t):
+        return px.guidance.combine(conditional(x, t), unconditional(x, t), 1 + t / 250)
 """
 
 from typing import TYPE_CHECKING
