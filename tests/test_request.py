@@ -407,7 +407,7 @@ import json, sys
 import numpy as np
 import mindspore as ms
 import pixart_fn as px
-params, z = px.load(), ms.Tensor(np.zeros((1, 4, 16, 16), np.float32))
+params, z = px.load(), ms.Tensor(np.zeros((1, 16, 16, 16), np.float32))
 px.decode_latents
 def stage(z):
     return px.decode_latents(params, z)

@@ -189,7 +189,7 @@ def embedded(rounds: int) -> Work:
         tokenizer = T5Tokenizer.from_pretrained(own / "tokenizer")
         pipe = PixArtAlphaPipeline.from_pretrained(own, tokenizer=tokenizer, torch_dtype=torch.float32)
         pipe.set_progress_bar_config(disable=True)
-        options = {"height": 64, "width": 64, "use_resolution_binning": False, "clean_caption": False}
+        options = {"height": 128, "width": 128, "use_resolution_binning": False, "clean_caption": False}
         return lambda: pipe("a cute cat", num_inference_steps=20, guidance_scale=4.5, **options)
 
     return Work(ours, theirs, rounds)
