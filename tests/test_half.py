@@ -20,6 +20,8 @@ from pixart_fn import t5, tree
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
+pytestmark = pytest.mark.slow
+
 GRADIENT = {"gradients_t5": 3e-2, "gradients_transformer": 5e-3, "gradients_vae": 1e-2}
 """Of a leaf, from the reference's in float32: a sum with cancellation of terms that are rounded to float16."""
 

@@ -44,6 +44,7 @@ def python(source, *arguments, cwd=None, **environment):
     )
 
 
+@pytest.mark.slow
 def test_the_users_mindspore_stays_as_it_was_and_nothing_is_said_or_left(model, tmp_path):
     source = f"""
 import json, os, sys
@@ -70,6 +71,7 @@ print(json.dumps([before, after, settings()]))
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_mindspore_is_silent_by_default_whichever_module_comes_first(model, tmp_path):
     source = f"""
 import pixart_fn.models.vae

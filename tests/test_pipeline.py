@@ -342,6 +342,7 @@ def test_generate_refuses_to_be_differentiated_and_recording_ends(params):
     assert draw(params).size == (16, 16)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_picture_agrees_with_a_finite_difference(params):
     text, negative = px.encode_prompt(params, "a cute cat"), px.encode_prompt(params, "")
 

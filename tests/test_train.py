@@ -348,6 +348,7 @@ def test_the_vocabulary_knows_its_captions_and_t5s_special_pieces():
     np.testing.assert_array_equal(found.ids[0, 1], ids[0])  # captions are cleaned as prompts are
 
 
+@pytest.mark.slow
 def test_both_models_learn_a_batch(tiny, tmp_path):
     batch = text_to_image.draw(rng.key(0), dataset(), LINEAR, 8)
     start = text_to_image.init(rng.key(0))

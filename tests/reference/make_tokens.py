@@ -18,9 +18,8 @@ from typing import Any
 
 from . import make_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).with_name("tokens.json")
-OWN = ROOT / "weights" / "emoji" / "tokenizer" / "spiece.model"
+OWN = Path(__file__).with_name("spiece.model")  # of an earlier embedded checkpoint, 3,000 pieces
 LENGTH = 28
 CONFIG, SPECIAL, ADDED, RUST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"
 
