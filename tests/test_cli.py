@@ -272,6 +272,7 @@ def process(*words, source="import sys; from pixart_fn.cli import main; sys.exit
     return subprocess.run([sys.executable, "-c", source, *words], env=environment, stderr=subprocess.PIPE, **options)
 
 
+@pytest.mark.slow
 def test_python_m_is_the_same_command(run, model, tmp_path):
     assert run("--out", "here.png")[0] == 0
     command = [sys.executable, "-m", "pixart_fn", "generate", PROMPT, "--model", model, "--steps", "2"]

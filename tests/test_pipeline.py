@@ -111,6 +111,7 @@ def test_the_same_twice_is_the_same_bits(params):
     assert draw(params).tobytes() == draw(params).tobytes()
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_bits(params, folder):
     source = (
         "import hashlib, sys; import pixart_fn as px;"

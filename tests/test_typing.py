@@ -11,6 +11,8 @@ import pytest
 
 import pixart_fn as px
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import numpy as np
 from mindspore import Tensor
@@ -99,7 +101,6 @@ def mypy(tmp_path_factory):
     return run
 
 
-@pytest.mark.slow
 def test_a_users_script_is_typed_strictly(mypy):
     assert mypy(SCRIPT) == []
 

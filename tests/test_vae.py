@@ -43,6 +43,7 @@ def test_strips_agree_with_diffusers(name, scenario, counts):
     assert min(counts) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["decode", "encode"])
 def test_gradients_through_strips_agree_with_torch(scenario, counts):
     errors = compare.gradient_errors("gradients_vae", load("gradients_vae"), scenario)
