@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from pixart_fn.params import Configs, Params
 from pixart_fn.train.emoji.text_to_image import SCHEDULER
 from pixart_fn.types import Tree
 
+from . import train
 from .train import TEXT, TRANSFORMER, VAE
 
 
@@ -39,12 +39,7 @@ def configs(vocabulary: int) -> Configs:
 
 
 def to_tree(state: dict[str, torch.Tensor]) -> Tree:
-    return px.tree.nest({name: Tensor.from_numpy(value.float().numpy()) for name, value in state.items()})
-
-
-def read(folder: Path, name: str) -> Tree:
-    blob = b"".join(path.read_bytes() for path in sorted(folder.glob(f"{name}.pt.*")))
-    return to_tree(torch.load(io.BytesIO(blob), map_location="cpu"))
+    return px.tree.nest({name: Tensor.from_numpy(value.numpy()) for name, value in state.items()})
 
 
 def main() -> None:
@@ -54,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="the pipeline's folder")
     a = parser.parse_args()
     words = tokenizer.Tokenizer(np.load(a.pack)["spiece"].tobytes(), extra_ids=0)
-    text, transformer, vae = (read(a.weights, name) for name in ("text_encoder", "transformer", "vae"))
+    text, transformer, vae = (to_tree(train.read(name, a.weights)) for name in ("text_encoder", "transformer", "vae"))
     px.save(Params(text, transformer, vae, configs(words.size), words), a.out, dtype="float16")
 
 

@@ -231,9 +231,14 @@ def save(module: nn.Module, name: str, out: Path) -> None:
         (out / f"{name}.pt.{i // PART}").write_bytes(blob[i : i + PART])
 
 
-def load(module: nn.Module, name: str, folder: Path) -> nn.Module:
+def read(name: str, folder: Path) -> dict[str, Tensor]:
+    """The weights that `save` wrote, as float32."""
     blob = b"".join(path.read_bytes() for path in sorted(folder.glob(f"{name}.pt.*")))
-    module.load_state_dict({k: v.float() for k, v in torch.load(io.BytesIO(blob), map_location="cpu").items()})
+    return {key: value.float() for key, value in torch.load(io.BytesIO(blob), map_location="cpu").items()}
+
+
+def load(module: nn.Module, name: str, folder: Path) -> nn.Module:
+    module.load_state_dict(read(name, folder))
     return module
 
 
