@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import difflib
-import math
 import reprlib
+import sys
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from .checks import is_number
 
 T = TypeVar("T")
+
+LONGEST = 100_000
+"""Entries of a list in a file at most."""
+NAMED = 8
+"""Wrong fields that one sentence names at most."""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def short(value: object) -> str:
+    """Return the repr of a value that may come from anywhere: a long one is cut in its middle."""
+    return _SHORT.repr(value)
 
 
 class Check(NamedTuple):
@@ -27,9 +41,26 @@ def among(*options: str) -> Check:
     return Check(f"among {', '.join(map(repr, options))}", lambda value: value in options)
 
 
+def whole(low: int, high: int) -> Check:
+    """Make the Check that a whole number is within low … high."""
+    return Check(f"within {low} … {high}", lambda value: low <= value <= high)
+
+
+_TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+# Sizes that no released model comes near, so that a mistyped one is a sentence before anything is built.
+Layers: TypeAlias = Annotated[int, whole(1, 1000)]
+Width: TypeAlias = Annotated[int, whole(1, 2**16)]
+Vocabulary: TypeAlias = Annotated[int, whole(1, 2**24)]
+Side: TypeAlias = Annotated[int, whole(1, 2**14)]
+Positive: TypeAlias = Annotated[
+    float,
+    Check(f"within float32's normal numbers, {_TINY:.2g} … {_HUGE:.2g}", lambda v: _TINY <= v <= _HUGE),
+]
+Epsilon: TypeAlias = Annotated[float, Check(f"within {_TINY:.2g} … 1", lambda value: _TINY <= value <= 1)]
+
 _CHECKS: dict[Any, Check] = {
     int: Check("a whole number", lambda value: isinstance(value, (int, np.integer)) and not isinstance(value, bool)),
-    float: Check("a finite number", lambda value: is_number(value) and abs(value) < math.inf),
+    float: Check("a finite number", lambda value: is_number(value) and abs(value) <= sys.float_info.max),
     bool: Check("True or False", lambda value: isinstance(value, bool)),
     str: Check("a string", lambda value: isinstance(value, str)),
     type(None): Check("None", lambda value: value is None),
@@ -60,24 +91,49 @@ def read(
         ValueError: one sentence for all the fields that are unknown or have an unsupported value.
     """
     checks = _checks(cls)
-    values, wrong = {}, []
+    values: dict[str, Any] = {}
+    wrong: list[str] = []
     for name, value in json.items():
-        got = reprlib.repr(value)
+        if len(wrong) > NAMED:
+            wrong[NAMED:] = ["…"]
+            break
         if name in checks:
             value = value.tolist() if isinstance(value, np.ndarray) else value
             values[name] = tuple(value) if isinstance(value, list) else value
-            if not checks[name].fits(values[name]):
-                wrong.append(f"{name} must be {checks[name].words}, got {got}")
+            wrong += _mistake(name, values[name], checks[name], value)
         elif name in ignored or name.startswith("_"):
             continue
         elif name not in fixed:
-            near = difflib.get_close_matches(name, [*checks, *fixed, *ignored], 1)
-            wrong.append(f"unknown field {name!r} = {got}" + (f" (nearest: {near[0]!r})" if near else ""))
+            near = difflib.get_close_matches(name[:80], [*checks, *fixed, *ignored], 1)
+            wrong.append(f"unknown field {short(name)} = {short(value)}" + (f" (nearest: {near[0]!r})" if near else ""))
         elif value not in fixed[name]:
-            wrong.append(f"{name} = {got} isn't supported (supported: {', '.join(map(repr, fixed[name]))})")
+            wrong.append(f"{name} = {short(value)} isn't supported (supported: {', '.join(map(short, fixed[name]))})")
+    component = component or cls.__module__.rsplit(".", 1)[-1]
     if wrong:
-        raise ValueError(f"{component or cls.__module__.rsplit('.', 1)[-1]} config: " + "; ".join(wrong))
+        raise ValueError(f"{component} config: " + "; ".join(wrong))
     return cls(**values)
+
+
+def check(config: object, component: str) -> None:
+    """Raise where a configuration that was made by hand has a field that no file could have.
+
+    Args:
+        config: an instance of a frozen dataclass, as `read` makes it.
+        component: the name of the configuration in the error.
+    Raises:
+        ValueError: one sentence for all such fields.
+    """
+    each = ((name, getattr(config, name), check) for name, check in _checks(type(config)).items())
+    wrong = [mistake for name, value, check in each for mistake in _mistake(name, value, check, value)]
+    if wrong:
+        raise ValueError(f"{component} config: " + "; ".join(wrong))
+
+
+def _mistake(name: str, value: Any, check: Check, given: Any) -> list[str]:
+    """Say what is wrong about a value, which is shown as it was given."""
+    if isinstance(value, tuple) and len(value) > LONGEST:
+        return [f"{name} must have at most {LONGEST} entries, got {len(value)}"]
+    return [] if check.fits(value) else [f"{name} must be {check.words}, got {short(given)}"]
 
 
 def _checks(cls: type) -> dict[str, Check]:

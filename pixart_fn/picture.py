@@ -1,34 +1,41 @@
-"""A picture in a file together with the settings that drew it, and the call that draws it again."""
+"""A picture in a file together with the settings that drew it; `settings` has the call that draws it again."""
 
 from __future__ import annotations
 
-import difflib
+import io
 import json
 import math
 import os
+import re
 import reprlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
-from .checks import check_number, check_option, check_switch, check_whole, kind
-from .files import atomic
-from .solvers import SOLVERS
+from .checks import check_whole, kind
+from .files import atomic, reading
+from .settings import DTYPES as DTYPES
+from .settings import PICTURES as PICTURES
+from .settings import SIDE as SIDE
+from .settings import call as call
+from .settings import check_settings as check_settings
 from .types import Array
 
 NAME = "pixart_fn"
 """The PNG's text chunk that holds the settings, and their name inside the EXIF comment of the other formats."""
 PIXELS = 178_956_970
 """The most pixels of a file that Pillow opens; it takes a larger one for a decompression bomb."""
-SIDE, PICTURES, STEPS, SCALE = 8192, 10_000, 10_000, 1000
-"""Upper bounds for `call` and for the command: pixels along a side, pictures, steps, and the size of guidance."""
-DTYPES = ("float32", "float16", "bfloat16")
-_Check: TypeAlias = Callable[[str, Any], None]
+LARGEST = 2**30
+"""The most bytes of a file whose settings are read: more than the PIXELS of a picture take uncompressed."""
+CHUNKS = 2**17
+"""The most parts of a PNG that are looked through: twice what the PIXELS take in parts of the usual 8 KiB."""
 _CHARSET = b"ASCII\0\0\0"  # with which EXIF says the encoding of its comment
+_INFLATED = re.compile("Decompressed data too large|Too much memory used in text chunks")  # in Pillow's words
 
 
 class Format(NamedTuple):
@@ -69,7 +76,9 @@ def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, 
     picture = _pil(picture)
     check_size(*picture.size, path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(path, lambda temporary: picture.save(temporary, **options))
+    content = io.BytesIO()  # into a file, Pillow takes a part that a full disk doesn't hold for written
+    picture.save(content, **options)
+    atomic.write(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
 def prepare(file: str | os.PathLike[str], settings: Mapping[str, object]) -> tuple[Path, dict[str, Any]]:
@@ -116,7 +125,7 @@ def read_settings(file: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the settings that `save_picture` wrote into a file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it is no regular one.
         ValueError: the file is no picture that Pillow opens, or has no settings of `save_picture` inside.
     """
     path = Path(os.path.expanduser(file))
@@ -124,15 +133,21 @@ def read_settings(file: str | os.PathLike[str]) -> dict[str, Any]:
         raise IsADirectoryError(f"{str(file)!r} is a folder; name a file in it")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {str(file)!r}")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), os.fdopen(reading.descriptor(path), "rb") as opened:
         warnings.simplefilter("ignore")  # Pillow warns of pictures that it opens nevertheless
+        if os.fstat(opened.fileno()).st_size > LARGEST:
+            raise ValueError(
+                f"{str(file)!r} holds more than {LARGEST >> 20} MiB, which is no picture that is read here"
+            )
         try:
-            settings = _stored(path)
+            settings = _stored(opened)
         except Image.DecompressionBombError:
             raise ValueError(f"{str(file)!r} claims more than {PIXELS} pixels, which Pillow doesn't open") from None
-        except PermissionError:
+        except MemoryError:
             raise
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        except Exception as error:  # damaged files make Pillow raise whatever its parsers stumble over
+            if _INFLATED.search(str(error)):
+                raise ValueError(f"{str(file)!r} has a text that unpacks to more than Pillow reads") from error
             raise ValueError(f"{str(file)!r} is not a whole PNG, JPEG or WebP picture") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{str(file)!r} doesn't say how it was drawn; pixart-fn generate and save_picture write that")
@@ -172,118 +187,6 @@ def shape(n: int, columns: int | None = None) -> tuple[int, int]:
     return columns, -(-n // columns)
 
 
-# --- the call ---------------------------------------------------------------------------------------------------------
-
-
-def call(settings: Mapping[str, Any]) -> str:
-    """Write the Python call that draws a picture again, from settings as the command stores them.
-
-    Every value is checked before it is printed, since a file may come from anywhere.
-
-    Args:
-        settings: what `read_settings` gives.
-    Returns:
-        An expression of Python, `px.generate(…)`.
-    Raises:
-        TypeError: a setting has the wrong type.
-        ValueError: a setting is missing, unknown or out of its range.
-    """
-    check_settings(settings)
-    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-    prompt, index, n = given["prompt"], given.get("index"), _count(given)
-    key = f"px.key({given['seed']!r})"
-    if n > 1 and index is not None:
-        key = f"px.split({key}, {n!r})[{index!r}]"
-    options = {ours: given[name] for name, ours in _ALWAYS.items() if name in given}
-    options |= {name: given[name] for name in ("height", "width", "solver", "tile") if given.get(name) is not None}
-    options |= {name: False for name in ("clean", "binning") if not given.get(name, True)}
-    each = n if isinstance(prompt, str) else n // len(prompt)
-    if index is None and each > 1:
-        options["images_per_prompt"] = each
-    source = [] if given.get("model") is None else [repr(given["model"])]
-    source += [f"{name}={given[name]!r}" for name, usual in _LOADED.items() if given.get(name, usual) != usual]
-    arguments = [f"px.load({', '.join(source)})", repr(prompt), key, *(f"{k}={v!r}" for k, v in options.items())]
-    return f"px.generate({', '.join(arguments)})"
-
-
-_ALWAYS = {"negative": "negative_prompt", "steps": "steps", "guidance": "guidance"}
-_LOADED = {"variant": None, "dtype": "float32"}
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise a TypeError or ValueError that names the first setting that `call` can't use."""
-    for name in settings:
-        if name not in _CHECKS:
-            raise ValueError(f"there is no setting {reprlib.repr(name)}; {_nearest(name, _CHECKS)}")
-    for name in ("prompt", "seed"):
-        if name not in settings:
-            raise ValueError(f"the settings lack {name!r}, without which the picture can't be drawn again")
-    for name, value in settings.items():
-        _CHECKS[name](name, value)
-    prompt, index, n = settings["prompt"], settings.get("index"), _count(settings)
-    if index is not None and (index >= n or not isinstance(prompt, str)):
-        raise ValueError(f"index must say which of n pictures of one prompt it is, got index {index} and n {n}")
-    if not isinstance(prompt, str) and n % len(prompt):
-        raise ValueError(f"n must be a multiple of the number of prompts, {len(prompt)}, got {n}")
-
-
-def _count(settings: Mapping[str, Any]) -> int:
-    """Return how many pictures the seed's key was split for."""
-    return int(settings.get("n", 1 if isinstance(settings["prompt"], str) else len(settings["prompt"])))
-
-
-def _check_text(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {kind(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} must be text that UTF-8 can hold, got {reprlib.repr(value)}") from None
-
-
-def _check_prompt(name: str, value: Any) -> None:
-    prompts = value if isinstance(value, (list, tuple)) else [value]
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise TypeError(f"{name} must be a string or a list of at least one string, got {kind(value)}")
-    for prompt in prompts:
-        _check_text(name, prompt)
-
-
-def _check_solver(name: str, value: Any) -> None:
-    _check_text(name, value)
-    if value not in SOLVERS:
-        got = f"got {reprlib.repr(value)}; {_nearest(value, SOLVERS)}"
-        raise ValueError(f"{name} must be one of {', '.join(SOLVERS)}, {got}")
-
-
-def _whole(low: int, high: int) -> _Check:
-    return lambda name, value: check_whole(name, value, low, high)
-
-
-def _or_none(check: _Check) -> _Check:
-    return lambda name, value: None if value is None else check(name, value)
-
-
-_CHECKS: dict[str, _Check] = {
-    "prompt": _check_prompt,
-    "model": _or_none(_check_text),
-    "variant": _or_none(_check_text),
-    "dtype": lambda name, value: check_option(name, value, DTYPES),
-    "seed": _whole(0, 2**64 - 1),
-    "steps": _whole(1, STEPS),
-    "guidance": lambda name, value: check_number(name, value, -SCALE, SCALE),
-    "negative": _check_text,
-    "solver": _or_none(_check_solver),
-    "n": _whole(1, PICTURES),
-    "index": _or_none(_whole(0, PICTURES - 1)),
-    "height": _or_none(_whole(1, SIDE)),
-    "width": _or_none(_whole(1, SIDE)),
-    "clean": check_switch,
-    "binning": check_switch,
-    "tile": _or_none(_whole(1, SIDE)),
-}
-
-
 # --- what is inside a file --------------------------------------------------------------------------------------------
 
 
@@ -302,19 +205,40 @@ def _json(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings)
 
 
-def _stored(path: Path) -> Any:
+def _stored(file: BinaryIO) -> Any:
     """Read the JSON inside a picture; return None where there is none."""
-    with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
-        # a PNG's `text` also holds what comes after the pixels, which are decoded for it
-        text = picture.info.get(NAME) or getattr(picture, "text", {}).get(NAME)
-        exif = picture.getexif().get_ifd(ExifTags.IFD.Exif) or {}  # None where the file is damaged
-        comment = exif.get(ExifTags.Base.UserComment)
+    with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as picture:
+        text = picture.info.get(NAME)
+        if text is None and picture.format == "PNG":
+            text = _text_of_png(file)
+        # without EXIF before its pixels, Pillow decodes a PNG to look for some after them
+        exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else Image.Exif()
+        comment = (exif.get_ifd(ExifTags.IFD.Exif) or {}).get(ExifTags.Base.UserComment)  # None in a damaged file
     if text is not None:
         return _parsed(text)
     if not isinstance(comment, bytes) or not comment.startswith(_CHARSET):
         return None
     wrapped = _parsed(comment.removeprefix(_CHARSET).decode("ascii", "replace"))
     return wrapped.get(NAME) if isinstance(wrapped, dict) else None
+
+
+def _text_of_png(file: BinaryIO) -> str | None:
+    """Read the text under NAME that may come after a PNG's pixels; Pillow would decode all of those to reach it."""
+    file.seek(8)
+    for _ in range(CHUNKS):
+        head = file.read(8)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if len(head) < 8 or kind == b"IEND":
+            break
+        if kind != b"iTXt":
+            file.seek(size + 4, os.SEEK_CUR)
+            continue
+        content, check = file.read(size), file.read(4)
+        keyword, _, rest = content.partition(b"\0")
+        if keyword == NAME.encode() and check == zlib.crc32(kind + content).to_bytes(4, "big"):
+            # two bytes say how it is compressed, which `save_picture` never does; then language, translation, text
+            return rest[2:].split(b"\0", 2)[-1].decode("utf-8") if rest[:1] == b"\0" else None
+    return None
 
 
 def _parsed(text: str) -> Any:
@@ -343,7 +267,3 @@ def _pil(picture: Any) -> Image.Image:
 def _listed(names: Iterable[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} or {last}"
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    return f"the nearest is {difflib.get_close_matches(word, words, 1, cutoff=0.0)[0]!r}"

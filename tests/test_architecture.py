@@ -22,7 +22,7 @@ LAYERS = (
     "params request denoiser",
     "checkpoint",
     "stages pipeline",
-    "plots picture",
+    "plots settings picture",
     "train",
     "cli",
     "__init__ __main__",
@@ -30,7 +30,7 @@ LAYERS = (
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 APART = {"models.t5", "models.transformer", "models.vae"}
 WITHOUT_MINDSPORE = re.compile(
-    r"(types|checks|public|tree|rng|config|sample|plots|picture|__init__"
+    r"(types|checks|public|tree|rng|config|sample|plots|settings|picture|__init__"
     r"|(schedule|guidance|solvers|files|cli)\.\w+"
     r"|backend\.(__init__|device|runtime|precision|numpy2)"
     r"|models\.(__init__|tokenizer|added_tokens|cleaning|sizes))"

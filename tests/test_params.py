@@ -71,7 +71,8 @@ def open_files(folder: Path) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux lists a process's files so")
-def test_files_are_closed_when_the_last_tensor_goes(pipeline):
+def test_files_are_closed_when_the_last_tensor_goes(pipeline, monkeypatch):
+    monkeypatch.setattr(safetensors, "MAPPED", 0)
     params = checkpoint.load(pipeline, stream=True)
     leaf = params.text_encoder["shared"]["weight"]
     assert open_files(pipeline)
@@ -113,7 +114,9 @@ def test_loading_warns_of_no_open_file(pipeline):
     assert "ResourceWarning" not in done.stderr
 
 
-def test_prefetch_reads_the_file_that_is_mapped_though_another_took_its_name(tmp_path):
+@pytest.mark.parametrize("least", [0, safetensors.MAPPED])
+def test_prefetch_reads_the_file_that_is_mapped_though_another_took_its_name(tmp_path, monkeypatch, least):
+    monkeypatch.setattr(safetensors, "MAPPED", least)
     file = tmp_path / "x.safetensors"
     value = np.arange(6, dtype=np.float32)
     safetensors.write_file(file, {"a": value}, {"a": "F32"})
@@ -124,8 +127,9 @@ def test_prefetch_reads_the_file_that_is_mapped_though_another_took_its_name(tmp
     np.testing.assert_array_equal(leaf.read(), value)
 
 
-def test_release_lets_go_of_whole_pages_of_its_own_alone(tmp_path):
+def test_release_lets_go_of_whole_pages_of_its_own_alone(tmp_path, monkeypatch):
     """A tensor beside it may have been changed in memory, which the file doesn't know."""
+    monkeypatch.setattr(safetensors, "MAPPED", 0)
     small, large = np.arange(10, dtype=np.float32), np.ones(3 * mmap.PAGESIZE // 4, np.float32)
     file = tmp_path / "x.safetensors"
     leaves = {"before": small, "large": large, "after": small}

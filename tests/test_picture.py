@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-import uuid
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,14 +180,6 @@ def test_a_write_that_fails_leaves_the_old_picture_and_nothing_else(tmp_path, mo
     with pytest.raises(OSError, match="no space left"):
         save_picture(GREY, file, seed=2)
     assert files(tmp_path) == ["cat.png"] and read_settings(file) == {"seed": 1}
-
-
-def test_a_file_of_the_temporary_name_is_somebody_elses(tmp_path, monkeypatch):
-    monkeypatch.setattr(uuid, "uuid4", lambda: SimpleNamespace(hex="0123"))
-    (tmp_path / ".0123.tmp").write_bytes(b"theirs")
-    with pytest.raises(FileExistsError):
-        save_picture(GREY, tmp_path / "cat.png")
-    assert files(tmp_path) == [".0123.tmp"] and (tmp_path / ".0123.tmp").read_bytes() == b"theirs"
 
 
 def with_text(content, **options):

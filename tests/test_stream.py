@@ -19,10 +19,13 @@ from pixart_fn.files import safetensors
 PROMPTS = ["a cute cat", "the big dog runs over a green field"]
 
 
-@pytest.fixture(params=["float32", "float16", "bfloat16"])
-def stored(request, tmp_path):
+@pytest.fixture(params=["float32", "float32 mapped", "float16", "bfloat16"])
+def stored(request, tmp_path, monkeypatch):
     """A saved pipeline, loaded into memory and as places in its file."""
-    px.save(tiny.params(), tmp_path / "saved", dtype=request.param)
+    dtype, *mapped = request.param.split()
+    if mapped:
+        monkeypatch.setattr(safetensors, "MAPPED", 0)
+    px.save(tiny.params(), tmp_path / "saved", dtype=dtype)
     return px.load(tmp_path / "saved", stream=False), px.load(tmp_path / "saved", stream=True)
 
 

@@ -31,12 +31,15 @@ class Folder:
         return f"the hub's cache of {self.cache_of!r}" if self.cache_of else str(self.path)
 
     def has(self, name: str) -> bool:
-        return (self.path / name).is_file()
+        """Return whether there is something to read; what is no regular file is refused when it is read."""
+        file = self.path / name
+        return file.exists() and not file.is_dir()
 
     def names(self, under: str) -> list[str]:
         """Return the names of the files that lie directly in a folder inside."""
         inside = self.path / under
-        return sorted(path.name for path in inside.iterdir() if path.is_file()) if inside.is_dir() else []
+        names = [path.name for path in inside.iterdir() if path.is_file()] if inside.is_dir() else []
+        return sorted(name for name in names if name.isprintable())
 
     def fetch(self, names: Collection[str]) -> Path:
         """Return the local folder that has the files; raise an error that names one that is missing."""
@@ -70,7 +73,7 @@ class Repository:
         """Return the names of the files that lie directly in a folder inside."""
         prefix = f"{under}/" if under else ""
         inside = [name.removeprefix(prefix) for name in self.files if name.startswith(prefix)]
-        return sorted(name for name in inside if "/" not in name)
+        return sorted(name for name in inside if "/" not in name and name.isprintable())
 
     def fetch(self, names: Collection[str]) -> Path:
         """Return the local folder that has the files, after downloading those that aren't in the cache.
@@ -137,6 +140,8 @@ def written(path: str | os.PathLike[str], argument: str, wanted: str) -> str:
         raise TypeError(f"{argument} must be {wanted}, as a str or a Path, got {path!r:.60}")
     if not os.fspath(path).strip():
         raise ValueError(f"{argument} is empty; give {wanted}")
+    if "\0" in os.fspath(path):
+        raise ValueError(f"{argument} must be {wanted}, and no path holds a NUL, got {path!r:.60}")
     return os.fspath(path)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..checks import first_few
+from ..config import short
+from ..files import atomic, reading
 from ..files.safetensors import Stored
 from ..params import MODELS
 from .hub import Folder, Place
@@ -76,6 +78,8 @@ COMPONENTS = {
 }
 
 
+INDEX = "model_index.json"
+"""The file that makes a folder a pipeline."""
 HALVES = ("fp16", "bf16")
 """The variants that are the plain weights in half precision."""
 TOKENIZER = (
@@ -87,20 +91,16 @@ TOKENIZER = (
 def read_json(path: Path) -> dict[str, Any]:
     """Read the JSON object in a file; an error names the file and what is wrong."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return reading.json_object(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing") from None
-    except ValueError as error:
-        raise ValueError(f"{path} isn't valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a JSON object, not a {type(content).__name__}")
-    return content
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Write a JSON object, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2) + "\n"
+    atomic.write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def choose(place: Place, folder: str, name: str, variant: str | None) -> tuple[str, str]:
@@ -177,12 +177,19 @@ def shards(index: Path, part: Component) -> list[str]:
     """Return the files that an index.json names for the tensors that are used.
 
     Raises:
-        ValueError: the file isn't such an index.
+        ValueError: the file isn't such an index, or names a file that isn't in its own folder.
     """
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise ValueError(f"{index} has no weight_map from tensor names to files; download it again")
-    return sorted({file for name, file in weight_map.items() if not part.ignores(name)})
+    files = sorted({file for name, file in weight_map.items() if not part.ignores(name)})
+    for file in files:
+        # On Windows a colon and a backslash, too, lead out of a folder; nowhere do they belong into such a name.
+        if PureWindowsPath(file).name != file or not file.endswith(".safetensors") or not file.isprintable():
+            raise ValueError(
+                f"{index} must name .safetensors files in its own folder, got {short(file)}; download it again"
+            )
+    return files
 
 
 def current_names(stored: Mapping[str, Stored], part: Component) -> dict[str, Stored]:

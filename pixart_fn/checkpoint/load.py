@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from .. import solvers, tree
 from ..backend import nn
 from ..checks import check_option
+from ..config import short
+from ..files.folder import unchanged
 from ..files.safetensors import DTYPES, Stored, open_file
 from ..models import tokenizer as tokenizer_
 from ..models.tokenizer import Tokenizer
@@ -20,7 +23,7 @@ from ..params import Configs, Params
 from ..public import public
 from ..types import Json, Tree
 from .files import File, Part, Plan, Source, fetch, find_pipeline, plan
-from .layout import COMPONENTS, current_names, read_json, shards
+from .layout import COMPONENTS, INDEX, current_names, read_json, shards
 
 STREAMED = 2**31
 """Bytes in float32 above which a text encoder is streamed."""
@@ -47,6 +50,10 @@ def load(
     """Load a pipeline; float32 weights stay in the mapped file until they are used, and other weights are converted.
 
     From a hub repository only the files that are read are downloaded: the weights last, after all else was checked.
+    Symbolic links are followed, as the hub's cache needs it, but an index of shards can only name files of its own
+    folder. A file of 64 MiB or more that holds float32 stays mapped. It may be replaced, as `save` does it, but it must
+    not be cut off or overwritten in place while its weights are in use: a streamed encoder says so when it reads next,
+    but weights that are Tensors would end the process.
 
     Args:
         source: None for the embedded checkpoint, a folder in diffusers layout, or a hub id "owner/name".
@@ -73,24 +80,26 @@ def load(
     Raises:
         TypeError: an argument has the wrong type, or a name that `load` doesn't have.
         FileNotFoundError: a folder or a file in it is missing.
-        OSError: the hub can't give a file, or can't be reached and its cache is incomplete.
-        ValueError: a file is damaged, a configuration has a field or value that isn't supported, the names and shapes
-            of the weights aren't those of the configuration, or the dtype isn't available on this device, can't hold a
-            weight or can't be streamed.
+        OSError: the hub can't give a file, or can't be reached and its cache is incomplete; or a file is no regular
+            one, or was changed while it was read.
+        ValueError: a file is damaged or too large for its kind, a configuration has a field or value that isn't
+            supported, the names and shapes of the weights aren't those of the configuration, a weight isn't finite, or
+            the dtype isn't available on this device, can't hold a weight or can't be streamed.
     """
     wanted = {"text_encoder": text_encoder, "transformer": transformer, "vae": vae}
     _check_arguments(source, revision, wanted, scheduler, dtype, stream)
-    chosen = plan(find_pipeline(source, revision), wanted, scheduler, _variants(variant, wanted))
-    path, config = _configuration(chosen)
-    words = None
-    if chosen.tokenizer and config.text_encoder:
-        words = _tokenizer(path[chosen.tokenizer[0]].parent, config.text_encoder.vocab_size)
-    files = {name: _shards(file, path, name) for name, file in chosen.weights.items()}
-    path |= fetch(file for each in files.values() for file in each)
-    trees: dict[str, Tree] = dict.fromkeys(COMPONENTS)
-    for name, each in files.items():
-        own = _dtype(name, dtype, path[chosen.configs[name]])
-        trees[name] = _tree([path[file] for file in each], name, config, stream, own)
+    with unchanged((source, transformer, text_encoder, vae, scheduler), INDEX):
+        chosen = plan(find_pipeline(source, revision), wanted, scheduler, _variants(variant, wanted))
+        path, config = _configuration(chosen)
+        words = None
+        if chosen.tokenizer and config.text_encoder:
+            words = _tokenizer(path[chosen.tokenizer[0]].parent, config.text_encoder.vocab_size)
+        files = {name: _shards(file, path, name) for name, file in chosen.weights.items()}
+        path |= fetch(file for each in files.values() for file in each)
+        trees: dict[str, Tree] = dict.fromkeys(COMPONENTS)
+        for name, each in files.items():
+            own = _dtype(name, dtype, path[chosen.configs[name]])
+            trees[name] = _tree([path[file] for file in each], name, config, stream, own)
     return Params(**trees, config=config, tokenizer=words)
 
 
@@ -150,10 +159,9 @@ def _configuration(chosen: Plan) -> tuple[dict[File, Path], Configs]:
         text_encoder=models.get("text_encoder"),
         transformer=models["transformer"],
         vae=models.get("vae"),
-        scheduler=chosen.scheduler if isinstance(chosen.scheduler, dict) else read_json(path[chosen.scheduler]),
+        scheduler=_scheduler(chosen.scheduler, path),
         pipeline=_pipeline(path[chosen.pipeline]),
     )
-    solvers.from_config(config.scheduler)
     _check_widths(config)
     return path, config
 
@@ -172,18 +180,44 @@ def _more_of_the_tokenizer(files: list[File], path: Mapping[File, Path]) -> list
 def _pipeline(index: Path) -> str:
     """Return the pipeline class that model_index.json names."""
     name = read_json(index).get("_class_name")
-    if name not in PIPELINES:
-        raise ValueError(f"{index.parent} holds a {name}, which isn't supported (supported: {', '.join(PIPELINES)})")
+    if not isinstance(name, str) or name not in PIPELINES:
+        raise ValueError(
+            f"{index.parent} holds a {_class(name)}, which isn't supported (supported: {', '.join(PIPELINES)})"
+        )
     return PIPELINES[name]
 
 
 def _config(file: Path, name: str) -> Any:
     content = read_json(file)
-    found = content.get("_class_name", next(iter(content.get("architectures") or []), None))
-    part = COMPONENTS[name]
+    architectures = content.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    found, part = content.get("_class_name", first), COMPONENTS[name]
     if found not in part.classes:
-        raise ValueError(f"{file.parent} holds a {found}, which isn't a {name} (supported: {', '.join(part.classes)})")
-    return part.module.read_config(content)
+        raise ValueError(
+            f"{file.parent} holds a {_class(found)}, which isn't a {name} (supported: {', '.join(part.classes)})"
+        )
+    try:
+        return part.module.read_config(content)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _scheduler(chosen: File | dict[str, Any], path: Mapping[File, Path]) -> dict[str, Any]:
+    """Return the content of a scheduler_config.json, checked."""
+    if isinstance(chosen, dict):
+        solvers.from_config(chosen)
+        return chosen
+    content = read_json(path[chosen])
+    try:
+        solvers.from_config(content)
+    except ValueError as error:
+        raise ValueError(f"{path[chosen]}: {error}") from error
+    return content
+
+
+def _class(name: Any) -> str:
+    """Return the name of a class as a sentence takes it: what isn't one is quoted and shortened."""
+    return name if isinstance(name, str) and re.fullmatch(r"\w{1,80}", name) else short(name)
 
 
 def _check_widths(config: Configs) -> None:
@@ -237,7 +271,7 @@ def _dtype(name: str, dtype: str, config: Path) -> str:
 def _tree(files: list[Path], name: str, config: Configs, stream: bool | None, dtype: str) -> Tree:
     """Return a model's weights as Tensors or as places in the files, in the order of its `shapes`."""
     part = COMPONENTS[name]
-    stored = current_names({key: leaf for file in files for key, leaf in open_file(file).items()}, part)
+    stored = current_names(_stored(files), part)
     shapes = part.module.shapes(getattr(config, name))
     where = str(files[0] if len(files) == 1 else files[0].parent)
     tree.check_names({key: leaf.shape for key, leaf in stored.items()}, shapes, where)
@@ -248,6 +282,17 @@ def _tree(files: list[Path], name: str, config: Configs, stream: bool | None, dt
     if stream and name == "text_encoder":
         return tree.nest({key: stored[key] for key in shapes})
     return tree.nest({key: _tensor(key, stored[key], part.dtype_of(key, dtype)) for key in shapes})
+
+
+def _stored(files: list[Path]) -> dict[str, Stored]:
+    """Return the tensors of all shards of a model."""
+    stored: dict[str, Stored] = {}
+    for file in files:
+        found = open_file(file)
+        if twice := sorted(stored.keys() & found.keys()):
+            raise ValueError(f"{file} and {stored[twice[0]].file.path.name} both hold {twice[0]}; download them again")
+        stored |= found
+    return stored
 
 
 def _tensor(name: str, stored: Stored, dtype: str) -> Any:

@@ -53,12 +53,14 @@ def load_text(file: str | os.PathLike[str]) -> Text:
         ValueError: `save_text` didn't write this file, or it is damaged.
     """
     stored = open_file(_checked(file))
-    if set(stored) != set(Text._fields) or stored["states"].shape[:2] != stored["mask"].shape:
+    shapes = [stored[name].shape for name in Text._fields if name in stored]
+    if set(stored) != set(Text._fields) or len(shapes[0]) != 3 or 0 in shapes[0] or shapes[0][:2] != shapes[1]:
         raise ValueError(
             f"{file} doesn't hold encoded prompts, states (B, L, C) and mask (B, L); save_text writes them"
         )
-    states, mask = (stored[name].read().copy() for name in Text._fields)
-    return Text(Tensor.from_numpy(states), Tensor.from_numpy(mask.astype(np.int32)))
+    states, mask = (Tensor.from_numpy(stored[name].copy()) for name in Text._fields)
+    check_mask(mask, f"the mask in {file}")
+    return Text(states, Tensor.from_numpy(mask.asnumpy().astype(np.int32)))
 
 
 def _checked(file: str | os.PathLike[str]) -> Path:

@@ -17,6 +17,7 @@ from PIL import Image
 from .. import picture as picture_
 from .. import rng, solvers
 from ..checks import check_whole
+from ..files import reading
 from .console import note, result
 from .interrupt import stoppable
 
@@ -94,8 +95,10 @@ def _prompts(words: tuple[str, ...], file: str | None) -> list[str]:
         raise ValueError(f"give a PROMPT or --prompts FILE{', not both' if words else ''}")
     if file is None:
         return list(words)
-    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     name = "stdin" if file == "-" else repr(file)
+    content = sys.stdin.buffer.read(reading.MOST + 1) if file == "-" else reading.content(Path(file), pipe=True)
+    if len(content) > reading.MOST:
+        raise ValueError(f"the prompts in {name} take more than {reading.MOST >> 20} MiB")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ The library's own reader copies each tensor and can't give bfloat16 to NumPy, an
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import mmap
@@ -21,33 +22,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import NumPyArray
+from . import header as header_
+from . import reading
 
 _STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 PIECE = 2**24
 """The number of bytes that are read at a time."""
+MAPPED = 2**26
+"""The bytes of a file from which float32 tensors are views of it. Those of a smaller file are copied, which takes 30 ms
+for the largest, since a process is ended when it reads a mapped file that another has cut off."""
+LARGEST_HEADER = 100_000_000
+"""The format's own limit."""
 _POPULATE_READ = 22 if sys.platform == "linux" else None  # MADV_POPULATE_READ, which Python doesn't name
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-class Mapped:
-    """A file that stays mapped and open for as long as a tensor may be read from it.
+class Opened:
+    """A file that stays open for as long as a tensor may be read from it, and says so when its content is changed.
 
-    It stays open since `save` may put another file in its place, with other bytes than those that are mapped.
+    It stays open since `save` may put another file in its place, with other bytes than those that were opened.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = reading.descriptor(path)
         weakref.finalize(self, os.close, self.descriptor)
+        self.finite: set[str] = set()
+        """The tensors in which no NaN and no infinity was found."""
+        self._was = self._now()
+
+    @property
+    def size(self) -> int:
+        """The file's bytes when it was opened."""
+        return self._was[0]
+
+    @functools.cached_property
+    def bytes(self) -> mmap.mmap:
+        """The mapped file."""
         # Copy-on-write: an operation in place on a tensor changes neither the file nor, by a fault, ends the process.
-        self.bytes = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_COPY)
+        return mmap.mmap(self.descriptor, self.size, access=mmap.ACCESS_COPY)
+
+    def check(self) -> None:
+        """Raise an OSError where the file was changed in place after it was opened."""
+        if self._now() != self._was:
+            raise self._changed()
+
+    def read_into(self, array: NumPyArray, offset: int) -> None:
+        """Fill a contiguous array with the file's bytes from an offset on."""
+        rest = memoryview(array.reshape(-1).view(np.uint8).data)
+        while rest:
+            size = os.preadv(self.descriptor, [rest[:PIECE]], offset)
+            if size == 0:
+                raise self._changed()
+            rest, offset = rest[size:], offset + size
+
+    def _now(self) -> tuple[int, int]:
+        found = os.fstat(self.descriptor)
+        return found.st_size, found.st_mtime_ns
+
+    def _changed(self) -> OSError:
+        return OSError(f"{self.path} was changed after it was opened; load it again")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stored:
-    """A tensor in a mapped file, of which nothing is read until `read`; it is a leaf of a streamed tree."""
+    """A tensor in a file, of which nothing is read until `read`; it is a leaf of a streamed tree."""
 
-    file: Mapped
+    file: Opened
+    name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
@@ -56,23 +98,67 @@ class Stored:
         return f"Stored({self.dtype} {self.shape} in {self.file.path.name})"
 
     def read(self) -> NDArray[np.float32]:
-        """Return the tensor in float32: a view of the mapped file if that holds float32, or else a converted copy."""
-        return _float32(self._mapped(), self.dtype)
+        """Return the tensor in float32: a view of the file if that is large and holds float32, or else a copy.
+
+        Raises:
+            OSError: the file was changed in place after it was opened.
+            ValueError: a number is NaN or infinite, or the file's type of numbers isn't supported.
+        """
+        if not self._mapped():
+            return self.copy()
+        self.file.check()
+        values: NDArray[np.float32] = np.ndarray(self.shape, np.float32, self.file.bytes, self.offset)
+        return self._checked(values)
+
+    def copy(self) -> NDArray[np.float32]:
+        """Return the tensor in float32, in memory of its own; it raises what `read` raises."""
+        self.check()
+        count = math.prod(self.shape)
+        raw = np.empty(4 * count + 64, np.uint8)
+        start = -raw.ctypes.data % 64  # at the beginning of a cache line
+        values = raw[start : start + 4 * count].view(np.float32)
+        if self.dtype == "F32":
+            self.file.read_into(values, self.offset)
+        else:
+            piece = np.empty(min(count, PIECE // 2), _STORAGE[self.dtype])
+            for first in range(0, count, PIECE // 2):
+                part = piece[: count - first]
+                self.file.read_into(part, self.offset + first * piece.itemsize)
+                _widen(part, self.dtype, values[first : first + len(part)])
+        return self._checked(values.reshape(self.shape))
 
     def rows(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return rows of a matrix in float32, without reading the others."""
-        return _float32(self._mapped()[ids], self.dtype)
+        """Return rows of a matrix in float32, without reading the others; it raises what `read` raises."""
+        self.check()
+        each, where = np.unique(ids, return_inverse=True)
+        stored = np.empty((len(each), self.shape[1]), _STORAGE[self.dtype])
+        for row, i in zip(stored, each.tolist(), strict=True):
+            self.file.read_into(row, self.offset + range(self.shape[0])[i] * row.nbytes)
+        values = np.empty(stored.shape, np.float32)
+        _widen(stored, self.dtype, values)
+        self.file.check()
+        self._check_finite(values)
+        picked: NDArray[np.float32] = values[where.reshape(ids.shape)]
+        return picked
 
     def prefetch(self) -> None:
-        """Read the bytes from the disk and map them, in large pieces, before they are used one by one."""
+        """Read the bytes that are mapped from the disk, in large pieces, before they are used one by one."""
+        if not self._mapped():
+            return
         piece = memoryview(bytearray(min(PIECE, self._size())))
         for start in range(0, self._size(), PIECE):
             size = os.preadv(self.file.descriptor, [piece[: self._size() - start]], self.offset + start)
             self._advise(_POPULATE_READ, self.offset + start, size)
 
     def release(self) -> None:
-        """Give the memory of the tensor's bytes back; if they are used again, they are read again."""
-        self._advise(getattr(mmap, "MADV_DONTNEED", None), self.offset, self._size())
+        """Give the memory of the tensor's bytes back; if they are used again, they are read again.
+
+        Raises:
+            OSError: the file was changed in place, so that what was computed may be wrong.
+        """
+        if self._mapped():
+            self._advise(getattr(mmap, "MADV_DONTNEED", None), self.offset, self._size())
+        self.file.check()
 
     def _advise(self, advice: int | None, offset: int, size: int) -> None:
         """Advise the kernel about the whole pages among some bytes; a kernel may ignore the advice without harm."""
@@ -91,72 +177,94 @@ class Stored:
                 f"{self.file.path} stores {self.dtype}, which isn't supported; convert it to F32, F16 or BF16"
             )
 
-    def _mapped(self) -> NumPyArray:
-        self.check()
-        array: NumPyArray = np.ndarray(self.shape, _STORAGE[self.dtype], self.file.bytes, self.offset)
-        return array
+    def _mapped(self) -> bool:
+        large = self.dtype == "F32" and self.file.size >= MAPPED and sys.byteorder == "little"
+        return large and self.offset % 4 == 0 and 0 not in self.shape
+
+    def _checked(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the tensor's numbers, if they are finite and the file is still what it was."""
+        if self.name not in self.file.finite:
+            self._check_finite(values)
+            self.file.finite.add(self.name)
+        self.file.check()
+        return values
+
+    def _check_finite(self, values: NDArray[np.float32]) -> None:
+        flat = values.reshape(-1)
+        for first in range(0, flat.size, 2**16):  # which stay in the processor's cache
+            finite = np.isfinite(flat[first : first + 2**16])
+            if not finite.all():
+                value = flat[first + int(np.argmin(finite))]
+                raise ValueError(
+                    f"{self.file.path} holds {value} in {self.name}, where only finite numbers can be used; its"
+                    " training failed or the file is damaged"
+                )
 
 
-def _float32(array: NumPyArray, dtype: str) -> NDArray[np.float32]:
+def _widen(stored: NumPyArray, dtype: str, values: NDArray[np.float32]) -> None:
+    """Write stored numbers into a contiguous float32 array of their shape."""
     if dtype == "BF16":  # the upper half of a float32
-        wide = np.zeros(array.shape, np.uint32)
-        wide.view(np.uint16)[..., 1::2] = array
-        return wide.view(np.float32)
-    return np.require(array, np.float32, "A")
+        bits = values.view(np.uint32)
+        np.left_shift(stored, 16, out=bits, dtype=np.uint32)
+    else:
+        values[...] = stored
 
 
 def open_file(path: Path) -> dict[str, Stored]:
-    """Map a file without reading a tensor.
+    """Open a file without reading a tensor.
 
     Args:
         path: a .safetensors file.
     Returns:
         The tensors by name, with `.shape` and `.dtype`; `.read()` gives float32.
     Raises:
+        OSError: the file can't be read, or isn't a regular one.
         ValueError: the file is truncated or not safetensors.
     """
-    size = path.stat().st_size
-    with open(path, "rb") as head:
-        length = int.from_bytes(head.read(8), "little")
-        if size < 8 or length > 100_000_000:  # the format's own limit
-            head.seek(0)
-            pointer = " but a Git LFS pointer: run `git lfs pull`" if head.read(12) == b"version http" else ""
-            raise ValueError(f"{path} isn't a safetensors file{pointer}")
-        header = head.read(length)
+    return open_with_metadata(path)[0]
+
+
+def open_with_metadata(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """Do as `open_file`, and return the texts of the file's __metadata__ as well."""
+    file = Opened(path)
+    head = os.pread(file.descriptor, 12, 0)
+    length = int.from_bytes(head[:8], "little")
+    if len(head) < 8 or length > LARGEST_HEADER:
+        pointer = " but a Git LFS pointer: run `git lfs pull`" if head == b"version http" else ""
+        raise ValueError(f"{path} isn't a safetensors file{pointer}")
     start = 8 + length
-    if start > size:
-        raise ValueError(f"{path} is truncated: its header ends at byte {start}, the file at {size}; download it again")
-    try:
-        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        spans = {name: (*map(int, entry["data_offsets"]),) for name, entry in entries.items()}
-        shapes = {name: (*map(int, entry["shape"]),) for name, entry in entries.items()}
-        dtypes = {name: str(entry["dtype"]) for name, entry in entries.items()}
-        ends = [end for _, end in spans.values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} has a damaged safetensors header ({error!r}); download it again") from error
-    if start + max(ends, default=0) > size:
+    if start > file.size:
         raise ValueError(
-            f"{path} is truncated: its tensors end at byte {start + max(ends)}, the file at {size}; download it again"
+            f"{path} is truncated: its header ends at byte {start}, the file at {file.size}; download it again"
         )
-    for name, (begin, end) in spans.items():
-        width = _STORAGE[dtypes[name]].itemsize if dtypes[name] in _STORAGE else None
-        if begin < 0 or (width and end - begin != width * math.prod(shapes[name])):
-            raise ValueError(f"{path}: the place of {name} in the file doesn't fit its shape; download it again")
-    file = Mapped(path)
-    return {name: Stored(file, dtypes[name], shapes[name], start + spans[name][0]) for name in entries}
+    text = np.empty(length, np.uint8)
+    file.read_into(text, 8)
+    try:
+        entries, metadata = header_.parse(text.tobytes())
+    except ValueError as error:
+        raise ValueError(f"{path} has a damaged safetensors header ({error}); download it again") from error
+    end = start + max((entry.end for entry in entries.values()), default=0)
+    if end != file.size:
+        what = "is truncated" if end > file.size else "holds more than its tensors"
+        raise ValueError(f"{path} {what}: its tensors end at byte {end}, the file at {file.size}; download it again")
+    stored = {name: Stored(file, name, e.dtype, e.shape, start + e.begin) for name, e in entries.items()}
+    return stored, metadata
 
 
-def write_file(path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str]) -> None:
+def write_file(
+    path: Path, leaves: Mapping[str, Any], dtypes: Mapping[str, str], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors one at a time, so that a model that just fits in memory can be saved.
 
     Args:
         path: the file to write.
         leaves: NumPy arrays, MindSpore Tensors or Stored tensors, by name.
         dtypes: "F32", "F16" or "BF16" for each name.
+        metadata: texts that the file keeps by name.
     Raises:
         ValueError: a finite value is beyond float16.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     order = sorted(leaves, key=lambda name: -_STORAGE[dtypes[name]].itemsize)  # keeps each tensor aligned
     for name in order:

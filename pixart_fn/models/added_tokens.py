@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any, TypeAlias
 
 from sentencepiece import SentencePieceProcessor
 
 from ..checks import check_whole
+from ..config import short
+from ..files import reading
 
 CONFIG, SPECIAL, ADDED, RUST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"
 OWN = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -24,6 +25,9 @@ FIXED: dict[str, Any] = {
     **{"legacy": True, "split_special_tokens": False, "sp_model_kwargs": {}},
     **{"padding_side": "right", "truncation_side": "right"},
 }
+
+MOST = 10_000
+"""Extra ids, and added tokens, at most: T5 has 100 and none."""
 
 Entry: TypeAlias = tuple[str, dict[str, Any] | None]
 """A token's text, and its flags where it is written as an object."""
@@ -49,11 +53,14 @@ class AddedToken:
 
     def __post_init__(self) -> None:
         if not isinstance(self.content, str) or not self.content:
-            raise ValueError(f"the content of an added token must be a text that isn't empty, got {self.content!r}")
-        check_whole(f"the id of {self.content!r}", self.id, 0)
+            raise ValueError(
+                f"the content of an added token must be a text that isn't empty, got {short(self.content)}"
+            )
+        check_whole(f"the id of {short(self.content)}", self.id, 0, 2**31 - 1)
         for flag in FLAGS:
             if type(getattr(self, flag)) is not bool:
-                raise ValueError(f"{flag} of {self.content!r} must be true or false, got {getattr(self, flag)!r}")
+                got = short(getattr(self, flag))
+                raise ValueError(f"{flag} of {short(self.content)} must be true or false, got {got}")
 
 
 def defaults(processor: SentencePieceProcessor, own: Iterable[str], extra_ids: int) -> dict[str, AddedToken]:
@@ -62,13 +69,13 @@ def defaults(processor: SentencePieceProcessor, own: Iterable[str], extra_ids: i
     Args:
         processor: the vocabulary.
         own: T5's own three, of which those count that are pieces of the vocabulary.
-        extra_ids: how many <extra_id_i> there are, at least 0.
+        extra_ids: how many <extra_id_i> there are, within 0 … MOST.
     Returns:
         Each token by its text.
     Raises:
         TypeError, ValueError: extra_ids isn't such a number.
     """
-    check_whole("extra_ids", extra_ids, 0)
+    check_whole("extra_ids", extra_ids, 0, MOST)
     ids = ((text, piece_id(processor, text)) for text in own)
     tokens = [AddedToken(text, i) for text, i in ids if i is not None]
     last = processor.get_piece_size() + extra_ids - 1
@@ -158,15 +165,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} isn't JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold an object, got {short(value)}")
-    return value
+    return reading.json_object(path) if path.exists() else {}
 
 
 def arguments(files: dict[str, dict[str, Any]], processor: SentencePieceProcessor) -> dict[str, Any]:
@@ -183,9 +182,8 @@ def arguments(files: dict[str, dict[str, Any]], processor: SentencePieceProcesso
     config = files[CONFIG]
     for option, only in FIXED.items():
         if config.get(option) not in (None, only):
-            raise ValueError(
-                f"{option} in {CONFIG} can only be {json.dumps(only)} here, got {json.dumps(config[option])}"
-            )
+            got = json.dumps(config[option])[:80]
+            raise ValueError(f"{option} in {CONFIG} can only be {json.dumps(only)} here, got {got}")
     named, special = _named(config, CONFIG), _named(files[SPECIAL], SPECIAL)
     if "added_tokens_decoder" in config:
         table = firm = _decoder(config["added_tokens_decoder"])
@@ -216,11 +214,13 @@ def check_agreement(tokens: dict[str, AddedToken], own: dict[str, str], files: d
     for text, i in files[ADDED].items():
         if text not in tokens or tokens[text].id != i:
             other = tokens[text].id if text in tokens else "none"
-            raise ValueError(f"{ADDED} gives {text!r} the id {i!r}, and the other files give it {other}; delete one")
+            raise ValueError(
+                f"{ADDED} gives {short(text)} the id {short(i)}, and the other files give it {other}; delete one"
+            )
     for key, entries in _named(files[SPECIAL], SPECIAL).items():
         for text, _ in entries:
             if text not in tokens or text != own.get(key, text):
-                raise ValueError(f"{key} in {SPECIAL} is {text!r}, and the other files don't say so; delete one")
+                raise ValueError(f"{key} in {SPECIAL} is {short(text)}, and the other files don't say so; delete one")
 
 
 def _named(file: dict[str, Any], name: str) -> dict[str, list[Entry]]:
@@ -231,8 +231,8 @@ def _named(file: dict[str, Any], name: str) -> dict[str, list[Entry]]:
         if value is None and (key not in OWN or key not in file):
             continue
         values = [value] if key in SINGLE else list(value.values()) if isinstance(value, dict) else value
-        if not isinstance(values, list):
-            raise ValueError(f"{key} in {name} must be a list of tokens, got {short(value)}")
+        if not isinstance(values, list) or len(values) > MOST:
+            raise ValueError(f"{key} in {name} must be a list of at most {MOST} tokens, got {short(value)}")
         entries = [_entry(value, f"{key} in {name}") for value in values]
         # transformers makes those of one file special before it makes up their other flags
         more = {"special": True} if name == SPECIAL else {}
@@ -243,7 +243,7 @@ def _named(file: dict[str, Any], name: str) -> dict[str, list[Entry]]:
 def _entry(value: Any, where: str) -> Entry:
     text = value.get("content") if isinstance(value, dict) else value
     if not isinstance(text, str) or not text:
-        raise ValueError(f"{where} must be a text, or an object whose content is one, got {value!r}")
+        raise ValueError(f"{where} must be a text, or an object whose content is one, got {short(value)}")
     return text, {flag: value[flag] for flag in FLAGS if flag in value} if isinstance(value, dict) else None
 
 
@@ -255,31 +255,33 @@ def _token(text: str, i: Any, flags: dict[str, Any]) -> AddedToken:
 def _object_token(value: Any, i: Any, where: str) -> AddedToken:
     text, flags = _entry(value, where)
     if flags is None:
-        raise ValueError(f"{where} must be an object whose content is a text, got {value!r}")
+        raise ValueError(f"{where} must be an object whose content is a text, got {short(value)}")
     return _token(text, i, flags)
 
 
 def _decoder(value: Any) -> dict[str, AddedToken]:
     """{"32100": {"content": …, "lstrip": …, …}, …}"""
     where = f"added_tokens_decoder in {CONFIG}"
-    if not isinstance(value, dict) or not all(key.isascii() and key.isdigit() for key in value):
-        raise ValueError(f"{where} must be an object whose keys are ids, got {short(value)}")
+    if not isinstance(value, dict) or not all(re.fullmatch("[0-9]{1,9}", key) for key in value) or len(value) > MOST:
+        raise ValueError(f"{where} must be an object of at most {MOST} entries whose keys are ids, got {short(value)}")
     return _by_text([_object_token(entry, int(key), where) for key, entry in value.items()], where)
 
 
 def _list(value: Any) -> dict[str, AddedToken]:
     """[{"id": 32100, "content": …, "lstrip": …, …}, …]"""
     where = f"added_tokens in {RUST}"
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise ValueError(f"{where} must be a list of objects, got {short(value)}")
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value) or len(value) > MOST:
+        raise ValueError(f"{where} must be a list of at most {MOST} objects, got {short(value)}")
     return _by_text([_object_token(entry, entry.get("id"), where) for entry in value], where)
 
 
 def _plain(file: dict[str, Any], special: set[str]) -> dict[str, AddedToken]:
     """{"<my-cat>": 32100, …}"""
+    if len(file) > MOST:
+        raise ValueError(f"{ADDED} must give at most {MOST} texts, got {len(file)}")
     for text, i in file.items():
         if not text or type(i) is not int:
-            raise ValueError(f"{ADDED} must give texts and their ids, got {text!r}: {i!r}")
+            raise ValueError(f"{ADDED} must give texts and their ids, got {short(text)}: {short(i)}")
     return {text: _token(text, i, {"special": text in special}) for text, i in file.items()}
 
 
@@ -287,13 +289,13 @@ def _by_text(tokens: list[AddedToken], where: str) -> dict[str, AddedToken]:
     table: dict[str, AddedToken] = {}
     for token in tokens:
         if token.content in table:
-            raise ValueError(f"{where} must name each token once, got {token.content!r} twice")
+            raise ValueError(f"{where} must name each token once, got {short(token.content)} twice")
         table[token.content] = token
     return table
 
 
 def _distinct(entries: list[Entry]) -> list[Entry]:
-    return [entry for i, entry in enumerate(entries) if entry not in entries[:i]]
+    return list({repr(entry): entry for entry in entries}.values())
 
 
 def _check_extra_ids(named: dict[str, list[Entry]], table: dict[str, AddedToken], extra_ids: int) -> None:
@@ -332,7 +334,9 @@ def _by_name(
         for text, flags in unseen:
             i = known[text].id if text in known else piece_id(processor, text)
             if i is None and key not in OWN:  # what is its own is missed by Tokenizer
-                raise ValueError(f"{key} names {text!r}, which is no piece of spiece.model, and no file gives it an id")
+                raise ValueError(
+                    f"{key} names {short(text)}, which is no piece of spiece.model, and no file gives it an id"
+                )
             if i is None:
                 continue
             if text in firm and key in named and key in SINGLE:

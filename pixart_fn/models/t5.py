@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import mindspore as ms
 import numpy as np
@@ -28,17 +28,30 @@ MASKED = -1e9
 
 @dataclass(frozen=True)
 class Config:
-    """The fields of text_encoder/config.json that shape the computation."""
+    """The fields of text_encoder/config.json that shape the computation.
 
-    vocab_size: int = 32128
-    d_model: int = 4096
-    d_kv: int = 64
-    d_ff: int = 10240
-    num_layers: int = 24
-    num_heads: int = 64
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
+    Raises:
+        ValueError: a field is out of its range, or the distances are too few for the buckets.
+    """
+
+    vocab_size: config_.Vocabulary = 32128
+    d_model: config_.Width = 4096
+    d_kv: config_.Width = 64
+    d_ff: config_.Width = 10240
+    num_layers: config_.Layers = 24
+    num_heads: config_.Width = 64
+    relative_attention_num_buckets: Annotated[int, config_.whole(4, 2**12)] = 32
+    relative_attention_max_distance: Annotated[int, config_.whole(2, 2**16)] = 128
+    layer_norm_epsilon: config_.Epsilon = 1e-6
+
+    def __post_init__(self) -> None:
+        config_.check(self, "t5")
+        exact, far = self.relative_attention_num_buckets // 4, self.relative_attention_max_distance
+        if far <= exact:
+            raise ValueError(
+                f"t5 config: relative_attention_max_distance must be above {exact}, a quarter of"
+                f" relative_attention_num_buckets, got {far}"
+            )
 
 
 # Fields that transformers writes for every model or for T5's decoder, which don't change what the encoder computes:

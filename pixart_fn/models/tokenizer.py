@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 
-from ..checks import check_whole
+from ..checks import check_whole, kind
+from ..files import atomic, reading
 from . import added_tokens
 from .added_tokens import AddedToken as AddedToken
 from .cleaning import clean as clean
@@ -89,13 +90,16 @@ def load(path: str | Path) -> Tokenizer:
     """
     path = Path(path)
     if not path.is_dir():
-        return Tokenizer(path.read_bytes())
+        try:
+            return Tokenizer(reading.content(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     if not (path / "spiece.model").exists():
         raise FileNotFoundError(
             f"{path} holds no spiece.model (transformers 5 writes tokenizer.json instead); "
             "take it from the checkpoint's original repository"
         )
-    model = (path / "spiece.model").read_bytes()
+    model = reading.content(path / "spiece.model")
     files = added_tokens.read(path)
     try:
         tokenizer = Tokenizer(model, **added_tokens.arguments(files, _processor(model)))
@@ -113,6 +117,8 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> None:
     Args:
         tokenizer: what is written.
         folder: where; it is made where it isn't there.
+    Raises:
+        OSError: a file can't be written; it holds what it held before then.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,16 +126,23 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> None:
     config |= {"extra_ids": tokenizer.extra_ids, "legacy": True, "tokenizer_class": "T5Tokenizer"}
     # it is written even where it is empty, since without it transformers looks for the tokens in other files
     config["added_tokens_decoder"] = {token.pop("id"): token for token in map(asdict, tokenizer.added)}
-    (folder / "spiece.model").write_bytes(tokenizer.model)
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(config, indent=2) + "\n"
+    atomic.write(folder / "spiece.model", lambda temporary: temporary.write_bytes(tokenizer.model))
+    atomic.write(folder / "tokenizer_config.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _processor(model: bytes) -> SentencePieceProcessor:
+    if not isinstance(model, bytes):
+        raise TypeError(f"model must be the bytes of a spiece.model, got {kind(model)}")
     processor = SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
-    except RuntimeError as error:
+        processor.encode("a cat")  # which some damaged ones can't
+        whole = processor.get_piece_size() > 0
+    except (RuntimeError, IndexError) as error:
         raise ValueError("spiece.model isn't a SentencePiece model; download it again") from error
+    if not whole:
+        raise ValueError("spiece.model isn't a SentencePiece model; download it again")
     return processor
 
 

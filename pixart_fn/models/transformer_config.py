@@ -20,24 +20,25 @@ class Config:
     """The fields of transformer/config.json that shape the computation.
 
     Raises:
-        ValueError: the fields contradict each other, or the width can't be divided as positions, or where there are
-            micro-conditions these, need it.
+        ValueError: a field is out of its range, the fields contradict each other, or the width can't be divided as
+            positions, or where there are micro-conditions these, need it.
     """
 
-    num_attention_heads: int = 16
-    attention_head_dim: int = 72
-    in_channels: int = 4
-    out_channels: int = 8
-    num_layers: int = 28
-    cross_attention_dim: int = 1152
-    sample_size: int = 128
-    patch_size: int = 2
-    norm_eps: float = 1e-6
-    interpolation_scale: float | None = None
+    num_attention_heads: config_.Width = 16
+    attention_head_dim: config_.Width = 72
+    in_channels: config_.Width = 4
+    out_channels: config_.Width = 8
+    num_layers: config_.Layers = 28
+    cross_attention_dim: config_.Width = 1152
+    sample_size: config_.Side = 128
+    patch_size: config_.Side = 2
+    norm_eps: config_.Epsilon = 1e-6
+    interpolation_scale: config_.Positive | None = None
     use_additional_conditions: bool | None = None
-    caption_channels: int = 4096
+    caption_channels: config_.Width = 4096
 
     def __post_init__(self) -> None:
+        config_.check(self, "transformer")
         if self.cross_attention_dim != self.width:
             raise ValueError(
                 f"transformer config: cross_attention_dim {self.cross_attention_dim} contradicts "

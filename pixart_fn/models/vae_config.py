@@ -11,35 +11,36 @@ from .. import config as config_
 from .. import rng, tree
 from ..types import Json, Key, Tree
 
+LEVELS = 12
+"""Levels of a VAE at most: beyond, one latent would cover more pixels than a picture's side may have."""
+
 
 @dataclass(frozen=True)
 class Config:
     """The fields of vae/config.json that shape the computation.
 
     Raises:
-        ValueError: there are no levels or no groups, channels don't divide into them, or the scale isn't above 0.
+        ValueError: a field is out of its range, or channels don't divide into the groups.
     """
 
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    norm_num_groups: int = 32
-    latent_channels: int = 4
-    in_channels: int = 3
-    out_channels: int = 3
-    sample_size: int = 512
-    scaling_factor: float = 0.18215
+    block_out_channels: tuple[config_.Width, ...] = (128, 256, 512, 512)
+    layers_per_block: config_.Layers = 2
+    norm_num_groups: config_.Width = 32
+    latent_channels: config_.Width = 4
+    in_channels: config_.Width = 3
+    out_channels: config_.Width = 3
+    sample_size: config_.Side = 512
+    scaling_factor: config_.Positive = 0.18215
     mid_block_add_attention: bool = True
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
 
     def __post_init__(self) -> None:
-        if self.norm_num_groups < 1 or not self.block_out_channels:
-            got = f"{self.norm_num_groups} groups and {self.block_out_channels}"
+        config_.check(self, "vae")
+        if not 1 <= len(self.block_out_channels) <= LEVELS:
             raise ValueError(
-                f"vae config: at least one group (norm_num_groups) and block_out_channels are needed, got {got}"
+                f"vae config: block_out_channels must have 1 … {LEVELS} entries, got {len(self.block_out_channels)}"
             )
-        if not self.scaling_factor > 0:
-            raise ValueError(f"vae config: scaling_factor must be above 0, got {self.scaling_factor}")
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise ValueError(f"vae config: {channels} channels don't divide into {self.norm_num_groups} groups")
@@ -61,7 +62,7 @@ def read_config(json: Json) -> Config:
         ValueError: a field is unknown, or has a value that isn't supported.
     """
     channels = json.get("block_out_channels", Config.block_out_channels)
-    depth = len(channels) if isinstance(channels, (list, tuple)) else 0  # `config_.read` says what else is wrong
+    depth = min(len(channels), LEVELS + 1) if isinstance(channels, (list, tuple)) else 0  # `Config` says what is wrong
     fixed = {
         "act_fn": ("silu",),
         "down_block_types": (["DownEncoderBlock2D"] * depth,),

@@ -97,9 +97,10 @@ def from_config(scheduler_config: Json) -> Sampler:
         )
     name = scheduler_config.get("_class_name")
     if not isinstance(name, str) or name not in CLASSES:
-        nearest = difflib.get_close_matches(str(name), CLASSES, 1, cutoff=0.0)
+        nearest = difflib.get_close_matches(config.short(name)[:80], CLASSES, 1, cutoff=0.0)
         raise ValueError(
-            f"scheduler class {name!r} isn't supported (supported: {', '.join(CLASSES)}; nearest: {nearest[0]})"
+            f"scheduler class {config.short(name)} isn't supported (supported: {', '.join(CLASSES)};"
+            f" nearest: {nearest[0]})"
         )
     cls, make = CLASSES[name]
     options = config.read(cls, scheduler_config, fixed={}, ignored=KNOWN)

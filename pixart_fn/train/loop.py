@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
 import time
@@ -10,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from mindspore import Tensor
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from .. import tree
@@ -19,6 +19,8 @@ from ..backend import autodiff
 from ..backend.runtime import settle_on_cpu
 from ..checks import check_number
 from ..files import atomic
+from ..files.folder import check
+from ..files.safetensors import open_with_metadata, write_file
 from ..public import public
 from ..types import Tree
 from . import optim
@@ -89,12 +91,13 @@ def run(
     Raises:
         ValueError: lr is negative or not finite, the folder holds the state of other parameters, or a gradient isn't
             finite.
+        OSError: the folder or a file in it can't be written.
     """
     if not callable(lr):
         check_number("lr, which may also be a function of the step,", lr, 0)
-    folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "state.safetensors"
+    folder = Path(os.path.expanduser(folder))
+    check(folder).mkdir(parents=True, exist_ok=True)
+    file = atomic.target(folder / "state.safetensors")
     params, state = restore(file, params) if file.exists() else (params, optim.init(params))
     value_and_grad = autodiff.value_and_grad(loss)
     start = saved = time.monotonic()
@@ -126,10 +129,13 @@ def save(file: Path, params: Tree, state: optim.State) -> None:
         file: to write.
         params: a tree of Tensors.
         state: of the optimiser, with trees of the same structure.
+    Raises:
+        OSError: the file can't be written; it holds what it held before then.
     """
     trees = dict(zip(PARTS, (tree.map(lambda p: p.asnumpy(), params), state.m, state.v, state.ema), strict=True))
     flat = {f"{part}/{name}": leaf for part, t in trees.items() for name, leaf in tree.items(t)}
-    atomic.write(file, lambda temporary: save_file(flat, temporary, metadata={"step": str(state.step)}))
+    kinds, metadata = dict.fromkeys(flat, "F32"), {"step": str(state.step)}
+    atomic.write(file, lambda temporary: write_file(temporary, flat, kinds, metadata))
 
 
 def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
@@ -141,17 +147,17 @@ def restore(file: Path, like: Tree) -> tuple[Tree, optim.State]:
     Returns:
         The parameters as Tensors, and the optimiser's state.
     Raises:
-        ValueError: the file holds other tensors than the parameters' names and shapes ask for.
+        OSError: there is no such file, or it is no regular one.
+        ValueError: the file is damaged, or holds other tensors than the parameters' names and shapes ask for.
     """
-    with safe_open(file, "np") as tensors:
-        expected = {f"{part}/{name}": tuple(leaf.shape) for part in PARTS for name, leaf in tree.items(like)}
-        names: list[str] = tensors.keys()
-        found = {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-        tree.check_names(found, expected, str(file))
-        step = int(tensors.metadata()["step"])
+    stored, metadata = open_with_metadata(file)
+    expected = {f"{part}/{name}": tuple(leaf.shape) for part in PARTS for name, leaf in tree.items(like)}
+    tree.check_names({name: leaf.shape for name, leaf in stored.items()}, expected, str(file))
+    if not re.fullmatch("[0-9]{1,15}", metadata.get("step", "")):
+        raise ValueError(f"{file} doesn't say at which step it was written, as the training loop does")
 
-        def part(name: str) -> Tree:
-            return tree.map_with_path(lambda key, _: tensors.get_tensor(f"{name}/{key}"), like)
+    def part(name: str) -> Tree:
+        return tree.map_with_path(lambda key, _: stored[f"{name}/{key}"].copy(), like)
 
-        params, m, v, ema = (part(name) for name in PARTS)
-    return tree.map(Tensor.from_numpy, params), optim.State(step, m, v, ema)
+    params, m, v, ema = (part(name) for name in PARTS)
+    return tree.map(Tensor.from_numpy, params), optim.State(int(metadata["step"]), m, v, ema)

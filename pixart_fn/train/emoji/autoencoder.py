@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, ops
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from ... import checkpoint, rng, tree
+from ...files import atomic
+from ...files.safetensors import open_file, write_file
 from ...models import vae
 from ...types import Key, Tree
 from .. import loop
@@ -108,10 +109,15 @@ def read(file: str | Path) -> Tree:
         file: what --save wrote, or the folder of a whole pipeline.
     Returns:
         The weights, a tree of Tensors.
+    Raises:
+        OSError: there is no such file, or it is no regular one.
+        ValueError: the file is damaged or holds other tensors.
     """
     if Path(file).is_dir():
         return checkpoint.load(file, text_encoder=None).vae
-    return tree.nest({name: Tensor.from_numpy(value) for name, value in load_file(file).items()})
+    stored = open_file(Path(file))
+    tree.check_names({name: leaf.shape for name, leaf in stored.items()}, vae.shapes(CONFIG), str(file))
+    return tree.nest({name: Tensor.from_numpy(leaf.copy()) for name, leaf in stored.items()})
 
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
@@ -130,11 +136,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="what pixart_fn.train.emoji.render wrote")
     parser.add_argument("--out", required=True, help="where the resumable state is kept")
-    parser.add_argument("--save", help="the .safetensors file to write the whitened autoencoder to at the end")
+    parser.add_argument(
+        "--save", type=Path, help="the .safetensors file to write the whitened autoencoder to at the end"
+    )
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--lr", type=float, default=2e-3)
     arguments = parser.parse_args()
+    if arguments.save:
+        atomic.target(arguments.save)
     loop.prepare()
     glyphs = data.load(arguments.data)
     key = rng.key(1)
@@ -154,8 +164,8 @@ def main() -> None:
     )
     if arguments.save:
         seen, _ = data.batch(1, 0, 512, glyphs, 64)
-        tree_ = whiten(tree.map(Tensor.from_numpy, state.ema), seen)
-        save_file({name: leaf.asnumpy() for name, leaf in tree.items(tree_)}, arguments.save)
+        leaves = dict(tree.items(whiten(tree.map(Tensor.from_numpy, state.ema), seen)))
+        atomic.write(arguments.save, lambda temporary: write_file(temporary, leaves, dict.fromkeys(leaves, "F32")))
 
 
 if __name__ == "__main__":

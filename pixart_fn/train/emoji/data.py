@@ -5,17 +5,18 @@ An example is an emoji on white or on a flat colour, a line drawing tinted in on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...config import short
+from ...files import reading
 from . import captions, shapes
 
 WHITE = (255, 255, 255)
@@ -24,6 +25,12 @@ LINES = "fluent-emoji-high-contrast"
 MIX: Mapping[str, float] = MappingProxyType({"white": 0.70, "colour": 0.15, "line": 0.05, "shapes": 0.10})
 """How often each kind of example is drawn."""
 
+
+ROW: Mapping[str, type] = MappingProxyType({"concept": int, "set": str, "style": str})
+CONCEPT: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
+    {"label": str, "subgroup": str, "tags": list, "unique_tags": list, "weight": (int, float), "flip": bool}
+)
+"""What `load` asks of glyphs.json, apart from what nothing reads."""
 
 Example = tuple[NDArray[np.uint8], Callable[[np.random.Generator], str]]
 """A picture and what draws a caption for it."""
@@ -55,6 +62,7 @@ def load(folder: str | Path) -> Glyphs:
         folder: where glyphs.npy and glyphs.json lie.
     Raises:
         FileNotFoundError: one of them is missing.
+        ValueError: they aren't what the command writes.
     """
     folder = Path(folder)
     for name in ("glyphs.npy", "glyphs.json"):
@@ -62,8 +70,35 @@ def load(folder: str | Path) -> Glyphs:
             raise FileNotFoundError(
                 f"{folder / name} is missing; python -m pixart_fn.train.emoji.render --out {folder} makes it"
             )
-    meta = json.loads((folder / "glyphs.json").read_text("utf-8"))
-    return glyphs(np.load(folder / "glyphs.npy", mmap_mode="r"), meta["rows"], meta["concepts"])
+    meta, file = reading.json_object(folder / "glyphs.json"), folder / "glyphs.npy"
+    try:
+        pictures = np.load(file, mmap_mode="r")
+    except Exception as error:  # a damaged header makes NumPy raise whatever it stumbles over
+        raise ValueError(f"{file} isn't an array of NumPy ({short(str(error))}); render it again") from error
+    if (
+        not isinstance(pictures, np.ndarray)
+        or pictures.dtype != np.uint8
+        or pictures.ndim != 4
+        or not pictures.size
+        or pictures.shape[3] != 4
+    ):
+        raise ValueError(f"{file} must hold uint8 (N, S, S, 4), got something else")
+    rows, concepts = meta.get("rows", ()), meta.get("concepts", ())
+    if not _all(concepts, CONCEPT) or not all(0 < each["weight"] < 1e300 for each in concepts):
+        raise ValueError(f"{folder / 'glyphs.json'} must list concepts, each with {', '.join(CONCEPT)}")
+    if not _all(rows, ROW) or len(rows) != len(pictures):
+        raise ValueError(f"{folder / 'glyphs.json'} must list {len(pictures)} rows, each with {', '.join(ROW)}")
+    if not all(0 <= row["concept"] < len(concepts) for row in rows):
+        raise ValueError(f"a row in {folder / 'glyphs.json'} names a concept beyond the {len(concepts)} listed")
+    return glyphs(pictures, rows, concepts)
+
+
+def _all(values: object, fields: Mapping[str, type | tuple[type, ...]]) -> TypeGuard[list[dict[str, Any]]]:
+    """Return whether these are objects that have such fields."""
+    each: list[Any] = values if isinstance(values, list) else [None]
+    whole = all(isinstance(v, dict) and all(isinstance(v.get(f), kind) for f, kind in fields.items()) for v in each)
+    lists = [field for field, kind in fields.items() if kind is list]
+    return whole and all(isinstance(text, str) for v in each for field in lists for text in v[field])
 
 
 def glyphs(pictures: NDArray[np.uint8], rows: list[dict[str, Any]], concepts: list[dict[str, Any]]) -> Glyphs:

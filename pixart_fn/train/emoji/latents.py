@@ -6,7 +6,10 @@ Every chunk is a function of (seed, index), so the set can grow while a model tr
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +19,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...backend.runtime import settle_on_cpu
-from ...files import atomic
+from ...config import short
+from ...files import atomic, reading
 from ...models import vae
+from ...types import NumPyArray
 from . import autoencoder, data
 
+LARGEST = 2**30
+"""Bytes of a chunk at most; one of 512 pictures has 1 MiB."""
 CHUNK = 512
 CAPTIONS = 8
 # One picture a concept as far as may be, few of the other sets, none mirrored: what a short training can learn.
@@ -47,20 +54,67 @@ def load(folder: str | Path) -> Encoded:
         The latents and their captions.
     Raises:
         FileNotFoundError: the folder holds none.
+        ValueError: a file isn't one that the command wrote, or they don't fit together.
     """
     files = sorted(Path(folder).glob("*.npz"))
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no latents; python -m pixart_fn.train.emoji.latents --out {folder} makes them"
         )
-    chunks = [np.load(file) for file in files]
-    captions = [row for chunk in chunks for row in json.loads(str(chunk["captions"]))]
-    return Encoded(np.concatenate([chunk["latents"] for chunk in chunks]).astype(np.float32), captions)
+    chunks = [_chunk(file) for file in files]
+    for file, chunk in zip(files, chunks, strict=True):
+        if chunk.latents.shape[1:] != chunks[0].latents.shape[1:]:
+            shapes = f"{chunk.latents.shape[1:]} and {chunks[0].latents.shape[1:]}"
+            raise ValueError(f"{file} holds latents of another shape than {files[0].name}: {shapes}")
+    captions = [row for chunk in chunks for row in chunk.captions]
+    return Encoded(np.concatenate([chunk.latents for chunk in chunks]), captions)
+
+
+def _chunk(file: Path) -> Encoded:
+    content = reading.content(file, LARGEST)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            arrays = {name: _array(archive, archive.getinfo(f"{name}.npy")) for name in ("latents", "captions")}
+        captions = reading.parse(str(arrays["captions"]).encode())
+    except Exception as error:  # a damaged archive makes zipfile raise whatever it stumbles over
+        raise ValueError(
+            f"{file} isn't what latents wrote ({short(str(error))}); delete it and write it again"
+        ) from error
+    latents = arrays["latents"]
+    listed = isinstance(captions, list) and all(
+        isinstance(row, list) and row and all(isinstance(text, str) for text in row) for row in captions
+    )
+    if (
+        latents.dtype.kind != "f"
+        or latents.ndim != 4
+        or not latents.size
+        or not listed
+        or len(captions) != len(latents)
+    ):
+        raise ValueError(f"{file} must hold latents (N, C, h, w) and N lists of captions; delete it and write it again")
+    if not np.isfinite(latents).all():
+        raise ValueError(f"the latents in {file} must be finite; delete it and write it again")
+    return Encoded(latents.astype(np.float32), captions)
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NumPyArray:
+    """Read an array that is stored without compression, after its size is known to be that of the file."""
+    format: Any = np.lib.format  # which NumPy leaves without types
+    with archive.open(entry) as file:
+        read = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}[format.read_magic(file)]
+        shape, fortran, dtype = read(file)
+        if fortran or dtype.hasobject or entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("an array is stored in another way")
+        size = math.prod(shape) * dtype.itemsize
+        if size != entry.file_size - file.tell():
+            raise ValueError("an array has another size than its header says")
+        return np.frombuffer(file.read(size), dtype).reshape(shape)
 
 
 def _savez(content: dict[str, Any], file: Path) -> None:
-    with file.open("wb") as stream:  # of a path np.savez would change the ending
-        np.savez(stream, **content)
+    buffer = io.BytesIO()  # of a path np.savez would change the ending, and on a full disk it leaves an archive open
+    np.savez(buffer, **content)
+    file.write_bytes(buffer.getbuffer())
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ... import checkpoint, rng, tree
 from ... import schedule as schedule_
+from ...files import atomic, reading
 from ...models import t5, tokenizer, transformer
 from ...params import Configs, Params
 from ...types import Key, Tree
@@ -232,8 +233,8 @@ def _words(file: Path, encoded: latents.Encoded, start: Params | None) -> tokeni
     if not file.exists():
         captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
         made = (start and start.tokenizer) or vocabulary(captions)
-        file.write_bytes(made.model)
-    return tokenizer.Tokenizer(file.read_bytes(), extra_ids=0)
+        atomic.write(file, lambda temporary: temporary.write_bytes(made.model))
+    return tokenizer.Tokenizer(reading.content(file), extra_ids=0)
 
 
 def _parser() -> argparse.ArgumentParser:

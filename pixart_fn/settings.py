@@ -1,0 +1,135 @@
+"""The settings of a picture, each with its check, and the call that draws the picture again."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .checks import check_number, check_option, check_switch, check_whole, kind
+from .config import short
+from .solvers import SOLVERS
+
+SIDE, PICTURES, STEPS, SCALE = 8192, 10_000, 10_000, 1000
+"""Upper bounds for `call` and for the command: pixels along a side, pictures, steps, and the size of guidance."""
+DTYPES = ("float32", "float16", "bfloat16")
+_Check: TypeAlias = Callable[[str, Any], None]
+
+
+def call(settings: Mapping[str, Any]) -> str:
+    """Write the Python call that draws a picture again, from settings as the command stores them.
+
+    Every value is checked before it is printed, since a file may come from anywhere.
+
+    Args:
+        settings: what `read_settings` gives.
+    Returns:
+        An expression of Python, `px.generate(…)`.
+    Raises:
+        TypeError: a setting has the wrong type.
+        ValueError: a setting is missing, unknown or out of its range.
+    """
+    check_settings(settings)
+    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+    prompt, index, n = given["prompt"], given.get("index"), _count(given)
+    key = f"px.key({given['seed']!r})"
+    if n > 1 and index is not None:
+        key = f"px.split({key}, {n!r})[{index!r}]"
+    options = {ours: given[name] for name, ours in _ALWAYS.items() if name in given}
+    options |= {name: given[name] for name in ("height", "width", "solver", "tile") if given.get(name) is not None}
+    options |= {name: False for name in ("clean", "binning") if not given.get(name, True)}
+    each = n if isinstance(prompt, str) else n // len(prompt)
+    if index is None and each > 1:
+        options["images_per_prompt"] = each
+    source = [] if given.get("model") is None else [repr(given["model"])]
+    source += [f"{name}={given[name]!r}" for name, usual in _LOADED.items() if given.get(name, usual) != usual]
+    arguments = [f"px.load({', '.join(source)})", repr(prompt), key, *(f"{k}={v!r}" for k, v in options.items())]
+    return f"px.generate({', '.join(arguments)})"
+
+
+_ALWAYS = {"negative": "negative_prompt", "steps": "steps", "guidance": "guidance"}
+_LOADED = {"variant": None, "dtype": "float32"}
+_TEXTS = ("prompt", "model", "variant", "negative", "solver")
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise a TypeError or ValueError that names the first setting that `call` can't use."""
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be a dict, as read_settings gives, got {kind(settings)}")
+    for name in settings:
+        if name not in _CHECKS:
+            raise ValueError(f"there is no setting {short(name)}; {_nearest(name, _CHECKS)}")
+    for name in ("prompt", "seed"):
+        if name not in settings:
+            raise ValueError(f"the settings lack {name!r}, without which the picture can't be drawn again")
+    for name, value in settings.items():
+        long = isinstance(value, str) and name not in _TEXTS  # which only an error would show
+        _CHECKS[name](name, value[:80] if long else value)
+    prompt, index, n = settings["prompt"], settings.get("index"), _count(settings)
+    if index is not None and (index >= n or not isinstance(prompt, str)):
+        raise ValueError(f"index must say which of n pictures of one prompt it is, got index {index} and n {n}")
+    if not isinstance(prompt, str) and n % len(prompt):
+        raise ValueError(f"n must be a multiple of the number of prompts, {len(prompt)}, got {n}")
+
+
+def _count(settings: Mapping[str, Any]) -> int:
+    """Return how many pictures the seed's key was split for."""
+    return int(settings.get("n", 1 if isinstance(settings["prompt"], str) else len(settings["prompt"])))
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {kind(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must be text that UTF-8 can hold, got {short(value)}") from None
+
+
+def _check_prompt(name: str, value: Any) -> None:
+    prompts = value if isinstance(value, (list, tuple)) else [value]
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise TypeError(f"{name} must be a string or a list of at least one string, got {kind(value)}")
+    for prompt in prompts:
+        _check_text(name, prompt)
+
+
+def _check_solver(name: str, value: Any) -> None:
+    _check_text(name, value)
+    if value not in SOLVERS:
+        got = f"got {short(value)}; {_nearest(value, SOLVERS)}"
+        raise ValueError(f"{name} must be one of {', '.join(SOLVERS)}, {got}")
+
+
+def _whole(low: int, high: int) -> _Check:
+    return lambda name, value: check_whole(name, value, low, high)
+
+
+def _or_none(check: _Check) -> _Check:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+_CHECKS: dict[str, _Check] = {
+    "prompt": _check_prompt,
+    "model": _or_none(_check_text),
+    "variant": _or_none(_check_text),
+    "dtype": lambda name, value: check_option(name, value, DTYPES),
+    "seed": _whole(0, 2**64 - 1),
+    "steps": _whole(1, STEPS),
+    "guidance": lambda name, value: check_number(name, value, -SCALE, SCALE),
+    "negative": _check_text,
+    "solver": _or_none(_check_solver),
+    "n": _whole(1, PICTURES),
+    "index": _or_none(_whole(0, PICTURES - 1)),
+    "height": _or_none(_whole(1, SIDE)),
+    "width": _or_none(_whole(1, SIDE)),
+    "clean": check_switch,
+    "binning": check_switch,
+    "tile": _or_none(_whole(1, SIDE)),
+}
+
+
+def _nearest(word: object, words: Iterable[str]) -> str:
+    return f"the nearest is {difflib.get_close_matches(str(word)[:80], words, 1, cutoff=0.0)[0]!r}"
