@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import tree
 from ..checks import check_option, first_few
+from ..files import atomic
+from ..files.folder import check, replace
 from ..files.safetensors import DTYPES, write_file
 from ..models import tokenizer as tokenizer_
 from ..params import Params
 from ..public import public
 from ..types import Tree
 from .hub import written
-from .layout import COMPONENTS, Component, write_json
+from .layout import COMPONENTS, INDEX, Component, write_json
 
 
 @public
 def save(params: Params, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
     """Write a pipeline in diffusers layout, which diffusers and `load` read.
 
-    Everything is written beside the folder first and moved into place at the end. A run that is stopped leaves no new
-    folder or, if the folder existed, only whole files in it.
+    Everything is written beside the folder first and exchanged with it at the end, so that a run that is stopped leaves
+    the old pipeline or the new one. Where folders can't be exchanged (on some file systems, or as the folder is a mount
+    point, the current folder or no pipeline yet), files are moved in one by one, and `load` refuses it meanwhile.
 
     Args:
         params: from `load`; leaves may be MindSpore Tensors or NumPy arrays, and a model that is None is left out.
-        folder: a new folder, or one in which files of the same names are replaced.
+        folder: a new folder, or one in which files of the same names are replaced and others stay.
         dtype: the type to store: "float32", "float16" or "bfloat16". With "float16", the weights of T5's feed-forward
             outputs stay float32.
     Raises:
         TypeError: params or folder has the wrong type.
         ValueError: the dtype is none of these or can't hold a value, a part that is needed is None, or a tree's names
             and shapes aren't those of its configuration.
-        FileExistsError: the folder holds other weights, which a reader could mistake for these.
+        FileExistsError: the folder holds other weights, which a reader could mistake for these, or isn't a folder.
+        OSError: the folder can't be written to, or the disk is full; what it held is still there then.
     """
     check_option("dtype", dtype, list(DTYPES))
     if not isinstance(params, Params):
@@ -44,18 +47,16 @@ def save(params: Params, folder: str | os.PathLike[str], *, dtype: str = "float3
     folder = Path(os.path.expanduser(written(folder, "folder", "the folder to write")))
     parts = {name: part for name, part in COMPONENTS.items() if getattr(params, name) is not None}
     _check_savable(params, parts, folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        for name, part in parts.items():
-            _save_component(getattr(params, name), getattr(params.config, name), part, staging / name, dtype)
-        if params.tokenizer is not None:
-            tokenizer_.save(params.tokenizer, staging / "tokenizer")
-        write_json(params.config.scheduler, staging / "scheduler" / "scheduler_config.json")
-        write_json(_index(params, parts), staging / "model_index.json")
-        _publish(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    replace(folder, INDEX, partial(_fill, params, parts, dtype))
+
+
+def _fill(params: Params, parts: Mapping[str, Component], dtype: str, folder: Path) -> None:
+    for name, part in parts.items():
+        _save_component(getattr(params, name), getattr(params.config, name), part, folder / name, dtype)
+    if params.tokenizer is not None:
+        tokenizer_.save(params.tokenizer, folder / "tokenizer")
+    write_json(params.config.scheduler, folder / "scheduler" / "scheduler_config.json")
+    write_json(_index(params, parts), folder / INDEX)
 
 
 def _check_savable(params: Params, parts: Mapping[str, Component], folder: Path) -> None:
@@ -65,8 +66,8 @@ def _check_savable(params: Params, parts: Mapping[str, Component], folder: Path)
         raise ValueError(
             "params.config.scheduler names no _class_name; diffusers needs one, as in a scheduler_config.json"
         )
-    if folder.is_file():
-        raise FileExistsError(f"{folder} is a file; name a folder")
+    for inside in (folder, *(folder / name for name in (*parts, "tokenizer", "scheduler"))):
+        check(inside)
     for name in parts:
         if getattr(params.config, name) is None:
             raise ValueError(f"params.{name} has weights but params.config.{name} is None; replace both together")
@@ -83,7 +84,8 @@ def _save_component(weights: Tree, config: Any, part: Component, folder: Path, d
     tree.check_names(found, part.module.shapes(config), folder.name)
     write_json(part.module.to_json(config), folder / "config.json")
     dtypes = {name: DTYPES[part.dtype_of(name, dtype) if dtype == "float16" else dtype] for name in leaves}
-    write_file(folder / f"{part.stem}.safetensors", leaves, dtypes)
+    file = folder / f"{part.stem}.safetensors"
+    atomic.write(file, lambda temporary: write_file(temporary, leaves, dtypes))
 
 
 def _index(params: Params, parts: Mapping[str, Component]) -> dict[str, Any]:
@@ -95,14 +97,3 @@ def _index(params: Params, parts: Mapping[str, Component]) -> dict[str, Any]:
     index["tokenizer"] = [None, None] if params.tokenizer is None else ["transformers", "T5Tokenizer"]
     index["scheduler"] = ["diffusers", config.scheduler["_class_name"]]
     return {"_class_name": config.pipeline, **index}
-
-
-def _publish(staging: Path, folder: Path) -> None:
-    if not folder.exists():
-        staging.rename(folder)
-        return
-    for path in sorted(staging.rglob("*")):
-        if path.is_file():
-            target = folder / path.relative_to(staging)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pixart_fn.files import atomic
+
 from . import weights
 from .works import WORKS
 
@@ -187,9 +189,8 @@ def main() -> None:
         results[name] = measured
         order = [each for each in (*extra, *WORKS) if each in results]
         results = {each: results[each] for each in order}
-        temporary = RESULTS.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-        temporary.replace(RESULTS)
+        text = json.dumps(results, indent=1) + "\n"
+        atomic.write(RESULTS, lambda temporary, text=text: temporary.write_text(text))
         print(table({name: measured}).splitlines()[-1] if "ours" in measured else json.dumps(measured), flush=True)
 
 

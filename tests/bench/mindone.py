@@ -11,12 +11,15 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, mint, nn, ops
+
+from pixart_fn.files.folder import replace
 
 CHUNKS = re.compile(r"\(\s*(self\.scale_shift_table\[None\] \+ .*?)\s*\)\.chunk\(\d, dim=1\)", re.DOTALL)
 
@@ -60,16 +63,19 @@ def prepare(home: Path) -> None:
     installed = Path(importlib.util.find_spec("mindone").origin).parent
     copy = home / "mindone-on-cpu"
     if not copy.is_dir():
-        temporary = copy.with_name("mindone-on-cpu.part")
-        shutil.copytree(installed, temporary / "mindone", dirs_exist_ok=True)
-        for file in ("attention.py", "transformers/pixart_transformer_2d.py"):
-            path = temporary / "mindone" / "diffusers" / "models" / file
-            path.write_text(CHUNKS.sub(r"ms.ops.split(\1, 1, 1)", path.read_text()))
-        temporary.rename(copy)
+        replace(copy, "mindone", partial(changed, installed))
     sys.path.insert(0, str(copy))
     from mindone.diffusers.models import attention_processor
 
     attention_processor.Attention.prepare_attention_mask = prepare_attention_mask
+
+
+def changed(installed: Path, folder: Path) -> None:
+    """Write the package's copy into a folder."""
+    shutil.copytree(installed, folder / "mindone")
+    for file in ("attention.py", "transformers/pixart_transformer_2d.py"):
+        path = folder / "mindone" / "diffusers" / "models" / file
+        path.write_text(CHUNKS.sub(r"ms.ops.split(\1, 1, 1)", path.read_text()))
 
 
 # --- functions --------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ... import rng
+from ...picture import prepare, save_picture
 from ...types import NumPyArray
 from . import captions, data, shapes
 from .nouns import NOUNS, noun_ids
@@ -286,6 +287,8 @@ def judge_model(args: argparse.Namespace, glyphs: data.Glyphs, index: Index) -> 
     """Generate the nouns and scenes of held-out combinations, print what is recognised, save the sheet."""
     from ...checkpoint import load
 
+    if args.sheet:
+        prepare(args.sheet, {})
     params = load(args.model or None)
     nouns = [captions.with_article(noun) for noun in NOUNS]
     images = generated(params, nouns, args.seed, steps=args.steps, guidance=args.guidance)
@@ -293,7 +296,7 @@ def judge_model(args: argparse.Namespace, glyphs: data.Glyphs, index: Index) -> 
     print(f"{result.n} nouns: R@1 {result.r1:.2f}  R@5 {result.r5:.2f}  shuffled R@1 {result.shuffled_r1:.3f}")
     if args.sheet:
         rank = ranks(index, images, noun_ids(glyphs))
-        sheet(images, [f"{noun} {r}" for noun, r in zip(NOUNS, rank, strict=True)]).save(args.sheet)
+        save_picture(sheet(images, [f"{noun} {r}" for noun, r in zip(NOUNS, rank, strict=True)]), args.sheet)
         print(f"wrote {args.sheet}")
     if args.shapes:
         choices = np.random.default_rng(args.seed)

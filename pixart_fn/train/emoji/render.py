@@ -15,7 +15,6 @@ import argparse
 import collections
 import io
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from ...files import atomic
 from . import captions
 
 STYLES = {
@@ -225,11 +225,17 @@ def render(npm: Path, out: Path, size: int) -> None:
         array[row] = draw()
     rows = [{"concept": i, "set": name, "style": STYLES[name]} for i, name, _ in jobs]
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / "glyphs.npy.part", "wb") as file:
-        np.save(file, array)
-    (out / "glyphs.json.part").write_text(json.dumps({"rows": rows, "concepts": listed}), "utf-8")
-    os.replace(out / "glyphs.npy.part", out / "glyphs.npy")
-    os.replace(out / "glyphs.json.part", out / "glyphs.json")
+    text = json.dumps({"rows": rows, "concepts": listed})
+
+    def save_pictures(temporary: Path) -> None:
+        with temporary.open("wb") as stream:  # of a path np.save would change the ending
+            np.save(stream, array)
+
+    def save_both(temporary: Path) -> None:  # so that the first is only replaced where there is room for the second
+        temporary.write_text(text, "utf-8")
+        atomic.write(out / "glyphs.npy", save_pictures)
+
+    atomic.write(out / "glyphs.json", save_both)
 
 
 def main(arguments: list[str] | None = None) -> None:
