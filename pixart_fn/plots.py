@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .schedule import Schedule
+from .checks import check_type, is_number, kind, shown
+from .schedule import Schedule, check_grid
 from .types import Array, Grid, NumPyArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+MOST = 2000
+"""Pictures in one figure at most."""
 
 
 def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
@@ -27,7 +31,11 @@ def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None)
         The three axes.
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: named isn't a dict of schedules, or axes isn't three axes.
     """
+    for name, schedule in _named("named", named).items():
+        check_type(f"{name!r} of named", schedule, Schedule, "a Schedule, as schedule.from_betas makes")
+    _check_axes(axes, 3)
     axes = _subplots(1, 3) if axes is None else axes
     for name, schedule in named.items():
         t = np.arange(schedule.steps)
@@ -50,7 +58,12 @@ def grids(named: Mapping[str, Grid], axes: Sequence[Axes] | None = None) -> Sequ
         The two axes.
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: named isn't a dict of grids, or axes isn't two axes.
+        ValueError: one of them is no grid to sample on.
     """
+    for grid in _named("named", named).values():
+        check_grid(grid)
+    _check_axes(axes, 2)
     axes = _subplots(1, 2) if axes is None else axes
     for row, grid in enumerate(named.values()):
         with np.errstate(divide="ignore"):
@@ -74,8 +87,14 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Seq
         The axes, row by row.
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: rows isn't a dict of arrays, or titles no list of strings.
+        ValueError: a row hasn't such a shape, or there are more than MOST pictures.
     """
-    arrays = {name: _numpy(pictures) for name, pictures in rows.items()}
+    arrays = {name: _pictures(name, pictures) for name, pictures in _named("rows", rows).items()}
+    if isinstance(titles, str) or not isinstance(titles, Sequence) or not all(isinstance(t, str) for t in titles):
+        raise TypeError(f"titles must be a list of strings, got {shown(titles)}")
+    if not 0 < (count := sum(map(len, arrays.values()))) <= MOST:
+        raise ValueError(f"rows must hold 1 to {MOST} pictures, got {count}")
     columns = max(len(pictures) for pictures in arrays.values())
     axes: Sequence[Sequence[Axes]] = _subplots(len(arrays), columns, size=(1.3, 1.3), squeeze=False)
     for row, (name, pictures) in zip(axes, arrays.items(), strict=True):
@@ -103,7 +122,17 @@ def work(
         The axes.
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: curves isn't a dict of lists of pairs of numbers, ylabel no string, or ax no axes.
     """
+    for name, points in _named("curves", curves).items():
+        listed = isinstance(points, Sequence) and not isinstance(points, (str, range)) and len(points) > 0
+        if not listed or not all(
+            isinstance(p, (tuple, list)) and len(p) == 2 and all(map(is_number, p)) for p in points
+        ):
+            raise TypeError(f"{name!r} of curves must be a list of (evaluations, value), got {shown(points)}")
+    check_type("ylabel", ylabel, str, "a string")
+    if ax is not None and not hasattr(ax, "plot"):
+        raise TypeError(f"ax must be axes of matplotlib, got {kind(ax)}")
     ax = _subplots(1, 1, size=(7, 4.5)) if ax is None else ax
     for i, (name, points) in enumerate(curves.items()):
         x, y = np.array(sorted(points)).T
@@ -113,6 +142,28 @@ def work(
         ax.set_yscale("log")
     ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
+
+
+def _named(argument: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a dict of values by strings."""
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise TypeError(f"{argument} must be a dict whose keys are strings, got {shown(values)}")
+    return values
+
+
+def _check_axes(axes: Sequence[Axes] | None, n: int) -> None:
+    listed = axes is None or isinstance(axes, (Sequence, np.ndarray))
+    if not listed or (axes is not None and (len(axes) != n or not all(hasattr(ax, "plot") for ax in axes))):
+        raise TypeError(f"axes must be {n} axes of matplotlib, got {shown(axes)}")
+
+
+def _pictures(name: str, pictures: Array) -> NumPyArray:
+    if not hasattr(pictures, "shape") or not isinstance(array := _numpy(pictures), np.ndarray):
+        raise TypeError(f"{name!r} of rows must be an array or a Tensor, got {kind(pictures)}")
+    if array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape or array.dtype.kind not in "fiu":
+        got = f"{array.dtype} {array.shape}"
+        raise ValueError(f"{name!r} of rows must be pictures (S, H, W, 3) in [0, 1], got {got}")
+    return array
 
 
 def _subplots(rows: int, columns: int, size: tuple[float, float] = (4, 3), **options: Any) -> Any:
@@ -125,4 +176,4 @@ def _subplots(rows: int, columns: int, size: tuple[float, float] = (4, 3), **opt
 
 
 def _numpy(x: Array) -> NumPyArray:
-    return x if isinstance(x, np.ndarray) else x.asnumpy()
+    return x.asnumpy() if hasattr(x, "asnumpy") else x

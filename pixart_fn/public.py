@@ -211,7 +211,8 @@ def _keywords(values: Mapping[str, str], between: str = ", ") -> str:
 
 def _shown(value: object) -> str:
     """Return the repr of a short value, and "…" for any other."""
-    short = value is None or isinstance(value, (bool, int, float, str, tuple, list))
+    short = value is None or isinstance(value, (bool, float, str, tuple, list))
+    short = short or (isinstance(value, int) and abs(value) < 10**30)
     return repr(value) if short and len(repr(value)) <= 30 else "…"
 
 

@@ -13,10 +13,9 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import rng, solvers, tree
-from .backend import stream
-from .backend.arrays import as_float, as_tensor, check_mask
-from .checks import check_switch, check_whole, kind
+from . import rng, solvers
+from .backend.arrays import as_float, as_tensor, check_mask, check_weights
+from .checks import check_function, check_switch, check_whole, kind, shown
 from .guidance import Guidance, Scale, as_guidance, check_scale
 from .models import sizes, vae
 from .params import MODELS, Params
@@ -75,8 +74,8 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
         ValueError: an argument is outside its range; the sentence says what is valid.
     """
     check_switches(check=given.check, progress=given.progress)
-    if given.on_step is not None and not callable(given.on_step):
-        raise TypeError(f"on_step must be a function of a StepInfo, got {kind(given.on_step)}")
+    if given.on_step is not None:
+        check_function("on_step", given.on_step, "StepInfo")
     keys = picture_keys(key, rows)
     guidance = check_guidance(params, given.guidance, rows)
     sampler = solvers.from_config(params.config.scheduler)
@@ -88,11 +87,12 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
     if isinstance(solver, VarianceSolver):
         check_variance(params, repr(solver))
     for name, scale in (("the scale of guidance", guidance.scale), ("pag_scale", guidance.pag_scale)):
-        t = float(grid.t[0])
-        if callable(scale):
-            check_scale(f"{name} at t = {t:g}", scale(t), rows)
+        for t in grid.t[:-1].tolist():
+            check_scale(f"{name} at t = {t:g}", scale(t) if callable(scale) else scale, rows)
     shape = latent_shape(params, rows, size)
     x = Tensor.from_numpy(rng.normal(keys, shape)) if given.latents is None else _start(given.latents, shape)
+    for check in solver.checks:
+        check(grid, x)
     return Request(size, keys, schedule, grid, solver, wrap, x, guidance, given.check, given.on_step, given.progress)
 
 
@@ -115,13 +115,7 @@ def check_params(params: Params) -> None:
             continue
         if weights is None or config is None:
             raise ValueError(f"params.{name} is {'None' if weights is None else 'not None but has no configuration'}")
-        leaves = dict(tree.items(weights))
-        shapes = {path: tuple(getattr(leaf, "shape", ())) for path, leaf in leaves.items()}
-        tree.check_names(shapes, model.shapes(config), f"params.{name}")
-        for path, leaf in leaves.items():
-            if not (isinstance(leaf, Tensor) or (name == "text_encoder" and stream.is_stored(leaf))):
-                hint = "px.tree.map(mindspore.Tensor, tree) makes them"
-                raise TypeError(f"params.{name} must hold Tensors, got {kind(leaf)} at {path}; {hint}")
+        check_weights(weights, model.shapes(config), f"params.{name}", stored=name == "text_encoder")
 
 
 def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> Text:
@@ -136,7 +130,7 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
         The Text.
     Raises:
         TypeError: text isn't two arrays of these types.
-        ValueError: the arrays have other shapes, or the mask has other values than 0 and 1.
+        ValueError: the arrays have other shapes, a state isn't finite, or the mask has other values than 0 and 1.
     """
     if not (isinstance(text, tuple) and len(text) == 2):
         hint = "px.encode_prompt(params, 'a cat') makes one"
@@ -152,6 +146,8 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
     if rows is not None and len(mask) not in (1, rows):
         raise ValueError(f"{name} must have one row, or {rows} as text has, got {len(mask)}")
     check_mask(mask, f"{name}.mask")
+    if not np.isfinite(states.asnumpy()).all():
+        raise ValueError(f"{name}.states must be finite, got NaN or infinity among them")
     return Text(states, mask.int())
 
 
@@ -181,10 +177,11 @@ def check_switches(**switches: bool) -> None:
 
 def texts(name: str, prompt: str | Sequence[str]) -> list[str]:
     """Return one prompt or several as a list of at least one string."""
-    listed = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else []
-    if not listed or not all(isinstance(each, str) for each in listed):
-        raise TypeError(f"{name} must be a string or a list of at least one string, got {prompt!r:.200}")
-    return listed
+    if isinstance(prompt, str):
+        return [prompt]
+    if not isinstance(prompt, Sequence) or not len(prompt) or not all(isinstance(each, str) for each in prompt):
+        raise TypeError(f"{name} must be a string or a list of at least one string, got {shown(prompt)}")
+    return list(prompt)
 
 
 def picture_keys(key: Key, n: int) -> Key:

@@ -6,14 +6,18 @@ A key is the 128-bit key of the Philox 4x64-10 cipher (Salmon et al. 2011, "Para
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import check_whole, kind, shown
 from .types import Array, Key
 
+MOST = 2**32
+"""Numbers and keys at most in one call, so that a mistyped size is a sentence rather than all of the memory."""
 # The highest of the counter's four words; the stream of one use never counts up to the next.
 _NORMAL, _SPLIT, _FOLD = 0, 1, 2
 
@@ -37,17 +41,17 @@ def split(key: Key, n: int = 2) -> Key:
 
     Args:
         key: uint64 (2,); split it only once, as a second split gives the same keys.
-        n: how many, 0 ≤ n < 2**64.
+        n: how many, 0 ≤ n ≤ 2**32.
     Returns:
         uint64 (n, 2).
     Raises:
         TypeError: n is not an integer.
-        ValueError: key is not one key, or n is negative.
+        ValueError: key is not one key, or n is outside its range.
     """
     if check_key(key).ndim != 1:
         raise ValueError(f"split takes one key of shape (2,), got shape {key.shape}; split its rows one by one")
-    n = _word("n", n)
-    return _philox(key, 0, _SPLIT).random_raw(4 * n).reshape(n, 4)[:, :2]
+    check_whole("n", n, 0, MOST)
+    return _philox(key, 0, _SPLIT).random_raw(4 * int(n)).reshape(n, 4)[:, :2]
 
 
 def fold_in(key: Key, i: int) -> Key:
@@ -72,12 +76,14 @@ def normal(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
 
     Args:
         key: uint64 (2,), or (B, 2), of which row i gives row i of the result, `normal(key[i], shape[1:])`.
-        shape: of the result; with B keys, shape[0] is B.
+        shape: of the result, of at most 2**32 numbers; with B keys, shape[0] is B.
     Returns:
         float32 of that shape.
     Raises:
-        ValueError: key is none, or shape[0] is not the number of keys.
+        TypeError: shape isn't whole numbers.
+        ValueError: key is none, or shape has a number below 0, or is too large, or shape[0] isn't the number of keys.
     """
+    _check_shape(shape)
     if check_key(key).ndim == 1:
         return np.random.Generator(_philox(key, 0, _NORMAL)).standard_normal(tuple(shape)).astype(np.float32)
     if not shape or shape[0] != len(key):
@@ -97,8 +103,11 @@ def normal_like(key: Key, x: Array) -> Array:
     Returns:
         A float32 array or Tensor of the shape of x.
     Raises:
+        TypeError: x is neither an array nor a Tensor.
         ValueError: key is none, or x has another number of rows than there are keys.
     """
+    if not hasattr(x, "shape"):
+        raise TypeError(f"x must be an array or a Tensor, got {kind(x)}")
     noise = normal(key, x.shape)
     if isinstance(x, np.ndarray):
         return noise
@@ -123,17 +132,29 @@ def check_key(key: Key) -> Key:
         ValueError: it is something else.
     """
     if not isinstance(key, np.ndarray) or key.dtype != np.uint64 or key.ndim not in (1, 2) or key.shape[-1] != 2:
-        got = f"{key.dtype} {key.shape}" if isinstance(key, np.ndarray) else repr(key)
+        got = f"{key.dtype} {key.shape}" if isinstance(key, np.ndarray) else shown(key)
         raise ValueError(f"a key is a uint64 array of shape (2,) or (B, 2), got {got}; make one with key(seed)")
     return key
 
 
+def _check_shape(shape: Sequence[int]) -> None:
+    if isinstance(shape, str) or not isinstance(shape, Sequence) or len(shape) > 32:
+        raise TypeError(f"shape must be a list of whole numbers, one for each axis, got {shown(shape)}")
+    for side in shape:
+        check_whole("a side of shape", side, 0, MOST)
+    if math.prod(map(int, shape)) > MOST:
+        raise ValueError(f"shape must hold at most {MOST} numbers, got {shown(shape)}")
+
+
 def _word(name: str, value: int) -> int:
     """An unsigned 64-bit word."""
+    wanted = f"{name} must be an integer with 0 ≤ {name} < 2**64, got {shown(value)}"
     try:
-        value = operator.index(value)
+        word = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer with 0 ≤ {name} < 2**64, got {value!r}") from None
-    if not 0 <= value < 2**64:
-        raise ValueError(f"{name} must be an integer with 0 ≤ {name} < 2**64, got {value}")
-    return value
+        raise TypeError(wanted) from None
+    if isinstance(value, bool) or hasattr(value, "asnumpy"):  # a Tensor would be read from the device
+        raise TypeError(wanted)
+    if not 0 <= word < 2**64:
+        raise ValueError(wanted)
+    return word

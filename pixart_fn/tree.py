@@ -10,10 +10,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from .checks import first_few
+from .checks import check_function, check_type, first_few
 from .types import Tree
 
 T = TypeVar("T")
+
+DEEPEST = 200
+"""Levels of a tree at most, so that a list that holds itself is a sentence."""
 
 
 class Weights(dict[str, Any]):
@@ -40,14 +43,20 @@ def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
     Yields:
         (name, leaf).
     Raises:
-        ValueError: two keys of a dict have the same name, or one is empty or holds a dot.
+        ValueError: two keys of a dict have the same name, or one is empty or holds a dot; or the tree has more than
+            DEEPEST levels.
     """
-    children = _children(tree, prefix)
+    check_type("prefix", prefix, str, "a string")
+    yield from _items(tree, prefix, 0)
+
+
+def _items(node: Tree, path: str, level: int) -> Iterator[tuple[str, Tree]]:
+    children = _children(node, path, level)
     if children is None:
-        yield prefix, tree
+        yield path, node
         return
     for name, child in children.items():
-        yield from items(child, _joined(prefix, name))
+        yield from _items(child, _joined(path, name), level + 1)
 
 
 def leaves(tree: Tree) -> list[Tree]:
@@ -81,8 +90,10 @@ def unflatten(like: Tree, leaves: Iterable[Tree]) -> Tree:
     Returns:
         The tree.
     Raises:
+        TypeError: leaves can't be gone through.
         ValueError: there are fewer or more leaves than `like` has.
     """
+    check_type("leaves", leaves, Iterable, "a list of leaves")
     given = list(leaves)
     count = len(paths(like))
     if len(given) != count:
@@ -111,17 +122,17 @@ def rows(tree: Tree, *rest: Tree) -> Iterator[tuple[Tree, ...]]:
     Raises:
         ValueError: the structures differ; the sentence names the first place where they do.
     """
-    yield from _rows("", tree, rest)
+    yield from _rows("", tree, rest, 0)
 
 
-def _rows(path: str, node: Tree, rest: tuple[Tree, ...]) -> Iterator[tuple[Any, ...]]:
-    children = _children(node, path)
+def _rows(path: str, node: Tree, rest: tuple[Tree, ...], level: int) -> Iterator[tuple[Any, ...]]:
+    children = _children(node, path, level)
     others = [_matched(path, node, children, other) for other in rest]
     if children is None:
         yield (path, node, *rest)
         return
     for name, child in children.items():
-        yield from _rows(_joined(path, name), child, tuple(other[name] for other in others))
+        yield from _rows(_joined(path, name), child, tuple(other[name] for other in others), level + 1)
 
 
 def map(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
@@ -134,8 +145,10 @@ def map(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
     Returns:
         The tree of what f returns.
     Raises:
+        TypeError: f isn't a function of so many values.
         ValueError: the structures differ; the sentence names the first place where they do.
     """
+    check_function("f", f, ", ".join(["leaf", *(f"leaf {i + 2}" for i in range(len(rest)))]))
     return map_with_path(lambda _, *row: f(*row), tree, *rest)
 
 
@@ -149,8 +162,10 @@ def map_with_path(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
     Returns:
         The tree of what f returns.
     Raises:
+        TypeError: f isn't a function of so many values.
         ValueError: the structures differ; the sentence names the first place where they do.
     """
+    check_function("f", f, ", ".join(["name, leaf", *(f"leaf {i + 2}" for i in range(len(rest)))]))
     return unflatten(tree, [f(*row) for row in rows(tree, *rest)])
 
 
@@ -163,7 +178,10 @@ def reduce(f: Callable[[T, Tree], T], tree: Tree, initial: T) -> T:
         initial: what f starts from.
     Returns:
         What f returned last; `initial` where there is no leaf.
+    Raises:
+        TypeError: f isn't a function of two values.
     """
+    check_function("f", f, "folded, leaf")
     for leaf in leaves(tree):
         initial = f(initial, leaf)
     return initial
@@ -179,11 +197,15 @@ def nest(flat: Mapping[str, Tree]) -> Tree:
     Returns:
         Nested dicts and lists.
     Raises:
-        ValueError: one name is both a leaf and the beginning of another.
+        TypeError: flat isn't a dict.
+        ValueError: one name is both a leaf and the beginning of another, or has more than DEEPEST parts.
     """
+    check_type("flat", flat, Mapping, "a dict of leaves by their names")
     root = _Node()
     for name, leaf in flat.items():
         *path, last = str(name).split(".")
+        if len(path) > DEEPEST:
+            raise ValueError(f"a name in flat must have at most {DEEPEST} parts, got {len(path) + 1}")
         node = root
         for part in path:
             node = node.setdefault(part, _Node())
@@ -218,8 +240,10 @@ def _listed(node: Any) -> Any:
     return Weights((name, _listed(child)) for name, child in node.items())
 
 
-def _children(node: Tree, path: str = "") -> dict[str, Any] | None:
+def _children(node: Tree, path: str = "", level: int = 0) -> dict[str, Any] | None:
     """The children by name, or None for a leaf."""
+    if level > DEEPEST:
+        raise ValueError(f"a tree must have at most {DEEPEST} levels; this one goes on, or holds itself")
     if isinstance(node, dict):
         children = {str(name): child for name, child in node.items()}
         if len(children) != len(node) or any("." in name or not name for name in children):

@@ -51,7 +51,8 @@ class Grid(NamedTuple):
         t: the time of each node, float64 (S + 1,), in training steps.
         alpha: α at each node, float64 (S + 1,); 1 at the last, unless the grid ends at the schedule's smallest σ.
         sigma: σ at each node, float64 (S + 1,); 0 at the last, likewise.
-        schedule: the noise schedule, for the solvers that evaluate between the nodes.
+        schedule: the noise schedule, for the solvers that evaluate between the nodes; two grids are equal where their
+            nodes and schedules are.
         skipped: how many steps of the whole grid lie before the first node (`schedule.truncate`). A solver that
             decides by the number of steps uses that of the whole grid.
     """
@@ -61,6 +62,19 @@ class Grid(NamedTuple):
     sigma: NDArray[np.float64]
     schedule: Schedule | None = None
     skipped: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the nodes, the schedules and what was skipped."""
+        if not isinstance(other, Grid):
+            return NotImplemented
+        same = all(np.array_equal(a, b) for a, b in zip(self[:3], other[:3], strict=True))
+        return same and self[3:] == other[3:]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((len(self.t), self.schedule, self.skipped))
 
     def __repr__(self) -> str:
         """Show the number of steps, and the first and the last node."""
@@ -116,15 +130,39 @@ class Solver(NamedTuple):
         init: makes the state at the first node from x.
         step: (key, denoise, grid, i, state) → (state, StepInfo), from node i to node i + 1.
         name: the call that made the solver, which is its repr.
+        checks: functions of (grid, x) that raise a ValueError where the method can't follow the grid or can't take x;
+            they are called before any work.
     """
 
     init: Callable[[Array], SolverState]
     step: Callable[[Key, Denoiser, Grid, int, Any], tuple[SolverState, StepInfo]]  # Any is the state of its own init
     name: str = ""
+    checks: tuple[Callable[[Grid, Array], None], ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        """Compare solvers as the calls that made them."""
+        if not isinstance(other, Solver):
+            return NotImplemented
+        own, others = (getattr(each.step, "made", each[:2]) for each in (self, other))
+        return type(self) is type(other) and own == others
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.init, self.name))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a solver as the call that made it, for processes that are spawned."""
+        return (_called, self.step.made) if hasattr(self.step, "made") else (type(self), tuple(self))
 
     def __repr__(self) -> str:
         """Show the call that made the solver."""
         return self.name or f"{type(self).__name__}(init={self.init!r}, step={self.step!r})"
+
+
+def _called(make: Callable[..., Solver], args: tuple[Any, ...], options: dict[str, Any]) -> Solver:
+    return make(*args, **options)
 
 
 class VarianceSolver(Solver):

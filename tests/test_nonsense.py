@@ -245,7 +245,7 @@ NOT_SCHEDULES = {
     "given", [None, {}, (NOISE, None, None), px.schedule.linear()], ids=["None", "a dict", "a triple", "betas"]
 )
 def test_what_is_no_schedule_is_one_sentence(name, given):
-    with pytest.raises(TypeError, match=r"schedule must be a Schedule, as schedule.from_betas makes; got"):
+    with pytest.raises(TypeError, match=r"schedule must be a Schedule, as schedule.from_betas makes, got"):
         NOT_SCHEDULES[name](given)
 
 

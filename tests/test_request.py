@@ -50,7 +50,7 @@ MISTAKES = {
     "a maker of grids": ({"grid": lambda n: n}, TypeError, "grid must be a Grid, .*; got a function"),
     "tile": ({"tile": 3}, ValueError, "tile must be a positive multiple of 8 pixels, got 3; nearest: 8"),
     "a tile": ({"tile": "8"}, TypeError, "tile must be a whole number, got '8'"),
-    "on_step": ({"on_step": 1}, TypeError, "on_step must be a function of a StepInfo, got an int"),
+    "on_step": ({"on_step": 1}, TypeError, r"on_step must be a function of \(StepInfo\), got an int"),
     "a huge size": ({"height": 10**6}, ValueError, "height must be at most 16384 pixels, got 1000000"),
     "seed=": ({"seed": 3}, TypeError, r"generate has no argument 'seed'; the argument is 'key', such as px.key\(0\)"),
     "steps": ({"num_inference_steps": 3}, TypeError, "no argument 'num_inference_steps'; the argument is 'steps'"),

@@ -72,7 +72,7 @@ def test_times_outside_are_refused(t):
 
 @pytest.mark.parametrize("betas", [[0.0, 0.1], [0.1, 1.0], [], [[0.1]], [float("nan")]])
 def test_betas_that_are_none(betas):
-    with pytest.raises(ValueError, match="betas must be a list of numbers within"):
+    with pytest.raises((TypeError, ValueError), match=r"betas must be a list of .*number"):
         schedule.from_betas(betas)
 
 
@@ -106,8 +106,8 @@ def test_a_grid_ends_where_it_is_told(noise):
 @pytest.mark.parametrize(
     ("t", "sentence"),
     [
-        ([], "at least one time"),
-        ([[1, 0]], "at least one time"),
+        ([], "at least one number"),
+        ([[1, 0]], "timesteps must be a list of numbers"),
         ([5, 5], "must fall strictly"),
         ([1, 5], "must fall strictly"),
         ([float("nan"), 1], "must fall strictly"),
@@ -116,7 +116,7 @@ def test_a_grid_ends_where_it_is_told(noise):
     ],
 )
 def test_timesteps_that_make_no_grid(t, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
         schedule.grid(LINEAR, t)
 
 
@@ -251,7 +251,7 @@ def test_sigmas_by_their_formulas():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: schedule.karras(LINEAR, 0), "steps must be at least 1, got 0"),
+        (lambda: schedule.karras(LINEAR, 0), "steps must be 1 … 1000000, got 0"),
         (
             lambda: schedule.karras(LINEAR, 5, first=1.0, last=2.0),
             "σ/α must fall from a finite first to a positive last",
@@ -261,7 +261,7 @@ def test_sigmas_by_their_formulas():
             r"rhos \(σ/α\) must be a list of positive numbers that fall",
         ),
         (lambda: schedule.rho_grid(LINEAR, [1000.0, 2.0]), "λ must be within"),
-        (lambda: schedule.rho_grid(LINEAR, []), "must be a list of positive numbers"),
+        (lambda: schedule.rho_grid(LINEAR, []), "must be a list of at least one number"),
     ],
 )
 def test_sigmas_that_make_no_grid(call, sentence):

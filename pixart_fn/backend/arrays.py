@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
+from .. import tree
 from ..checks import kind
-from ..types import Array, NumPyArray
+from ..types import Array, NumPyArray, Tree
+from . import stream
 
 
 def as_tensor(x: Array, name: str) -> Tensor:
@@ -72,6 +76,26 @@ def check_mask(mask: Tensor, name: str) -> None:
     real = mask.asnumpy()
     if not np.isin(real, (0, 1)).all() or not real.any(1).all():
         raise ValueError(f"{name} must be 1 where a token is real and 0 elsewhere, with a real token in each row")
+
+
+def check_weights(p: Tree, shapes: Mapping[str, tuple[int, ...]], where: str, stored: bool = False) -> None:
+    """Raise where a tree doesn't hold the tensors that a configuration asks for.
+
+    Args:
+        p: the tree.
+        shapes: what it must hold, by name.
+        where: what the sentence calls it.
+        stored: whether a leaf may also be one that is read when it is its turn (see `stream`).
+    Raises:
+        TypeError: a leaf is neither.
+        ValueError: leaves are missing, unexpected or of another shape.
+    """
+    leaves = dict(tree.items(p))
+    tree.check_names({path: tuple(getattr(leaf, "shape", ())) for path, leaf in leaves.items()}, shapes, where)
+    for path, leaf in leaves.items():
+        if not (isinstance(leaf, Tensor) or (stored and stream.is_stored(leaf))):
+            hint = "px.tree.map(mindspore.Tensor, tree) makes them"
+            raise TypeError(f"{where} must hold Tensors, got {kind(leaf)} at {path}; {hint}")
 
 
 def as_numpy(x: Array) -> NumPyArray:

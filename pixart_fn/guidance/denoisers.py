@@ -7,8 +7,8 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from ..checks import check_number, kind
-from ..schedule import Schedule, convert
+from ..checks import check_function, check_number, kind, shown
+from ..schedule import Schedule, check_schedule, convert
 from ..types import Array, Denoiser, NumPyArray
 from .formulas import column, combine, first_channels, perturbed_attention, rescale, shape_of
 from .value import Guidance, Scale, as_guidance, as_interval, check_scale, scale_at
@@ -28,7 +28,11 @@ def both(conditional: Callable[[Array, float], Result], unconditional: Denoiser)
         unconditional: the denoiser without it, or with a negative text.
     Returns:
         (x_t, t) → what both give.
+    Raises:
+        TypeError: one of them isn't a function of (x, t).
     """
+    check_function("conditional", conditional, "x, t")
+    check_function("unconditional", unconditional, "x, t")
     return lambda x, t: (conditional(x, t), unconditional(x, t))
 
 
@@ -53,10 +57,16 @@ def guided(
         A denoiser of the kind of `conditional`, which raises a TypeError where what `pair` gives isn't two values of
         the shape of x.
     Raises:
-        TypeError: guidance is neither a Guidance nor a scale.
+        TypeError: guidance is neither a Guidance nor a scale, or another argument has the wrong type.
         ValueError: a denoiser that the guidance needs is None.
     """
     guidance = as_guidance(guidance)
+    check_function("conditional", conditional, "x, t")
+    if schedule is not None:
+        check_schedule(schedule)
+    for name, each in (("pair", pair), ("perturbed", perturbed)):
+        if each is not None:
+            check_function(name, each, "x, t")
     for name, branch, needed in (("pair", pair, guidance.compares), ("perturbed", perturbed, guidance.perturbs)):
         if needed and branch is None:
             raise ValueError(f"{guidance!r} needs {name}, which is None")
@@ -98,11 +108,18 @@ def interval(
     Returns:
         A denoiser.
     Raises:
-        TypeError: low or high is not a number.
+        TypeError: low or high is not a number, or one of the denoisers not a function of (x, t).
         ValueError: low is above high, or one of them is NaN.
     """
     as_interval((low, high))
-    return lambda x, t: inside(x, t) if low <= t <= high else outside(x, t)
+    check_function("inside", inside, "x, t")
+    check_function("outside", outside, "x, t")
+
+    def denoise(x: Array, t: float) -> Result:
+        check_number("t", t)
+        return inside(x, t) if low <= t <= high else outside(x, t)
+
+    return denoise
 
 
 def compose(base: Denoiser, parts: Sequence[tuple[Denoiser, Scale]]) -> Denoiser:
@@ -116,12 +133,16 @@ def compose(base: Denoiser, parts: Sequence[tuple[Denoiser, Scale]]) -> Denoiser
     Returns:
         A denoiser.
     Raises:
-        TypeError: a weight is none of these.
+        TypeError: a weight is none of these, a denoiser isn't a function of (x, t), or parts no list of pairs.
         ValueError: there is no part.
     """
+    check_function("base", base, "x, t")
+    if not isinstance(parts, Sequence) or not all(isinstance(part, (tuple, list)) and len(part) == 2 for part in parts):
+        raise TypeError(f"parts must be a list of (denoiser, weight), got {shown(parts)}")
     if not parts:
-        raise ValueError("compose needs at least one denoiser with its weight")
-    for _, weight in parts:
+        raise ValueError("compose needs at least one denoiser with its weight, got no parts")
+    for part, weight in parts:
+        check_function("a denoiser of parts", part, "x, t")
         check_scale("a weight", weight)
 
     def denoise(x: Array, t: float) -> Array:
@@ -149,9 +170,10 @@ def threshold(
     Returns:
         A denoiser of the same kind.
     Raises:
-        TypeError: quantile or largest is not a number.
+        TypeError: quantile or largest is not a number, or denoise not a function of (x, t).
         ValueError: one of them is outside its range.
     """
+    check_function("denoise", denoise, "x, t")
     check_number("quantile", quantile, 0, 1, above=True)
     check_number("largest", largest, 1)
 
@@ -172,9 +194,10 @@ def clip(denoise: Callable[[Array, float], Result], largest: float = 1.0) -> Cal
     Returns:
         A denoiser of the same kind.
     Raises:
-        TypeError: largest is not a number.
+        TypeError: largest is not a number, or denoise not a function of (x, t).
         ValueError: it is not above 0.
     """
+    check_function("denoise", denoise, "x, t")
     check_number("largest", largest, 0, above=True)
     return lambda x, t: _on_x0(denoise(x, t), lambda x0: _clipped(x0, largest))
 

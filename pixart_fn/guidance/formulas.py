@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..checks import check_number, check_whole, is_number
+from ..checks import check_number, check_whole, is_number, kind
 from ..types import Array
 from .value import check_scale
 
@@ -24,11 +25,13 @@ def combine(conditional: Array, unconditional: Array, w: float | Sequence[float]
     Returns:
         x0 of the same shape.
     Raises:
-        TypeError: w isn't numbers.
+        TypeError: w isn't numbers, or a value no array.
         ValueError: the number of scales is not B, or the shapes differ.
     """
     _check_shapes(conditional=conditional, unconditional=unconditional)
     scale = _factor("w", w, conditional)
+    if isinstance(scale, float) and scale in (0, 1):  # 0 times what isn't finite would be NaN
+        return 1.0 * (conditional if scale else unconditional)
     return scale * conditional + (1.0 - scale) * unconditional
 
 
@@ -44,11 +47,14 @@ def rescale(guided: Array, conditional: Array, phi: float) -> Array:
     Returns:
         A value of the same shape.
     Raises:
-        TypeError: phi isn't a number.
-        ValueError: phi is outside [0, 1], or the shapes differ.
+        TypeError: phi isn't a number, or a value no array.
+        ValueError: phi is outside [0, 1], or the shapes differ or have no two numbers for each picture.
     """
     check_number("phi", phi, 0, 1)
     _check_shapes(guided=guided, conditional=conditional)
+    shape = shape_of(guided)
+    if len(shape) < 2 or 0 in shape or math.prod(shape[1:]) < 2:
+        raise ValueError(f"guided must have the shape (B, C, …) with two numbers in each row at least, got {shape}")
     ratio = _deviation(conditional) / _deviation(guided)
     return guided * (phi * ratio + (1.0 - phi))
 
@@ -66,7 +72,7 @@ def perturbed_attention(
     Returns:
         x0 of the same shape.
     Raises:
-        TypeError: s isn't numbers.
+        TypeError: s isn't numbers, or a value no array.
         ValueError: the number of scales is not B, or the shapes differ.
     """
     _check_shapes(guided=guided, conditional=conditional, perturbed=perturbed)
@@ -85,7 +91,7 @@ def first_channels(guided: Array, conditional: Array, n: int = 3) -> Array:
     Returns:
         x0 of the same shape.
     Raises:
-        TypeError: n isn't a whole number.
+        TypeError: n isn't a whole number, or a value no array.
         ValueError: n is outside 0 … C, or the shapes differ or have no channels.
     """
     _check_shapes(guided=guided, conditional=conditional)
@@ -105,7 +111,11 @@ def shape_of(value: object) -> tuple[int, ...]:
 
 
 def _check_shapes(**values: Array) -> None:
-    """Raise a ValueError where values, which NumPy might broadcast, have different shapes."""
+    """Raise where values aren't arrays of numbers, or, as NumPy might broadcast them, where their shapes differ."""
+    for name, value in values.items():
+        numbers = value.dtype.kind in "fiu" if isinstance(value, np.ndarray) else hasattr(value, "asnumpy")
+        if not numbers:
+            raise TypeError(f"{name} must be an array or a Tensor of numbers, got {kind(value)}")
     if len({*map(shape_of, values.values())}) > 1:
         got = ", ".join(f"{name} {shape_of(value)}" for name, value in values.items())
         raise ValueError(f"{' and '.join(values)} must have the same shape, got {got}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..checks import check_option
+from ..checks import check_function, check_number, check_option, kind
 from ..public import public
-from ..schedule import PREDICTIONS, Schedule, convert
+from ..schedule import PREDICTIONS, Schedule, check_schedule, convert
 from ..types import Array, Denoiser, VarianceDenoiser
 
 
@@ -23,6 +23,7 @@ def denoiser(model: Callable[[Array, float], Array], schedule: Schedule, predict
     Returns:
         (x_t, t) → x0.
     Raises:
+        TypeError: model isn't a function of (x, t), or schedule no Schedule.
         ValueError: the prediction is not one of these, or the model's output has another shape; at α = 0, a model
             that predicts ε has no x0.
     """
@@ -43,6 +44,7 @@ def variance_denoiser(
     Returns:
         (x_t, t) → (x0, variance).
     Raises:
+        TypeError: as `denoiser`.
         ValueError: as `denoiser`, or the model's output holds no variance.
     """
     predict = _predict(model, schedule, prediction)
@@ -63,10 +65,15 @@ def _predict(
     model: Callable[[Array, float], Array], schedule: Schedule, prediction: str | None
 ) -> Callable[[Array, float], tuple[Array, Array | None]]:
     """(x_t, t) → (x0, variance), where the variance is None for a model that predicts none."""
+    check_function("model", model, "x, t")
+    check_schedule(schedule)
     prediction = schedule.prediction if prediction is None else prediction
     check_option("prediction", prediction, PREDICTIONS)
 
     def predict(x: Array, t: float) -> tuple[Array, Array | None]:
+        check_number("t", t, 0, schedule.steps - 1)
+        if not hasattr(x, "shape"):
+            raise TypeError(f"x must be an array or a Tensor, got {kind(x)}")
         output, variance, shape = model(x, schedule.model_time(float(t))), None, tuple(x.shape)
         if len(shape) > 1 and tuple(output.shape) == (shape[0], 2 * shape[1], *shape[2:]):
             output, variance = output[:, : shape[1]], output[:, shape[1] :]

@@ -9,12 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import check_number, check_option, is_number, kind
+from ..checks import check_function, check_number, check_option, is_number, kind, shown
 from ..public import public_class
 from ..types import Array
 
 Scale: TypeAlias = float | Sequence[float] | Array | Callable[[float], float | Sequence[float] | Array]
 """A number, one number per picture (B,), or a function of t that gives either."""
+
+LARGEST = 1e6
+"""Size of a scale at most; models draw nothing but noise from a hundred on, and float32 ends at 3e38."""
 
 COMPATS = ("diffusers", "original")
 
@@ -25,8 +28,8 @@ class Guidance:
     """How a denoiser is guided by text, as one immutable value that is checked when it is made.
 
     Args:
-        scale: w of `combine`: a number, one number per picture (B,), or a function of t that gives either; 1 evaluates
-            no negative text.
+        scale: w of `combine`, within ±LARGEST: a number, one number per picture (B,), or a function of t that gives
+            either; 1 evaluates no negative text.
         interval: (low, high) in training-time units: guide where low ≤ t ≤ high, and evaluate the prompt alone
             elsewhere (arXiv:2404.07724); None guides everywhere.
         rescale: φ of `rescale`, within [0, 1], in what the model predicts; 0 is none.
@@ -108,7 +111,7 @@ def as_guidance(guidance: Guidance | Scale) -> Guidance:
 
 
 def check_scale(name: str, scale: Scale, rows: int | None = None) -> None:
-    """Raise TypeError where it isn't a scale, and ValueError where its numbers are not finite or not as many as rows.
+    """Raise TypeError where it isn't a scale, and ValueError where its numbers are too large or not as many as rows.
 
     Args:
         name: what the sentence calls it.
@@ -116,17 +119,21 @@ def check_scale(name: str, scale: Scale, rows: int | None = None) -> None:
         rows: how many pictures there are; None is any number.
     """
     if callable(scale):
-        return
+        return check_function(name, scale, "t")
     if isinstance(scale, str) or not (is_number(scale) or isinstance(scale, Sequence) or hasattr(scale, "shape")):
         raise TypeError(f"{name} must be a number, one for each picture, or a function of t, got {kind(scale)}")
+    if isinstance(scale, Sequence) and len(scale) > LARGEST:
+        raise ValueError(f"{name} must be a number or one for each picture, got {len(scale)} of them")
     try:
         w = _numbers(scale)
     except ValueError:
-        raise TypeError(f"{name} must be a number, or a list of one for each picture, got {scale!r:.60}") from None
+        raise TypeError(f"{name} must be a number, or a list of one for each picture, got {shown(scale)}") from None
     except OverflowError:
         raise ValueError(f"{name} must be at most 1.8e308 in size, as a float is, got a larger whole number") from None
     if not np.isfinite(w).all():
-        raise ValueError(f"{name} must be finite, got {scale!r:.60}")
+        raise ValueError(f"{name} must be finite, got {shown(scale)}")
+    if (np.abs(w) > LARGEST).any():
+        raise ValueError(f"{name} must be within ±{LARGEST:g}, got {shown(scale)}")
     if w.ndim > 1 or not w.size or (rows is not None and w.shape not in ((), (rows,))):
         many = "each picture" if rows is None else f"each of {rows} pictures"
         raise ValueError(f"{name} must be a number or one for {many}, got an array of shape {w.shape}")
@@ -154,7 +161,7 @@ def as_interval(interval: object) -> tuple[float, float]:
     """
     ends = interval.tolist() if isinstance(interval, np.ndarray) else interval
     if not (isinstance(ends, (tuple, list)) and len(ends) == 2 and all(map(is_number, ends))):
-        raise TypeError(f"interval must be two numbers (low, high) in training-time units, got {ends!r:.60}")
+        raise TypeError(f"interval must be two numbers (low, high) in training-time units, got {shown(ends)}")
     if not ends[0] <= ends[1]:
         raise ValueError(f"interval must be (low, high) with low at most high, got {ends!r}")
     return ends[0], ends[1]
@@ -170,14 +177,14 @@ def _check_lengths(scale: Scale, pag_scale: Scale) -> None:
 
 
 def _check_layers(layers: Sequence[int]) -> None:
-    listed = isinstance(layers, (Sequence, np.ndarray)) and not isinstance(layers, str) and np.ndim(layers) == 1
+    listed = layers.ndim == 1 if isinstance(layers, np.ndarray) else isinstance(layers, Sequence)
     whole = listed and all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in layers)
     if not whole:
-        raise TypeError(f"pag_layers must be a list of the transformer's blocks, counted from 0, got {layers!r:.60}")
+        raise TypeError(f"pag_layers must be a list of the transformer's blocks, counted from 0, got {shown(layers)}")
     if not len(layers) or min(layers) < 0:
-        raise ValueError(f"pag_layers must be at least one block, counted from 0, got {tuple(layers)}")
+        raise ValueError(f"pag_layers must be at least one block, counted from 0, got {shown(tuple(layers))}")
     if len({*layers}) < len(layers):
-        raise ValueError(f"pag_layers must be different blocks, got {tuple(layers)}")
+        raise ValueError(f"pag_layers must be different blocks, got {shown(tuple(layers))}")
 
 
 def _numbers(scale: Scale) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from .grids import FINALS, check_grid, grid, reverse, rho_grid, truncate
 from .noise import (
     PREDICTIONS,
     Schedule,
+    check_schedule,
     convert,
     from_betas,
     linear,
@@ -28,6 +29,7 @@ __all__ = [
     "Schedule",
     "beta",
     "check_grid",
+    "check_schedule",
     "convert",
     "from_betas",
     "grid",

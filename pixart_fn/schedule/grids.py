@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..checks import check_option, is_number, kind
+from ..checks import as_numbers, check_option, check_whole, is_number, kind, shown
 from ..types import Grid, NumPyArray
 from .noise import Schedule, check_schedule
 
@@ -24,15 +24,13 @@ def grid(schedule: Schedule, timesteps: Sequence[float] | NumPyArray, *, final: 
         The grid, with S + 1 nodes.
     Raises:
         ValueError: there is no time, the times don't fall strictly within [0, T - 1], or final is neither.
-        TypeError: schedule isn't a Schedule.
+        TypeError: schedule isn't a Schedule, or timesteps no list of numbers.
     """
     check_option("final", final, FINALS)
     check_schedule(schedule)
-    t = np.asarray(timesteps, np.float64)
-    if t.ndim != 1 or len(t) == 0:
-        raise ValueError(f"timesteps must be a list of at least one time, got {timesteps!r}")
+    t = as_numbers("timesteps", timesteps)
     if not np.all(np.diff(t) < 0):
-        raise ValueError(f"timesteps must fall strictly, got {t.tolist()}")
+        raise ValueError(f"timesteps must fall strictly, got {shown(t.tolist())}")
     zero = final == "zero"
     return Grid(
         t=np.append(t, 0.0),
@@ -53,11 +51,12 @@ def rho_grid(schedule: Schedule, rhos: Sequence[float] | NumPyArray, *, final: s
         The grid, with S + 1 nodes.
     Raises:
         ValueError: the values don't fall strictly, the schedule has no such ρ, or final is neither.
-        TypeError: schedule isn't a Schedule.
+        TypeError: schedule isn't a Schedule, or rhos no list of numbers.
     """
-    rhos = np.asarray(rhos, np.float64)
-    if rhos.ndim != 1 or not len(rhos) or not np.all(np.diff(rhos) < 0) or not rhos[-1] > 0:
-        raise ValueError(f"rhos (σ/α) must be a list of positive numbers that fall strictly, got {rhos.tolist()}")
+    rhos = as_numbers("rhos (σ/α)", rhos)
+    if not np.all(np.diff(rhos) < 0) or not rhos[-1] > 0:
+        got = shown(rhos.tolist())
+        raise ValueError(f"rhos (σ/α) must be a list of positive numbers that fall strictly, got {got}")
     return grid(schedule, check_schedule(schedule).time(-np.log(rhos)), final=final)
 
 
@@ -73,8 +72,8 @@ def check_grid(grid: Grid) -> None:
     """
     if not isinstance(grid, Grid):
         raise TypeError(f"grid must be a Grid, as schedule.grid(schedule, timesteps) makes; got {kind(grid)}")
-    shapes = [getattr(nodes, "shape", None) for nodes in grid[:3]]
-    if shapes[0] is None or shapes != [(len(grid.t),)] * 3:
+    shapes = [nodes.shape if isinstance(nodes, np.ndarray) else kind(nodes) for nodes in grid[:3]]
+    if not isinstance(shapes[0], tuple) or not shapes[0] or shapes != [(len(grid.t),)] * 3:
         raise ValueError(f"t, alpha and sigma of a grid must be arrays of one length, got shapes {shapes}")
     if len(grid.t) < 2 or any(nodes.dtype.kind != "f" for nodes in grid[:3]):
         raise ValueError(f"a grid must have two nodes at least, of floating-point numbers, got {len(grid.t)} nodes")
@@ -83,6 +82,9 @@ def check_grid(grid: Grid) -> None:
     steps = np.diff(grid.sigma)
     if not (np.all(steps <= 0) or np.all(steps >= 0)):
         raise ValueError("the nodes of a grid must go from noisy to clean, or all of them the other way")
+    if not (grid.schedule is None or hasattr(grid.schedule, "time")):
+        raise TypeError(f"schedule of a grid must be a Schedule or None, got {kind(grid.schedule)}")
+    check_whole("skipped of a grid", grid.skipped, 0)
 
 
 def truncate(grid: Grid, strength: float) -> Grid:
@@ -98,12 +100,12 @@ def truncate(grid: Grid, strength: float) -> Grid:
         TypeError: grid isn't a Grid, or strength isn't a number.
     """
     check_grid(grid)
+    steps = len(grid.t) - 1
     if not is_number(strength):
         raise TypeError(f"strength must be a number, got {kind(strength)}")
-    steps = len(grid.t) - 1
     keep = int(steps * strength + 1e-9) if 0 < strength <= 1 else 0  # 50 · 0.58 is 28.999…96 in floating point
     if keep == 0:
-        raise ValueError(f"strength must be within [1/{steps}, 1] for {steps} steps, got {strength}")
+        raise ValueError(f"strength must be within [1/{steps}, 1] for {steps} steps, got {shown(strength)}")
     first = steps - keep
     t, alpha, sigma = (nodes[first:] for nodes in grid[:3])
     return Grid(t, alpha, sigma, grid.schedule, grid.skipped + first)

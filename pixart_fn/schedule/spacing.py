@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import check_number, check_option, check_whole
-from .noise import Schedule, check_schedule
+from ..checks import check_number, check_option, check_switch, check_whole
+from .noise import MOST, Schedule, check_schedule
 
 SPACINGS = ("linspace", "leading", "trailing")
 
@@ -45,11 +45,13 @@ def timesteps(
     Raises:
         ValueError: steps is under 1 or over the number of times that there are, the spacing is unknown, no time has
             that λ, or the offset leads out of the training times.
-        TypeError: steps or offset is no whole number, or lam_min no number.
+        TypeError: an argument has the wrong type.
     """
     check_schedule(schedule)
     check_option("timestep_spacing", spacing, SPACINGS)
     check_whole("offset (steps_offset)", offset, 0)
+    check_switch("skip_zero", skip_zero)
+    check_switch("whole", whole)
     check_number("lam_min", lam_min, -math.inf, schedule.lam(0))
     limit = int(np.count_nonzero(-np.log(schedule.rhos) >= lam_min))
     check_whole(f"steps of {spacing} spacing", steps, 1, schedule.steps if spacing == "trailing" else limit - skip_zero)
@@ -90,7 +92,11 @@ def karras(
     check_number("power", power, 0, above=True)
     first, last = _range(schedule, steps, first, last)
     ramp = np.linspace(0, 1, steps)
-    rhos: NDArray[np.float64] = (first ** (1 / power) + ramp * (last ** (1 / power) - first ** (1 / power))) ** power
+    try:
+        high, low = first ** (1 / power), last ** (1 / power)
+    except OverflowError:
+        raise ValueError(f"power must be larger, as σ/α to the power 1/{power:g} is beyond a float") from None
+    rhos: NDArray[np.float64] = (high + ramp * (low - high)) ** power
     return rhos
 
 
@@ -151,7 +157,7 @@ def _range(schedule: Schedule, steps: int, first: float | None, last: float | No
     last = float(schedule.rhos[0]) if last is None else last
     check_number("first (the largest σ/α)", first, 0, math.inf)
     check_number("last (the smallest σ/α)", last, 0, math.inf)
-    check_whole("steps", steps, 1)
+    check_whole("steps", steps, 1, MOST)
     if not 0 < last < first < np.inf:
         raise ValueError(f"σ/α must fall from a finite first to a positive last, got {first} … {last}")
     return first, last

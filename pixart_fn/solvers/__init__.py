@@ -49,7 +49,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from ..checks import kind
+from ..checks import kind, shown
 from ..types import Solver
 from .config import Sampler as Sampler
 from .config import from_config as from_config
@@ -102,10 +102,9 @@ def named(solver: Solver | str) -> Solver:
         return solver
     if isinstance(solver, str):
         if solver not in SOLVERS:
-            nearest = difflib.get_close_matches(solver.lower(), SOLVERS, 1, cutoff=0.0)[0]
-            raise ValueError(
-                f"solver must be one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}, the nearest is {nearest!r}"
-            )
+            near = difflib.get_close_matches(solver[:40].lower(), SOLVERS, 1)
+            nearest = f", the nearest is {near[0]!r}" if near else ""
+            raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, or a Solver; got {shown(solver)}{nearest}")
         return SOLVERS[solver]()
     if hasattr(solver, "makes_solvers"):
         own = solver.__name__

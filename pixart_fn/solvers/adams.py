@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..checks import check_whole
+from ..checks import check_switch, check_whole
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 from .exponential import weights
-from .linear import MultistepState, Row, epsilon, maker, multistep, report, span
+from .linear import EpsilonMultistepState, Row, epsilon, maker, multistep, noisy_start, report, span
+from .points import knows_schedule
 from .stability import warns_of_errors
 
 BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
@@ -54,7 +55,10 @@ def pndm(runge_kutta: bool = False) -> Solver:
         runge_kutta: which of these; False is `skip_prk_steps` in diffusers. It looks between nodes at the middle t.
     Returns:
         The solver, with one evaluation per step, two in the first one, or four in the first three.
+    Raises:
+        TypeError: runge_kutta isn't True or False.
     """
+    check_switch("runge_kutta", runge_kutta)
 
     def row(grid: Grid, i: int, known: int) -> Row:
         a, b = _ddim(*span(grid, i))
@@ -62,7 +66,9 @@ def pndm(runge_kutta: bool = False) -> Solver:
 
     adams = multistep(4, row, "epsilon")
 
-    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: MultistepState) -> tuple[SolverState, StepInfo]:
+    def step(
+        key: Key, denoise: Denoiser, grid: Grid, i: int, state: EpsilonMultistepState
+    ) -> tuple[SolverState, StepInfo]:
         last = i == len(grid.t) - 2
         if runge_kutta and len(state.past) < 3 and not last:
             return _runge_kutta(denoise, grid, i, state)
@@ -70,7 +76,8 @@ def pndm(runge_kutta: bool = False) -> Solver:
             return _twice(denoise, grid, i, state)
         return adams.step(key, denoise, grid, i, state)
 
-    return warns_of_errors(Solver(MultistepState, step), "pndm", "dpmpp_2m()")
+    checks = (noisy_start, knows_schedule) if runge_kutta else (noisy_start,)
+    return warns_of_errors(Solver(EpsilonMultistepState, step, checks=checks), "pndm", "dpmpp_2m()")
 
 
 def _ddim(alpha: float, sigma: float, alpha_next: float, sigma_next: float) -> tuple[float, float]:
@@ -79,7 +86,9 @@ def _ddim(alpha: float, sigma: float, alpha_next: float, sigma_next: float) -> t
     return a, sigma_next - a * sigma
 
 
-def _twice(denoise: Denoiser, grid: Grid, i: int, state: MultistepState) -> tuple[MultistepState, StepInfo]:
+def _twice(
+    denoise: Denoiser, grid: Grid, i: int, state: EpsilonMultistepState
+) -> tuple[EpsilonMultistepState, StepInfo]:
     """There with the ε at node i, and again with the mean of it and of the ε there."""
     x, ends = state.x, span(grid, i)
     x0 = denoise(x, float(grid.t[i]))
@@ -88,10 +97,12 @@ def _twice(denoise: Denoiser, grid: Grid, i: int, state: MultistepState) -> tupl
     there = a * x + b * first
     second = epsilon(there, denoise(there, float(grid.t[i + 1])), *ends[2:])
     x = a * x + b * (0.5 * (first + second))
-    return MultistepState(x, (first,)), report(grid, i, x, x0, 2)
+    return EpsilonMultistepState(x, (first,)), report(grid, i, x, x0, 2)
 
 
-def _runge_kutta(denoise: Denoiser, grid: Grid, i: int, state: MultistepState) -> tuple[MultistepState, StepInfo]:
+def _runge_kutta(
+    denoise: Denoiser, grid: Grid, i: int, state: EpsilonMultistepState
+) -> tuple[EpsilonMultistepState, StepInfo]:
     """Four ε: here, twice at the middle t, and at the next node."""
     if grid.schedule is None:
         raise ValueError(
@@ -116,4 +127,4 @@ def _runge_kutta(denoise: Denoiser, grid: Grid, i: int, state: MultistepState) -
     e3 = epsilon_at(go(e2, middle), middle)
     e4 = epsilon_at(go(e3, end), end)
     x = go((e1 + 2.0 * e2 + 2.0 * e3 + e4) * (1 / 6), end)
-    return MultistepState(x, (e1, *state.past)[:3]), report(grid, i, x, x0, 4)
+    return EpsilonMultistepState(x, (e1, *state.past)[:3]), report(grid, i, x, x0, 4)

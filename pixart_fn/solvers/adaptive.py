@@ -10,7 +10,7 @@ import numpy as np
 from ..checks import check_number, check_whole
 from ..types import Array, Denoiser, Grid, Key, Solver, StepInfo, summary
 from .linear import maker, report
-from .points import Point, between, move, node, predictions
+from .points import Point, between, knows_schedule, move, node, predictions, signal_at_start
 
 SHORTEST = 1e-9
 """In λ: a step under this is none in float64."""
@@ -73,10 +73,7 @@ def dpm_adaptive(order: int = 3, rtol: float = 0.05, atol: float = 0.0078, first
     tolerance = Tolerance(order, rtol, atol)
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: AdaptiveState) -> tuple[AdaptiveState, StepInfo]:
-        if len(state.x) != 1:
-            raise ValueError(
-                f"dpm_adaptive draws one picture at a time, got {len(state.x)}; it picks its steps by the error"
-            )
+        _one_picture(grid, state.x)
         here, end = node(grid, i), node(grid, i + 1)
         to_zero = end.rho == 0
         if to_zero:
@@ -90,7 +87,12 @@ def dpm_adaptive(order: int = 3, rtol: float = 0.05, atol: float = 0.0078, first
             x = last if to_zero else x
         return AdaptiveState(x, stretch.length), report(grid, i, x, x0, evaluations)
 
-    return Solver(AdaptiveState, step)
+    return Solver(AdaptiveState, step, checks=(_one_picture, signal_at_start, knows_schedule))
+
+
+def _one_picture(grid: Grid, x: Array) -> None:
+    if len(x) != 1:
+        raise ValueError(f"dpm_adaptive draws one picture at a time, got {len(x)}; it picks its steps by the error")
 
 
 def _stretch(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..checks import check_number
 from ..types import Denoiser, Grid, Key, Solver, SolverState, StepInfo
-from .linear import MultistepState, Row, forward_only, maker, multistep, span
+from .linear import MultistepState, Row, adds_noise, forward_only, maker, multistep, span
 
 
 @maker
@@ -36,7 +36,7 @@ def ddim(eta: float = 0.0) -> Solver:
         a = sigma_next / sigma * math.sqrt(max(0.0, 1 - share**2))
         return Row(a, (alpha_next - a * alpha,), sigma_next * share)
 
-    return multistep(1, row)
+    return adds_noise(multistep(1, row)) if eta else multistep(1, row)
 
 
 def beside_old_noise(change: Callable[[Denoiser], Denoiser]) -> Solver:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import rng
 from ..checks import check_option, kind
 from ..types import Array, Denoiser, Grid, Key, Solver, StepInfo, VarianceDenoiser, VarianceSolver
-from .linear import OneStepState, Row, combine, forward_only, maker, multistep, report, span
+from .linear import OneStepState, Row, adds_noise, combine, forward_only, maker, multistep, report, span
 
 VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 
@@ -36,7 +36,12 @@ def ddpm(variance: str = "fixed_small") -> Solver:
         s = math.sqrt(small if variance == "fixed_small" else beta)
         return Row(a, (b,), s if grid.sigma[i + 1] else 0.0)
 
-    return VarianceSolver(OneStepState, _learned_step) if variance == "learned_range" else multistep(1, row)
+    def learned(
+        key: Key, denoise: Denoiser | VarianceDenoiser, grid: Grid, i: int, state: OneStepState
+    ) -> tuple[OneStepState, StepInfo]:
+        return _learned_step(key, denoise, grid, i, state)
+
+    return adds_noise(VarianceSolver(OneStepState, learned) if variance == "learned_range" else multistep(1, row))
 
 
 def _posterior(grid: Grid, i: int) -> tuple[float, float, float, float]:

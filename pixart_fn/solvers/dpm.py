@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import check_option, check_whole
+from ..checks import check_option, check_switch, check_whole
 from ..types import Grid, Solver
 from .exponential import first_order, line, moments, polynomial
-from .linear import Row, lambdas, maker, multistep, singlestep
+from .linear import Row, adds_noise, lambdas, maker, multistep, singlestep
 
 ALGORITHMS = {
     "dpmsolver": ("epsilon", 0.0),
@@ -50,9 +50,11 @@ def dpm_multistep(
     Returns:
         The solver, with one evaluation per step.
     Raises:
+        TypeError: an option has the wrong type.
         ValueError: order, solver_type or algorithm is not one of these.
     """
-    integrand, tau = _check(order, solver_type, algorithm)
+    integrand, tau = _check(order, solver_type, algorithm, lower_order_final)
+    check_switch("euler_at_final", euler_at_final)
 
     def row(grid: Grid, i: int, known: int) -> Row:
         steps = len(grid.t) - 1
@@ -61,7 +63,8 @@ def dpm_multistep(
         k = 1 if final else min(order, known, 2 if short and i == steps - 2 else 3)
         return _row(grid, i, i + 1, [i - j for j in range(k)], solver_type, integrand, tau)
 
-    return multistep(order, row, integrand)
+    solver = multistep(order, row, integrand)
+    return adds_noise(solver) if tau else solver
 
 
 @maker
@@ -86,9 +89,10 @@ def dpm_singlestep(
     Returns:
         The solver, with one evaluation per step.
     Raises:
+        TypeError: an option has the wrong type.
         ValueError: order, solver_type or algorithm is not one of these.
     """
-    integrand, tau = _check(order, solver_type, algorithm)
+    integrand, tau = _check(order, solver_type, algorithm, lower_order_final)
     if algorithm == "sde-dpmsolver":
         raise ValueError("algorithm 'sde-dpmsolver' has no singlestep form; the nearest is 'sde-dpmsolver++'")
 
@@ -108,7 +112,8 @@ def dpm_singlestep(
             return b._replace(b=b.b[::-1])
         return _row(grid, start, i + 1, [i - j for j in range(k)], "exact", integrand, tau)
 
-    return singlestep(order_at, row, integrand)
+    solver = singlestep(order_at, row, integrand)
+    return adds_noise(solver) if tau else solver
 
 
 @maker
@@ -201,10 +206,11 @@ def group_orders(steps: int, order: int, lower_order_final: bool, to_zero: bool)
     return [*orders[:-1], 1] if to_zero else orders
 
 
-def _check(order: int, solver_type: str, algorithm: str) -> tuple[str, float]:
+def _check(order: int, solver_type: str, algorithm: str, lower_order_final: bool) -> tuple[str, float]:
     check_whole("order (solver_order)", order, 1, 3)
     check_option("solver_type", solver_type, SOLVER_TYPES)
     check_option("algorithm (algorithm_type)", algorithm, tuple(ALGORITHMS))
+    check_switch("lower_order_final", lower_order_final)
     return ALGORITHMS[algorithm]
 
 

@@ -14,8 +14,8 @@ from .. import rng
 from ..checks import check_number
 from ..types import Array, Denoiser, Grid, Key, Solver, StepInfo
 from .ddim import ddim
-from .linear import OneStepState, add_noise, epsilon, forward_only, maker, report
-from .points import Point, between, move, move_by_x0, node, predictions
+from .linear import OneStepState, add_noise, epsilon, forward_only, maker, noisy_to_clean, report
+from .points import Point, between, knows_schedule, move, move_by_x0, node, predictions, signal_at_start
 from .stability import spread, warns
 
 
@@ -99,7 +99,8 @@ def heun(churn: float = 0.0, rho_min: float = 0.0, rho_max: float = math.inf, s_
         following = move(x, eps, here, there)
         return OneStepState(following), report(grid, i, following, x0, 2)
 
-    return Solver(OneStepState, step)
+    checks = (signal_at_start, noisy_to_clean, knows_schedule) if churn else (signal_at_start,)
+    return Solver(OneStepState, step, checks=checks)
 
 
 @maker
@@ -188,7 +189,8 @@ def _midpoint(eta: float, carry: Callable[[Array, Array, Array, Point, Point, Po
         following = add_noise(following, there.alpha * up, key, i)
         return OneStepState(following), report(grid, i, following, x0, 2)
 
-    return Solver(OneStepState, step)
+    noisy = (noisy_to_clean,) if eta else ()
+    return Solver(OneStepState, step, checks=(signal_at_start, knows_schedule, *noisy))
 
 
 @maker
@@ -231,4 +233,4 @@ def dpmpp_sde(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
         following = go(half, there, w * early + math.sqrt(1 - w * w) * late)
         return OneStepState(following), report(grid, i, following, x0, 2)
 
-    return Solver(OneStepState, step)
+    return Solver(OneStepState, step, checks=(signal_at_start, knows_schedule, noisy_to_clean))

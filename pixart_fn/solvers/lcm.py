@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checks import check_number
 from ..types import Grid, Solver
-from .linear import Row, forward_only, maker, multistep
+from .linear import Row, adds_noise, forward_only, maker, multistep
 
 
 @maker
@@ -15,15 +15,15 @@ def lcm(timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> Solver:
     but for the last step, which gives x0' itself. PixArt-LCM takes 4 such steps without guidance.
 
     Args:
-        timestep_scaling: of t in the boundary condition, at least 0.
+        timestep_scaling: of t in the boundary condition, above 0; with 0, x0 would count for nothing.
         sigma_data: σ_d, the data's standard deviation, above 0.
     Returns:
         The solver, with one evaluation per step.
     Raises:
         ValueError: one of them is outside its range.
     """
-    check_number("timestep_scaling", timestep_scaling, 0)
-    check_number("sigma_data", sigma_data, 0, above=True)
+    check_number("timestep_scaling", timestep_scaling, 0, 1e6, above=True)
+    check_number("sigma_data", sigma_data, 0, 1e6, above=True)
 
     def row(grid: Grid, i: int, known: int) -> Row:
         forward_only(grid, i)
@@ -33,4 +33,4 @@ def lcm(timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> Solver:
             return Row(skip, (out,))
         return Row(grid.alpha[i + 1] * skip, (grid.alpha[i + 1] * out,), grid.sigma[i + 1])
 
-    return multistep(1, row)
+    return adds_noise(multistep(1, row))

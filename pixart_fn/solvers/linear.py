@@ -8,39 +8,25 @@ coefficients (a, b, s).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import NamedTuple, ParamSpec
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import rng
-from ..checks import check_option
-from ..types import Array, Denoiser, Grid, Key, Solver, StepInfo, summary
-
-Options = ParamSpec("Options")
+from ..checks import check_function, check_option, check_whole
+from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
+from .maker import maker as maker
+from .states import CorrectorState as CorrectorState
+from .states import EpsilonCorrectorState, EpsilonSinglestepState
+from .states import EpsilonMultistepState as EpsilonMultistepState
+from .states import MultistepState as MultistepState
+from .states import OneStepState as OneStepState
+from .states import SinglestepState as SinglestepState
 
 INTEGRANDS = ("x0", "epsilon")
 """What m is."""
-
-
-def maker(make: Callable[Options, Solver]) -> Callable[Options, Solver]:
-    """Mark a function as one that makes solvers, which then show the call that made them: `heun(churn=40)`.
-
-    Args:
-        make: options → Solver.
-    Returns:
-        The same function, whose solvers have a name, and which `solvers.SOLVERS` lists once it is imported there.
-    """
-
-    @functools.wraps(make)
-    def call(*args: Options.args, **options: Options.kwargs) -> Solver:
-        given = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())])
-        return make(*args, **options)._replace(name=f"{make.__name__}({given})")
-
-    vars(call)["makes_solvers"] = True
-    return call
 
 
 class Row(NamedTuple):
@@ -49,51 +35,6 @@ class Row(NamedTuple):
     a: float
     b: tuple[float, ...]
     s: float = 0.0
-
-
-class OneStepState(NamedTuple):
-    """What a method carries that remembers nothing: the sample."""
-
-    x: Array
-
-    def __repr__(self) -> str:
-        """Arrays as dtype and shape."""
-        return summary(self)
-
-
-class MultistepState(NamedTuple):
-    """The sample, and m at the nodes before, the newest first."""
-
-    x: Array
-    past: tuple[Array, ...] = ()
-
-    def __repr__(self) -> str:
-        """Arrays as dtype and shape."""
-        return summary(self)
-
-
-class SinglestepState(NamedTuple):
-    """The sample, x at the first node of the group of steps, and m at its nodes so far, the newest first."""
-
-    x: Array
-    start: Array | None = None
-    past: tuple[Array, ...] = ()
-
-    def __repr__(self) -> str:
-        """Arrays as dtype and shape."""
-        return summary(self)
-
-
-class CorrectorState(NamedTuple):
-    """The sample as predicted, x at the node before as corrected, and m at the nodes before, the newest first."""
-
-    x: Array
-    corrected: Array | None = None
-    past: tuple[Array, ...] = ()
-
-    def __repr__(self) -> str:
-        """Arrays as dtype and shape."""
-        return summary(self)
 
 
 def combine(row: Row, x: Array, known: tuple[Array, ...], key: Key, i: int) -> Array:
@@ -143,13 +84,17 @@ def epsilon(x: Array, x0: Array, alpha: float, sigma: float) -> Array:
     Raises:
         ValueError: α or σ is 0, where no ε follows from x0.
     """
+    _check_noise(alpha, sigma)
+    return (x - float(alpha) * x0) / float(sigma)
+
+
+def _check_noise(alpha: float, sigma: float) -> None:
     if alpha == 0:
         raise ValueError(
             "a solver of the predicted noise can't start at α = 0, where x holds nothing else; dpmpp_2m can"
         )
     if sigma == 0:
         raise ValueError("there is no noise to predict at σ = 0; schedule.reverse makes grids that start above it")
-    return (x - float(alpha) * x0) / float(sigma)
 
 
 def report(grid: Grid, i: int, x: Array, x0: Array, evaluations: int = 1) -> StepInfo:
@@ -181,17 +126,21 @@ def multistep(order: int, row: Callable[[Grid, int, int], Row], integrand: str =
     Returns:
         The solver.
     Raises:
-        ValueError: integrand is neither.
+        TypeError: order isn't a whole number, or row no function of so many arguments.
+        ValueError: integrand is neither, or order is under 1.
     """
     check_option("integrand", integrand, INTEGRANDS)
+    check_whole("order", order, 1)
+    check_function("row", row, "grid, i, known")
+    remember = MultistepState if integrand == "x0" else EpsilonMultistepState
 
-    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: MultistepState) -> tuple[MultistepState, StepInfo]:
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: Any) -> tuple[SolverState, StepInfo]:
         x0 = denoise(state.x, float(grid.t[i]))
         known = (_predicted(integrand, state.x, x0, grid, i), *state.past)
         x = combine(row(grid, i, len(known)), state.x, known, key, i)
-        return MultistepState(x, known[: order - 1]), report(grid, i, x, x0)
+        return remember(x, known[: order - 1]), report(grid, i, x, x0)
 
-    return Solver(MultistepState, step)
+    return Solver(remember, step, checks=CHECKS[integrand])
 
 
 def singlestep(
@@ -210,21 +159,23 @@ def singlestep(
     Returns:
         The solver.
     Raises:
+        TypeError: order_at or row isn't a function of so many arguments.
         ValueError: integrand is neither.
     """
     check_option("integrand", integrand, INTEGRANDS)
+    check_function("order_at", order_at, "grid, i")
+    check_function("row", row, "grid, i, order")
+    remember = SinglestepState if integrand == "x0" else EpsilonSinglestepState
 
-    def step(
-        key: Key, denoise: Denoiser, grid: Grid, i: int, state: SinglestepState
-    ) -> tuple[SinglestepState, StepInfo]:
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: Any) -> tuple[SolverState, StepInfo]:
         x0 = denoise(state.x, float(grid.t[i]))
         order = min(order_at(grid, i), len(state.past) + 1)
         start, past = (state.x, ()) if order == 1 or state.start is None else (state.start, state.past)
         known = (_predicted(integrand, state.x, x0, grid, i), *past)
         x = combine(row(grid, i, order), start, known, key, i)
-        return SinglestepState(x, start, known), report(grid, i, x, x0)
+        return remember(x, start, known), report(grid, i, x, x0)
 
-    return Solver(SinglestepState, step)
+    return Solver(remember, step, checks=CHECKS[integrand])
 
 
 def predictor_corrector(
@@ -249,11 +200,16 @@ def predictor_corrector(
     Returns:
         The solver.
     Raises:
-        ValueError: integrand is neither.
+        TypeError: order isn't a whole number, or predict or correct no function of so many arguments.
+        ValueError: integrand is neither, or order is under 1.
     """
     check_option("integrand", integrand, INTEGRANDS)
+    check_whole("order", order, 1)
+    check_function("predict", predict, "grid, i, known")
+    check_function("correct", correct, "grid, i, past")
+    remember = CorrectorState if integrand == "x0" else EpsilonCorrectorState
 
-    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: CorrectorState) -> tuple[CorrectorState, StepInfo]:
+    def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: Any) -> tuple[SolverState, StepInfo]:
         x = state.x
         x0 = denoise(x, float(grid.t[i]))
         known = (_predicted(integrand, x, x0, grid, i), *state.past)
@@ -261,9 +217,35 @@ def predictor_corrector(
         if row is not None and state.corrected is not None:
             x = combine(row, state.corrected, known, key, i - 1)  # with the noise of the step that led here
         following = combine(predict(grid, i, len(known)), x, known, key, i)
-        return CorrectorState(following, x, known[:order]), report(grid, i, following, x0)
+        return remember(following, x, known[:order]), report(grid, i, following, x0)
 
-    return Solver(CorrectorState, step)
+    return Solver(remember, step, checks=CHECKS[integrand])
+
+
+def noisy_start(grid: Grid, x: Array) -> None:
+    """Raise a ValueError where the first node holds no signal or no noise, so that no ε follows from x0."""
+    _check_noise(grid.alpha[0], grid.sigma[0])
+
+
+def noisy_to_clean(grid: Grid, x: Array) -> None:
+    """Raise a ValueError where a step goes from clean to noisy, which one that adds noise can't."""
+    for i in range(len(grid.t) - 1):
+        forward_only(grid, i)
+
+
+CHECKS = {"x0": (), "epsilon": (noisy_start,)}
+"""The checks of a solver of each integrand."""
+
+
+def adds_noise(solver: Solver) -> Solver:
+    """Let a solver refuse grids that go from clean to noisy before its first step.
+
+    Args:
+        solver: any.
+    Returns:
+        The same solver, with that check.
+    """
+    return solver._replace(checks=(*solver.checks, noisy_to_clean))
 
 
 def forward_only(grid: Grid, i: int) -> None:

@@ -20,6 +20,16 @@ class Point(NamedTuple):
     rho: float
 
 
+def signal_at_start(grid: Grid, x: Array) -> None:
+    """Raise a ValueError where α is 0 at the first node, so that ρ is infinite."""
+    node(grid, 0)
+
+
+def knows_schedule(grid: Grid, x: Array) -> None:
+    """Raise a ValueError where a grid doesn't know its schedule, which a solver that looks between nodes needs."""
+    between(grid, 1.0)
+
+
 def node(grid: Grid, i: int) -> Point:
     """The i-th node of a grid.
 

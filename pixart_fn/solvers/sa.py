@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import check_number, check_option, check_whole
-from ..types import Grid, Solver
+from ..checks import check_function, check_number, check_option, check_switch, check_whole
+from ..types import Array, Grid, Solver
 from .exponential import first_order, line, polynomial
-from .linear import INTEGRANDS, Row, lambdas, maker, predictor_corrector
+from .linear import INTEGRANDS, Row, forward_only, lambdas, maker, predictor_corrector
 from .stability import warns_of_errors
 
 
@@ -22,6 +23,31 @@ def middle_noise(t: float) -> float:
         τ = 1 within 200 … 800 and 0 outside.
     """
     return 1.0 if 200 <= t <= 800 else 0.0
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """τ as a function of the grid's nodes; called with a grid and x, it raises where τ can't be or the grid goes back
+    where noise is added."""
+
+    tau: float | Callable[[float], float]
+
+    def __call__(self, grid: Grid, x: Array) -> None:
+        for i in range(len(grid.t) - 1):
+            if self.at(grid, i):
+                forward_only(grid, i)
+
+    def at(self, grid: Grid, i: int) -> float:
+        """τ at a node, checked."""
+        if not callable(self.tau):
+            return float(self.tau)
+        value = self.tau(float(grid.t[i]))
+        check_number(f"tau at t = {grid.t[i]:g}", value, 0, MOST_NOISE)
+        return float(value)
+
+
+MOST_NOISE = 100.0
+"""τ at most."""
 
 
 @maker
@@ -40,23 +66,28 @@ def sa_solver(
     Args:
         predictor_order: how many values at the nodes behind are used, 1 to 3.
         corrector_order: how many values are used, with the one at the new node, 1 to 4.
-        tau: how much noise, a number of at least 0 or a function of t in training-time units; 0 is the ODE, 1 the
-            reverse SDE.
+        tau: how much noise, a number within [0, 100] or a function of t in training-time units that gives one; 0 is
+            the ODE, 1 the reverse SDE.
         integrand: what is integrated, the predicted "x0" or "epsilon".
         lower_order_final: end with orders …, 2, 1.
     Returns:
         The solver, with one evaluation per step.
     Raises:
+        TypeError: an option has the wrong type.
         ValueError: an order, tau or integrand is not one of these.
     """
     check_whole("predictor_order", predictor_order, 1, 3)
     check_whole("corrector_order", corrector_order, 1, 4)
-    if not callable(tau):
-        check_number("tau", tau, 0)
+    if callable(tau):
+        check_function("tau", tau, "t")
+    else:
+        check_number("tau", tau, 0, MOST_NOISE)
+    check_switch("lower_order_final", lower_order_final)
+    noise = _Noise(tau)
     check_option("integrand (algorithm_type)", integrand, INTEGRANDS)
 
     def through(grid: Grid, start: int, nodes: list[int]) -> Row:
-        share = float(tau(float(grid.t[start])) if callable(tau) else tau)
+        share = noise.at(grid, start)
         if len(nodes) != 2 or integrand == "epsilon":
             return polynomial(grid, start, start + 1, nodes, integrand, share)
         first, lam = first_order(grid, start, start + 1, integrand, share), lambdas(grid)
@@ -75,4 +106,5 @@ def sa_solver(
         return through(grid, i - 1, [i - j for j in range(min(corrector_order, past + 1, left))])
 
     solver = predictor_corrector(predict, correct, max(predictor_order, corrector_order - 1), integrand)
+    solver = solver._replace(checks=(*solver.checks, noise))
     return solver if integrand == "x0" else warns_of_errors(solver, "sa_solver(integrand='epsilon')", "sa_solver()")

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from ..checks import check_option, check_whole
+from ..checks import check_option, check_switch, check_whole, kind
 from ..types import Grid, Solver
 from .exponential import first_order, line, polynomial
 from .linear import INTEGRANDS, Row, lambdas, maker, predictor_corrector
@@ -37,11 +37,17 @@ def unipc(
     Returns:
         The solver, with one evaluation per step.
     Raises:
-        ValueError: order, variant or integrand is not one of these.
+        TypeError: an option has the wrong type.
+        ValueError: order, variant or integrand is not one of these, or a step of disable_corrector is below 0.
     """
     check_whole("order (solver_order)", order, 1, 3)
     check_option("variant (solver_type)", variant, VARIANTS)
     check_option("integrand (predict_x0)", integrand, INTEGRANDS)
+    check_switch("lower_order_final", lower_order_final)
+    if isinstance(disable_corrector, str) or not isinstance(disable_corrector, Collection):
+        raise TypeError(f"disable_corrector must be a list of steps, got {kind(disable_corrector)}")
+    for skipped in disable_corrector:
+        check_whole("a step of disable_corrector", skipped, 0)
 
     def order_at(grid: Grid, i: int, known: int) -> int:
         left = len(grid.t) - 1 - i

@@ -6,6 +6,7 @@ the time of MindSpore's CPU operations, and NumPy releases Python's lock.
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from mindspore import Tensor
 
 from .. import tree
-from ..checks import check_number
+from ..checks import check_number, check_type, kind, shown
 from ..types import Tree
 
 
@@ -53,7 +54,10 @@ def init(params: Tree) -> State:
         params: a tree of float32 Tensors.
     Returns:
         The state, of trees of arrays of the same structure.
+    Raises:
+        TypeError: a leaf isn't a Tensor.
     """
+    _check_leaves("params", params)
     zeros = tree.map(lambda p: np.zeros(p.shape, np.float32), params)
     return State(0, zeros, zeros, tree.map(lambda p: p.asnumpy(), params))
 
@@ -75,12 +79,18 @@ def update(
     Returns:
         The new parameters, the new state, and the gradient's global norm before clipping.
     Raises:
-        ValueError: the trees of parameters, gradients and state differ in names or shapes, or the gradient or lr isn't
-            finite.
+        TypeError: an argument has the wrong type.
+        ValueError: hyper, lr or decay is out of its range, the trees of parameters, gradients and state differ in names
+            or shapes, or the gradient isn't finite.
     """
+    check_hyper(hyper)
+    check_type("state", state, State, "an optim.State, as optim.init makes")
+    check_number("lr", lr, 0)
+    check_number("decay", decay, 0, 1)
+    _check_leaves("params", params)
+    _check_leaves("gradients", gradients)
     columns = [tree.map(lambda leaf: leaf.asnumpy(), each) for each in (params, gradients)]
     rows = list(tree.rows(*columns, state.m, state.v, state.ema))
-    check_number("lr", lr, 0)
     for name, p, *others in rows:
         if any(np.shape(other) != p.shape for other in others):
             got = ", ".join(str(np.shape(other)) for other in others)
@@ -111,3 +121,33 @@ def update(
         moved = list(pool.map(leaf, rows))
     params, m, v, ema = (tree.unflatten(params, column) for column in zip(*moved, strict=True))
     return params, State(step, m, v, ema), norm
+
+
+def check_hyper(hyper: AdamW) -> None:
+    """Raise where these aren't hyper-parameters of AdamW.
+
+    Args:
+        hyper: what should be an AdamW, with each number in its range.
+    Raises:
+        TypeError: it isn't an AdamW, or a field has the wrong type.
+        ValueError: a number is out of its range.
+    """
+    check_type("hyper", hyper, AdamW, "an optim.AdamW")
+    for name in ("b1", "b2"):
+        check_number(f"{name} of hyper", getattr(hyper, name), 0, 1)
+        if getattr(hyper, name) == 1:
+            raise ValueError(f"{name} of hyper must be below 1, got 1")
+    check_number("eps of hyper", hyper.eps, 0, above=True)
+    check_number("weight_decay of hyper", hyper.weight_decay, 0)
+    check_number("clip of hyper", hyper.clip, 0, math.inf, above=True)
+    if not isinstance(hyper.rates, (tuple, list)):
+        raise TypeError(f"rates of hyper must be a list of (part, factor), got {kind(hyper.rates)}")
+    for pair in hyper.rates:
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(f"rates of hyper must be a list of (part, factor), got {shown(pair)} in it")
+        check_number(f"the factor of {pair[0]!r} in rates of hyper", pair[1], 0)
+
+
+def _check_leaves(argument: str, leaves: Tree) -> None:
+    for name, leaf in tree.items(leaves):
+        check_type(f"{argument} at {name or 'the root'!r}", leaf, Tensor, "a Tensor")
