@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import resource
 import shutil
+import stat
+from importlib import import_module
 
 import numpy as np
 import pytest
+from helpers import tiny
 from helpers.pipelines import CONFIGS, SCHEDULER, arrays, assert_same, shard, weights_file
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from pixart_fn import checkpoint, tree
 from pixart_fn.files import safetensors
+from pixart_fn.files.folder import UNFINISHED
 from pixart_fn.models import tokenizer
 
 import mindspore  # isort: skip - after pixart_fn, which silences it
@@ -159,6 +165,76 @@ def test_save_refuses(pipeline, tmp_path):
     with pytest.raises(ValueError, match="has values beyond float16's 65504; save with dtype='bfloat16' or 'float32'"):
         checkpoint.save(params.replace(vae=big), tmp_path / "new", dtype="float16")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_new_folder_follows_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        checkpoint.save(tiny.params(), tmp_path / "new")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "new", *(tmp_path / "new").rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o750 if path.is_dir() else 0o640), path
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_pipeline(pipeline, tmp_path):
+    params = checkpoint.load(pipeline)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for folder in (pipeline, tmp_path / "new"):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+            with pytest.raises(OSError, match=rf"^'{folder}' can't be written: file too large$"):
+                checkpoint.save(params, folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert os.listdir(tmp_path) == ["pipeline"]
+
+
+@pytest.mark.parametrize("folder", ["~/new", "new", "./new/../new/", "a folder\nof two lines", "."])
+def test_every_way_to_name_a_folder(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        checkpoint.save(tiny.params(), folder)
+        assert checkpoint.load(folder).config == tiny.params().config
+    if folder != ".":
+        assert os.listdir(tmp_path) == [os.path.basename(os.path.normpath(folder))]
+
+
+# --- readers that come between ----------------------------------------------------------------------------------------
+
+
+def test_load_says_that_the_pipeline_was_replaced_meanwhile(pipeline, tmp_path, monkeypatch):
+    other = shutil.copytree(pipeline, tmp_path / "other")
+    params, loading = checkpoint.load(pipeline), import_module("pixart_fn.checkpoint.load")
+    shard, calls = loading._shards, []
+
+    def late(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            checkpoint.save(params, pipeline, dtype="bfloat16")
+        return shard(*arguments)
+
+    monkeypatch.setattr(loading, "_shards", late)
+    with pytest.raises(OSError, match="pipeline' was replaced while it was read; read it again"):
+        checkpoint.load(pipeline)
+    calls.clear()
+    with pytest.raises(OSError, match="pipeline/vae' was replaced while it was read; read it again"):
+        checkpoint.load(other, vae=pipeline / "vae")
+    monkeypatch.undo()
+    checkpoint.load(pipeline)
+
+
+def test_load_refuses_half_of_a_pipeline_until_it_is_saved_again(pipeline):
+    params = checkpoint.load(pipeline)
+    (pipeline / UNFINISHED).touch()
+    for arguments in ({"source": pipeline}, {"transformer": pipeline}, {"vae": pipeline / "vae"}):
+        with pytest.raises(OSError, match="pipeline' holds old and new files mixed: they are being replaced"):
+            checkpoint.load(**arguments)
+    checkpoint.save(params, pipeline)
+    assert_same(checkpoint.load(pipeline).vae, arrays("vae"))
 
 
 # --- live: diffusers and transformers ---------------------------------------------------------------------------------

@@ -14,15 +14,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from .reading import KINDS
+
 DAY = 24 * 60 * 60
 """Seconds after which a temporary of another machine is taken for one that was left behind."""
 _TEMPORARY = re.compile(r"\.pixart_fn-(?P<machine>[0-9a-f]{8})-[0-9a-f]{32}\.(?:tmp|folder)")
-_KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 _NOFOLLOW, _DIRECTORY, _NONBLOCK = (getattr(os, f"O_{name}", 0) for name in ("NOFOLLOW", "DIRECTORY", "NONBLOCK"))
 
 
@@ -78,7 +74,7 @@ def target(path: Path) -> Path:
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(f"{name} is a folder; name a file in it")
     if kind != stat.S_IFREG:
-        raise OSError(f"{name} is {_KINDS.get(kind, 'no regular file')}; name a regular file")
+        raise OSError(f"{name} is {KINDS.get(kind, 'no regular file')}; name a regular file")
     return real
 
 

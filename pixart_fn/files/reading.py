@@ -17,7 +17,7 @@ MOST = 2**26
 """Bytes of a file that is read as a whole: 64 MiB. The largest that is released, a tokenizer.json, has 3 MiB."""
 DEEPEST = 64
 """Lists and objects of JSON inside each other."""
-_KINDS = {
+KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -56,7 +56,7 @@ def descriptor(path: Path, *, pipe: bool = False) -> int:
 def _check_kind(path: Path, found: os.stat_result, pipe: bool) -> None:
     kind = stat.S_IFMT(found.st_mode)
     if kind != stat.S_IFREG and not (pipe and kind == stat.S_IFIFO):
-        raise OSError(f"{path} is {_KINDS.get(kind, 'no file')}; a regular file is needed")
+        raise OSError(f"{path} is {KINDS.get(kind, 'no file')}; a regular file is needed")
 
 
 def content(path: Path, most: int = MOST, *, pipe: bool = False) -> bytes:
