@@ -100,9 +100,76 @@ def test_a_long_value_is_shortened():
         config.read(Sample, {"numbers": ["a"] * 1000}, fixed={})
 
 
+def test_a_sentence_names_a_few_of_many_mistakes():
+    many = {f"{i}{'x' * 1000}\x1b": 1 for i in range(10_000)}
+    with pytest.raises(ValueError, match=r"unknown field '0x+\.\.\.x+\\x1b' = 1; .*; …$") as raised:
+        config.read(Sample, many, fixed={})
+    assert len(str(raised.value)) < 2000 and str(raised.value).isprintable()
+
+
+def test_a_configuration_made_by_hand_has_the_bounds_of_a_file():
+    with pytest.raises(ValueError, match="config: num_layers must be a whole number within 1 … 1000, got 0"):
+        transformer.Config(num_layers=0)
+    with pytest.raises(ValueError, match=r"vae config: scaling_factor must be a finite number within .*, got -1"):
+        vae.Config(scaling_factor=-1.0)
+    with pytest.raises(ValueError, match=r"t5 config: d_ff must be .*, got 0; num_heads must be .* got 2\.5"):
+        t5.Config(d_ff=0, num_heads=2.5)
+
+
+GATED = {"feed_forward_proj": "gated-gelu"}
+
+
 @pytest.mark.parametrize(
     ("read", "json", "sentence"),
     [
+        (
+            transformer.read_config,
+            {"num_layers": 10**9},
+            r"num_layers must be .* within 1 … 1000, got 1000000000",
+        ),
+        (
+            transformer.read_config,
+            {"num_attention_heads": 0},
+            r"num_attention_heads must be .* 1 … 65536, got 0",
+        ),
+        (
+            transformer.read_config,
+            {"norm_eps": -1e-6},
+            r"norm_eps must be .* within 1.2e-38 … 1, got -1e-06",
+        ),
+        (transformer.read_config, {"interpolation_scale": 0}, r"interpolation_scale must be None or a .*, got 0"),
+        (transformer.read_config, {"patch_size": 0}, r"patch_size must be a whole number within 1 … 16384, got 0"),
+        (
+            t5.read_config,
+            {**GATED, "vocab_size": 10**10},
+            r"vocab_size must be .* within 1 … 16777216, got 1",
+        ),
+        (
+            t5.read_config,
+            {**GATED, "relative_attention_num_buckets": 3},
+            r"_num_buckets must be .* 4 … 4096, got 3",
+        ),
+        (
+            t5.read_config,
+            {**GATED, "relative_attention_max_distance": 8},
+            r"_max_distance must be above 8, a q",
+        ),
+        (
+            t5.read_config,
+            {**GATED, "layer_norm_epsilon": 0},
+            r"layer_norm_epsilon must be .* 1.2e-38 … 1, got 0",
+        ),
+        (
+            vae.read_config,
+            {"scaling_factor": 0},
+            r"vae config: scaling_factor must be .* within .*, got 0",
+        ),
+        (vae.read_config, {"scaling_factor": 1e-45}, r"scaling_factor must be a finite number within .*, got 1e-45"),
+        (vae.read_config, {"scaling_factor": 10**400}, r"scaling_factor must be a finite number within .*, got 1000"),
+        (vae.read_config, {"layers_per_block": 10**9}, r"layers_per_block must be a whole number within 1 … 1000, got"),
+        (vae.read_config, {"block_out_channels": [32] * 13}, r"block_out_channels must have 1 … 12 entries, got 13"),
+        (vae.read_config, {"block_out_channels": [0]}, r"block_out_channels must be a list, each entry .*, got .0."),
+        (vae.read_config, {"block_out_channels": [1] * 100_001}, r"must have at most 100000 entries, got 100001"),
         (t5.read_config, {"feed_forward_proj": "gated-gelu", "d_model": "512"}, "t5 config: d_model must be a whole"),
         (
             transformer.read_config,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
+import numpy as np
 import pytest
 from helpers.tolerances import assert_close
 from helpers.trees import assert_same, normal, numbers, tensors
 
+from pixart_fn.files import safetensors
 from pixart_fn.train import loop
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
@@ -84,6 +86,25 @@ def test_a_run_saves_as_it_goes(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "save", lambda file, params, state: saved.append(state.step))
     trained(tmp_path, 3, save_every_minutes=0)
     assert saved == [1, 2, 3, 3]
+
+
+STATES = {
+    "no step": ({}, None, "doesn't say at which step it was written"),
+    "a step that is a word": ({"step": "x"}, None, "doesn't say at which step it was written"),
+    "a negative step": ({"step": "-1"}, None, "doesn't say at which step it was written"),
+    "other tensors": ({"step": "1"}, {"params/weight": normal(0, 3, 4)}, "doesn't hold the tensors of its"),
+    "nan": ({"step": "1"}, {"m/bias": np.full(4, np.nan, np.float32)}, "holds nan in m/bias, where only finite"),
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_a_state_that_isnt_one_is_one_sentence(tmp_path, case):
+    metadata, changed, sentence = STATES[case]
+    flat = {f"{part}/{name}": value for part in loop.PARTS for name, value in START.items()}
+    flat = changed if case == "other tensors" else flat | (changed or {})
+    safetensors.write_file(tmp_path / "state.safetensors", flat, dict.fromkeys(flat, "F32"), metadata)
+    with pytest.raises(ValueError, match=rf"state\.safetensors.* {sentence}"):
+        loop.restore(tmp_path / "state.safetensors", tensors(START))
 
 
 def test_the_moving_average_starts_short(tmp_path):

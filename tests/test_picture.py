@@ -210,7 +210,7 @@ UNREADABLE = {
     "list.png": (with_text("[1]"), SILENT),
     "no json.png": (with_text("{"), SILENT),
     "nested.png": (with_text("[" * 200_000), SILENT),
-    "inflated.png": (with_text(" " * 5_000_000, zip=True), BROKEN),
+    "inflated.png": (with_text(" " * 5_000_000, zip=True), "has a text that unpacks to more than Pillow reads"),
     "bomb.png": (bomb, "claims more than 178956970 pixels, which Pillow doesn't open"),
     "text.png": (lambda file: file.write_text("no picture"), BROKEN),
     "empty.webp": (lambda file: file.touch(), BROKEN),
@@ -226,6 +226,23 @@ def test_a_file_without_settings_is_one_sentence(tmp_path, name):
     with pytest.raises(ValueError) as raised:
         read_settings(tmp_path / name)
     assert str(raised.value) == f"{str(tmp_path / name)!r} {sentence}"
+
+
+def test_the_pixels_arent_decoded_for_the_settings(tmp_path, monkeypatch):
+    """A small file may have a hundred million of them."""
+    save_picture(GREY, tmp_path / "with.png", seed=1)
+    Image.new("RGB", (4, 4)).save(tmp_path / "without.png")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)
+    assert read_settings(tmp_path / "with.png") == {"seed": 1}
+    with pytest.raises(ValueError, match=SILENT):
+        read_settings(tmp_path / "without.png")
+
+
+def test_a_picture_over_the_bound_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "cat.png", "wb") as file:
+        file.truncate(picture.LARGEST + 1)  # which takes no space on the disk
+    with pytest.raises(ValueError, match=r"cat\.png' holds more than 1024 MiB, which is no picture that is read here"):
+        read_settings(tmp_path / "cat.png")
 
 
 def test_no_file_is_one_sentence(tmp_path):

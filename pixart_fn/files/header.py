@@ -95,4 +95,6 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int | float:
-    return -0.0 if text == "-0" else int(text)  # which is no whole number for the library
+    if text == "-0" or len(text) > 20:  # which are no whole numbers for the library
+        return _finite(text)
+    return int(text)

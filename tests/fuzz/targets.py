@@ -182,7 +182,9 @@ def in_file(name: str, content: bytes) -> bytes:
 def put(content: bytes, folder: Path) -> None:
     """Write an input into its file."""
     name, _, rest = content.partition(b"\n")
-    (folder / name.decode()).write_bytes(rest)
+    file = folder / name.decode("ascii", "replace").replace("\0", "")
+    if file.parent.is_dir() and file.suffix in (".json", ".model", ".npy", ".safetensors"):
+        file.write_bytes(rest)
 
 
 def within(*mutations: mutate.Mutation) -> tuple[mutate.Mutation, ...]:
