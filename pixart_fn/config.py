@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_
 
 import numpy as np
 
-from .checks import is_number
+from .checks import is_number, kind
 
 T = TypeVar("T")
 
@@ -88,8 +88,11 @@ def read(
     Returns:
         An instance of `cls`.
     Raises:
-        ValueError: one sentence for all the fields that are unknown or have an unsupported value.
+        TypeError: json is no dict.
+        ValueError: one sentence for the fields that are unknown or have an unsupported value.
     """
+    component = component or cls.__module__.rsplit(".", 1)[-1]
+    check_object(json, component)
     checks = _checks(cls)
     values: dict[str, Any] = {}
     wrong: list[str] = []
@@ -101,17 +104,22 @@ def read(
             value = value.tolist() if isinstance(value, np.ndarray) else value
             values[name] = tuple(value) if isinstance(value, list) else value
             wrong += _mistake(name, values[name], checks[name], value)
-        elif name in ignored or name.startswith("_"):
+        elif name in ignored or str(name).startswith("_"):
             continue
         elif name not in fixed:
-            near = difflib.get_close_matches(name[:80], [*checks, *fixed, *ignored], 1)
+            near = difflib.get_close_matches(str(name)[:80], [*checks, *fixed, *ignored], 1)
             wrong.append(f"unknown field {short(name)} = {short(value)}" + (f" (nearest: {near[0]!r})" if near else ""))
         elif value not in fixed[name]:
             wrong.append(f"{name} = {short(value)} isn't supported (supported: {', '.join(map(short, fixed[name]))})")
-    component = component or cls.__module__.rsplit(".", 1)[-1]
     if wrong:
         raise ValueError(f"{component} config: " + "; ".join(wrong))
     return cls(**values)
+
+
+def check_object(json: object, component: str) -> None:
+    """Raise a TypeError where what should be the content of a config.json is no dict."""
+    if not isinstance(json, Mapping):
+        raise TypeError(f"{component} config: it must be a dict, the content of a config.json, got {kind(json)}")
 
 
 def check(config: object, component: str) -> None:

@@ -100,6 +100,15 @@ def test_a_long_value_is_shortened():
         config.read(Sample, {"numbers": ["a"] * 1000}, fixed={})
 
 
+@pytest.mark.parametrize("module", [t5, transformer, vae])
+def test_what_is_no_content_of_a_file_is_one_sentence(module):
+    for json in ([], None, "{}", 3):
+        with pytest.raises(TypeError, match=r"config: it must be a dict, the content of a config\.json, got"):
+            module.read_config(json)
+    with pytest.raises(ValueError, match=r"config: unknown field 1 = 2$"):
+        module.read_config({**GATED, 1: 2} if module is t5 else {1: 2})
+
+
 def test_a_sentence_names_a_few_of_many_mistakes():
     many = {f"{i}{'x' * 1000}\x1b": 1 for i in range(10_000)}
     with pytest.raises(ValueError, match=r"unknown field '0x+\.\.\.x+\\x1b' = 1; .*; …$") as raised:
@@ -166,7 +175,7 @@ GATED = {"feed_forward_proj": "gated-gelu"}
         ),
         (vae.read_config, {"scaling_factor": 1e-45}, r"scaling_factor must be a finite number within .*, got 1e-45"),
         (vae.read_config, {"scaling_factor": 10**400}, r"scaling_factor must be a finite number within .*, got 1000"),
-        (vae.read_config, {"layers_per_block": 10**9}, r"layers_per_block must be a whole number within 1 … 1000, got"),
+        (vae.read_config, {"layers_per_block": 10**9}, r"layers_per_block must be a whole number within 1 … 100, got"),
         (vae.read_config, {"block_out_channels": [32] * 13}, r"block_out_channels must have 1 … 12 entries, got 13"),
         (vae.read_config, {"block_out_channels": [0]}, r"block_out_channels must be a list, each entry .*, got .0."),
         (vae.read_config, {"block_out_channels": [1] * 100_001}, r"must have at most 100000 entries, got 100001"),

@@ -125,8 +125,10 @@ def test_json_that_is_read(tmp_path):
 
 # --- a path stays inside its folder -----------------------------------------------------------------------------------
 
-OUTSIDE = ["../x.safetensors", "/etc/x.safetensors", "C:x.safetensors", "a\\x.safetensors", "a/x.safetensors", "..",
-           "", "x\0.safetensors", "x\n.safetensors", "\u202ex.safetensors", "x.bin"]  # fmt: skip
+OUTSIDE = [
+    "../x.safetensors", "/etc/x.safetensors", "C:x.safetensors", "a\\x.safetensors", "a/x.safetensors", "..", "",
+    "x\0.safetensors", "x\n.safetensors", "\u202ex.safetensors", "x.bin", "x" * 300 + ".safetensors",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OUTSIDE)

@@ -185,7 +185,8 @@ def shards(index: Path, part: Component) -> list[str]:
     files = sorted({file for name, file in weight_map.items() if not part.ignores(name)})
     for file in files:
         # On Windows a colon and a backslash, too, lead out of a folder; nowhere do they belong into such a name.
-        if PureWindowsPath(file).name != file or not file.endswith(".safetensors") or not file.isprintable():
+        plain = PureWindowsPath(file).name == file and file.isprintable() and len(file) <= 200
+        if not plain or not file.endswith(".safetensors"):
             raise ValueError(
                 f"{index} must name .safetensors files in its own folder, got {short(file)}; download it again"
             )

@@ -78,6 +78,7 @@ def read_config(json: Json) -> Config:
     Returns:
         The configuration.
     Raises:
+        TypeError: json is no dict.
         ValueError: a field is unknown, or has a value that isn't supported.
     """
     fixed = {
@@ -93,6 +94,7 @@ def read_config(json: Json) -> Config:
         "upcast_attention": (False,),  # every softmax here is float32 anyway
         "use_linear_projection": (False,),
     }
+    config_.check_object(json, "transformer")
     if "out_channels" in json and json["out_channels"] is None:
         json = {**json, "out_channels": json.get("in_channels", Config.in_channels)}
     ignored = ("dropout", "norm_num_groups")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 from mindspore import Tensor
@@ -24,7 +25,7 @@ class Config:
     """
 
     block_out_channels: tuple[config_.Width, ...] = (128, 256, 512, 512)
-    layers_per_block: config_.Layers = 2
+    layers_per_block: Annotated[int, config_.whole(1, 100)] = 2
     norm_num_groups: config_.Width = 32
     latent_channels: config_.Width = 4
     in_channels: config_.Width = 3
@@ -59,8 +60,10 @@ def read_config(json: Json) -> Config:
     Returns:
         The configuration.
     Raises:
+        TypeError: json is no dict.
         ValueError: a field is unknown, or has a value that isn't supported.
     """
+    config_.check_object(json, "vae")
     channels = json.get("block_out_channels", Config.block_out_channels)
     depth = min(len(channels), LEVELS + 1) if isinstance(channels, (list, tuple)) else 0  # `Config` says what is wrong
     fixed = {

@@ -182,9 +182,8 @@ def in_file(name: str, content: bytes) -> bytes:
 def put(content: bytes, folder: Path) -> None:
     """Write an input into its file."""
     name, _, rest = content.partition(b"\n")
-    file = folder / name.decode("ascii", "replace").replace("\0", "")
-    if file.parent.is_dir() and file.suffix in (".json", ".model", ".npy", ".safetensors"):
-        file.write_bytes(rest)
+    if re.fullmatch(rb"([a-z_]+/)?[a-zA-Z0-9_.-]{1,60}\.(json|model|npy|safetensors)", name):  # as long as it is whole
+        (folder / name.decode()).write_bytes(rest)
 
 
 def within(*mutations: mutate.Mutation) -> tuple[mutate.Mutation, ...]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from ...files import atomic
+from ...files import atomic, reading
 from . import captions
 
 STYLES = {
@@ -73,9 +73,25 @@ def concepts(npm: Path) -> list[dict[str, Any]]:
         Dictionaries of code ("1f408"), label, tags, unique_tags (no other concept has them as tag or label), group,
         subgroup, weight (relative frequency), flip, animal_or_food.
     """
-    entries = json.loads((npm / "emojibase-data/en/data.json").read_text("utf-8"))
-    subgroups = json.loads((npm / "emojibase-data/meta/groups.json").read_text("utf-8"))["subgroups"]
-    kept = [entry for entry in entries if is_kept(entry)]
+    try:
+        return _listed(_json(npm / "emojibase-data/en/data.json"), _json(npm / "emojibase-data/meta/groups.json"))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{npm / 'emojibase-data'} isn't emojibase's data ({error!r:.80}); install it again"
+        ) from error
+
+
+def _json(path: Path) -> Any:
+    """Read a file of an npm package."""
+    content = reading.content(path, 2**30)
+    try:
+        return reading.parse(content)
+    except ValueError as error:
+        raise ValueError(f"{path} isn't valid JSON ({error})") from error
+
+
+def _listed(entries: Any, groups: Any) -> list[dict[str, Any]]:
+    subgroups, kept = groups["subgroups"], [entry for entry in entries if is_kept(entry)]
     uses = collections.Counter(word for entry in kept for word in {entry["label"], *entry.get("tags", ())})
     listed = [
         {
@@ -141,18 +157,17 @@ def slugs(label: str) -> Iterator[str]:
 
 def iconify(folder: Path) -> Callable[[str, str], str | None]:
     """A look-up of one Iconify set: (code, label) → SVG, or None where the set hasn't drawn it."""
-    data = json.loads((folder / "icons.json").read_text("utf-8"))
-    chars = json.loads((folder / "chars.json").read_text("utf-8"))
+    data, chars = _json(folder / "icons.json"), _json(folder / "chars.json")
     by_code = {bare(code): name for code, name in chars.items()}
     icons: dict[str, dict[str, Any]]
     icons, aliases = data["icons"], data.get("aliases", {})
 
-    def resolve(name: str) -> dict[str, Any] | None:
+    def resolve(name: str, steps: int = 9) -> dict[str, Any] | None:
         if name in icons:
             return icons[name]
-        if name not in aliases:
+        if name not in aliases or not steps:  # a damaged file may lead in a circle
             return None
-        parent = resolve(aliases[name]["parent"])
+        parent = resolve(aliases[name]["parent"], steps - 1)
         return parent and {**parent, **{k: v for k, v in aliases[name].items() if k != "parent"}}
 
     def find(code: str, label: str) -> str | None:
