@@ -76,8 +76,11 @@ def test_a_file_that_is_replaced_is_still_read(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("least", [0, safetensors.MAPPED], ids=["mapped", "copied"])
-def test_rows_are_those_of_the_matrix(tmp_path, monkeypatch, dtype, least):
+@pytest.mark.parametrize("preadv", [True, False], ids=["preadv", "seek"])
+def test_rows_are_those_of_the_matrix(tmp_path, monkeypatch, dtype, least, preadv):
     monkeypatch.setattr(safetensors, "MAPPED", least)
+    if not preadv:  # as on Windows
+        monkeypatch.delattr(os, "preadv")
     value = np.arange(21, dtype=np.float32).reshape(7, 3) - 10
     safetensors.write_file(tmp_path / "x.safetensors", {"pad": value[:1], "a": value}, {"pad": "BF16", "a": dtype})
     leaf = safetensors.open_file(tmp_path / "x.safetensors")["a"]

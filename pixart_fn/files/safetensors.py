@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Opened:
         weakref.finalize(self, os.close, self.descriptor)
         self.finite: set[str] = set()
         """The tensors in which no NaN and no infinity was found."""
-        self._was = self._now()
+        self._was, self._lock = self._now(), threading.Lock()
 
     @property
     def size(self) -> int:
@@ -71,10 +72,19 @@ class Opened:
         """Fill a contiguous array with the file's bytes from an offset on."""
         rest = memoryview(array.reshape(-1).view(np.uint8).data)
         while rest:
-            size = os.preadv(self.descriptor, [rest[:PIECE]], offset)
+            size = self._read(rest[:PIECE], offset)
             if size == 0:
                 raise self._changed()
             rest, offset = rest[size:], offset + size
+
+    def _read(self, piece: memoryview, offset: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self.descriptor, [piece], offset)
+        with self._lock:  # Windows can't read at an offset in one step
+            os.lseek(self.descriptor, offset, os.SEEK_SET)
+            found = os.read(self.descriptor, len(piece))
+        piece[: len(found)] = found
+        return len(found)
 
     def _now(self) -> tuple[int, int]:
         found = os.fstat(self.descriptor)
@@ -145,10 +155,11 @@ class Stored:
         """Read the bytes that are mapped from the disk, in large pieces, before they are used one by one."""
         if not self._mapped():
             return
-        piece = memoryview(bytearray(min(PIECE, self._size())))
+        piece = np.empty(min(PIECE, self._size()), np.uint8)
         for start in range(0, self._size(), PIECE):
-            size = os.preadv(self.file.descriptor, [piece[: self._size() - start]], self.offset + start)
-            self._advise(_POPULATE_READ, self.offset + start, size)
+            part = piece[: self._size() - start]
+            self.file.read_into(part, self.offset + start)
+            self._advise(_POPULATE_READ, self.offset + start, len(part))
 
     def release(self) -> None:
         """Give the memory of the tensor's bytes back; if they are used again, they are read again.
@@ -227,10 +238,11 @@ def open_file(path: Path) -> dict[str, Stored]:
 def open_with_metadata(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Do as `open_file`, and return the texts of the file's __metadata__ as well."""
     file = Opened(path)
-    head = os.pread(file.descriptor, 12, 0)
-    length = int.from_bytes(head[:8], "little")
+    head = np.empty(min(12, file.size), np.uint8)
+    file.read_into(head, 0)
+    length = int.from_bytes(head[:8].tobytes(), "little")
     if len(head) < 8 or length > LARGEST_HEADER:
-        pointer = " but a Git LFS pointer: run `git lfs pull`" if head == b"version http" else ""
+        pointer = " but a Git LFS pointer: run `git lfs pull`" if head.tobytes() == b"version http" else ""
         raise ValueError(f"{path} isn't a safetensors file{pointer}")
     start = 8 + length
     if start > file.size:
