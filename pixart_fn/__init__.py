@@ -11,6 +11,7 @@ from . import guidance, rng, schedule, solvers
 from .backend.precision import precision
 from .backend.runtime import set_environment
 from .guidance import Guidance
+from .process.lock import lock
 from .rng import fold_in, key, split
 from .sample import iterate, sample
 from .types import Denoiser, Grid, Key, Solver, Text, VarianceDenoiser
@@ -51,6 +52,7 @@ __all__ = [
     "iterate",
     "key",
     "load",
+    "lock",
     "noise",
     "plots",
     "precision",

@@ -19,6 +19,7 @@ from .checks import kind
 from .guidance import Guidance, Pair, Result, Scale
 from .models import transformer
 from .params import Params
+from .process.lock import exclusive
 from .public import public
 from .request import as_text, check_guidance, check_params, check_variance, picture_size
 from .schedule import Schedule
@@ -29,6 +30,7 @@ Maker: TypeAlias = Callable[[Callable[[Array, float], Array], Schedule], Callabl
 
 
 @public
+@exclusive
 def text_denoiser(
     params: Params,
     text: Text,
@@ -64,6 +66,7 @@ def text_denoiser(
 
 
 @public
+@exclusive
 def text_variance_denoiser(
     params: Params,
     text: Text,
@@ -170,6 +173,7 @@ def _checked(denoise: Callable[[Array, float], Result], params: Params, rows: in
     """Make a denoiser that also takes NumPy arrays, and refuses an x_t that doesn't fit the text and the model."""
     config = params.config.transformer
 
+    @exclusive
     def checked(x: Array, t: float) -> Result:
         transformer.check_latents(config, x)
         if x.shape[0] != rows:

@@ -16,6 +16,7 @@ from .denoiser import repeat
 from .guidance import Guidance, Scale
 from .models import vae
 from .params import Params
+from .process.lock import lock
 from .public import public
 from .request import (
     Picture,
@@ -176,11 +177,13 @@ def generate(
     given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
     plan = request(params, len(prompts) * images_per_prompt, key, drawn, given)
     negatives = negatives if plan.guidance.compares else []
-    text, negative = _encode_both(params, prompts, negatives, images_per_prompt, clean, check)
+    with lock():
+        text, negative = _encode_both(params, prompts, negatives, images_per_prompt, clean, check)
     z = run(params, plan, text, negative)
     if output == "latents":
         return z
-    pixels = decode(params, z, tile, None if drawn == wanted else wanted, check).asnumpy()
+    with lock():
+        pixels = decode(params, z, tile, None if drawn == wanted else wanted, check).asnumpy()
     if output == "numpy":
         return pixels
     pictures = [Image.fromarray((255 * picture).round().astype(np.uint8)) for picture in pixels]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .checks import check_whole, kind
+from .process.lock import lock
 from .public import public
 from .schedule import check_grid
 from .solvers import named
@@ -50,7 +51,8 @@ def iterate(
     if not isinstance(x, SolverState) and not hasattr(x, "shape"):
         raise TypeError(f"x must be an array, a Tensor or a SolverState, got {kind(x)}")
     check_whole("start", start, 0, len(grid.t) - 1)
-    state = x if isinstance(x, SolverState) else solver.init(x)
+    with lock():
+        state = x if isinstance(x, SolverState) else solver.init(x)
     if not isinstance(state, SolverState):
         wanted = "a NamedTuple whose field x is the sample"
         raise TypeError(f"init of {_name(solver)} must return {wanted}, got {kind(state)}")
@@ -87,7 +89,8 @@ def _iterate(
     key: Key, denoise: Denoiser, solver: Solver, grid: Grid, state: SolverState, start: int
 ) -> Iterator[StepInfo]:
     for i in range(start, len(grid.t) - 1):
-        result = solver.step(key, denoise, grid, i, state)
+        with lock():
+            result = solver.step(key, denoise, grid, i, state)
         _check_step(solver, result)
         state, info = result
         yield info._replace(state=state)

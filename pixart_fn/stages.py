@@ -20,6 +20,7 @@ from .guidance import Guidance, Scale
 from .models import sizes, t5, vae
 from .models import tokenizer as tokenizer_
 from .params import Params
+from .process.lock import exclusive, lock
 from .public import public
 from .request import (
     Picture,
@@ -43,6 +44,7 @@ TEXT_LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
 
 @public
+@exclusive
 def encode_prompt(
     params: Params, prompt: str | Sequence[str], *, clean: bool = True, tokens: int = 1, check: bool = True
 ) -> Text:
@@ -138,6 +140,7 @@ def sample_latents(
 
 
 @public
+@exclusive
 def decode_latents(
     params: Params,
     latents: Array,
@@ -178,6 +181,7 @@ def decode_latents(
 
 
 @public
+@exclusive
 def encode_image(
     params: Params,
     pictures: Picture | Array | Sequence[Picture | Array],
@@ -239,7 +243,8 @@ def run(params: Params, plan: Request, text: Text, negative: Text | None) -> Ten
     """Sample the latents of a request, whose arguments are checked already."""
     learned = isinstance(plan.solver, VarianceSolver)
     make = guidance_.variance_denoiser if learned else guidance_.denoiser
-    denoise = guided_denoiser(make, params, text, negative, plan.guidance, plan.size, plan.schedule)
+    with lock():
+        denoise = guided_denoiser(make, params, text, negative, plan.guidance, plan.size, plan.schedule)
     x, S, done = plan.x, len(plan.grid.t) - 1, 0
 
     def finite(x: Array, t: float) -> Array:
@@ -253,12 +258,14 @@ def run(params: Params, plan: Request, text: Text, negative: Text | None) -> Ten
     for info in tqdm(steps, total=S, unit="step", disable=not plan.progress):
         x, done = info.x, done + 1
         if plan.check:
-            check_finite(x, f"x after step {done} of {S} (t = {info.t:g}) of sample_latents")
+            with lock():
+                check_finite(x, f"x after step {done} of {S} (t = {info.t:g}) of sample_latents")
         if plan.on_step is not None:
             plan.on_step(info)
     return x
 
 
+@exclusive
 def decode(params: Params, z: Tensor, tile: int | None, size: tuple[int, int] | None, check: bool) -> Tensor:
     """Decode latents as `decode_latents` does, from arguments that are checked already."""
     config = vae_config(params)

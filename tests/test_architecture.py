@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pixart_fn"
 # a module imports from the lines above its own, and from its own line where that makes no circle
 LAYERS = (
     "types checks public tree rng config",
+    "process",
     "schedule guidance solvers sample",
     "files",
     "backend",
@@ -31,7 +32,7 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 APART = {"models.t5", "models.transformer", "models.vae"}
 WITHOUT_MINDSPORE = re.compile(
     r"(types|checks|public|tree|rng|config|sample|plots|settings|picture|__init__"
-    r"|(schedule|guidance|solvers|files|cli)\.\w+"
+    r"|(process|schedule|guidance|solvers|files|cli)\.\w+"
     r"|backend\.(__init__|device|runtime|precision|numpy2)"
     r"|models\.(__init__|tokenizer|added_tokens|cleaning|sizes))"
 )
@@ -147,7 +148,9 @@ def test_needs_no_mindspore_to_be_imported(name):
     ("words", "home"),
     [
         (r"davinci|device_target|/proc/cpuinfo\"", "backend.device"),
-        (r"os\.environ|set_device|launch_blocking|sched_", "backend.runtime"),
+        (r"set_device|launch_blocking", "backend.runtime"),
+        (r"os\.environ", "backend.runtime process.cpus"),
+        (r"sched_", "process.cpus"),
         (r"mindspore\.common|mindspore\.graph|_pynative", "backend.private"),
     ],
 )

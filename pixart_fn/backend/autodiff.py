@@ -10,6 +10,7 @@ from mindspore import Tensor
 
 from .. import tree as tree_
 from ..checks import check_switch, kind
+from ..process.lock import exclusive
 from ..public import public
 from ..types import Tree
 from .private import executor
@@ -55,6 +56,7 @@ def value_and_grad(
         raise TypeError(f"value_and_grad needs a function, got {kind(f)}; call it as value_and_grad(f)(tree)")
     check_switch("has_aux", has_aux)
 
+    @exclusive
     def value_and_gradient(tree: Tree, *args: Any, **kwargs: Any) -> Any:
         leaves = tree_.leaves(tree)
         if not leaves:

@@ -18,11 +18,11 @@ import mindspore as ms
 from mindspore import Tensor
 
 from .. import tree as tree_
+from ..process.signals import deferred
 from ..types import Tree
 from .autodiff import recording, refuse_recording
 from .precision import precision
 from .private import Function, compile_cache, executor, no_grad
-from .runtime import pin_workers
 
 T = TypeVar("T")
 
@@ -47,7 +47,6 @@ def block(f: Callable[..., T]) -> Callable[..., T]:
         run, pull = _compiled(f, config, len(inputs), precision())
         if not recording():
             result: T = run(p, *inputs, *tables)
-            pin_workers()
             return result
         # numbers in place of the inputs, which would otherwise stay in memory as long as the tape does
         like = (p, *(tuple(range(len(each))) if isinstance(each, tuple) else 0 for each in inputs))
@@ -103,7 +102,8 @@ class _Graphs:
             executor.set_jit_compile_phase(self.phases[key])
             return executor.grad_jit(*inputs)
         known = set(compile_cache)
-        result = self.jitted(*(each if isinstance(each, Tensor) else ms.mutable(each) for each in inputs))
+        with deferred():  # MindSpore would print pages about an interrupted compilation
+            result = self.jitted(*(each if isinstance(each, Tensor) else ms.mutable(each) for each in inputs))
         if usual and len(new := compile_cache - known) == 1:
             self.phases[key] = new.pop()
         return result
@@ -143,7 +143,6 @@ class _Block(Function):
         ctx.save_for_backward(*tensors)
         with no_grad():  # or MindSpore builds a gradient graph of its own
             outputs = run(*tree_.unflatten(like, tensors), *tables)
-        pin_workers()
         return outputs
 
     @staticmethod

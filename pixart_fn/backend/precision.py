@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
+from ..process.lock import lock
 from .device import has_amx
 
 PRECISIONS = {"float32": 0, "bf16-math": 1}
@@ -40,9 +41,10 @@ def precision(mode: str | None = None) -> str:
             "bf16-math needs a CPU with AMX (amx_bf16 among the flags in /proc/cpuinfo), which this machine hasn't; "
             "'float32' runs everywhere"
         )
-    if (status := _onednn().dnnl_set_default_fpmath_mode(PRECISIONS[mode])) != 0:
-        raise RuntimeError(f"oneDNN refused {mode} with status {status}")
-    _chosen = mode
+    with lock():  # not in the middle of another thread's stage
+        if (status := _onednn().dnnl_set_default_fpmath_mode(PRECISIONS[mode])) != 0:
+            raise RuntimeError(f"oneDNN refused {mode} with status {status}")
+        _chosen = mode
     return _chosen
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import tempfile
 from pathlib import Path
@@ -29,21 +27,3 @@ def settle_on_cpu() -> None:
 
     ms.set_device("CPU")
     ms.runtime.launch_blocking()
-
-
-@functools.cache
-def pin_workers() -> None:
-    """Give each of MindSpore's worker threads a CPU of its own, once they run.
-
-    Linux wakes the second worker on the CPU of the first, where both share it for milliseconds: on two cores a quarter
-    of all kernels ran at half speed. Where there are more CPUs than workers, nothing is done.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    cpus, tasks = sorted(os.sched_getaffinity(0)), Path("/proc/self/task")
-    with contextlib.suppress(OSError):  # a thread of the user's that ends meanwhile
-        names = {int(task.name): (task / "comm").read_text() for task in tasks.iterdir()}
-        workers = sorted(task for task, name in names.items() if name.startswith(("ActorThread", "KernelThread")))
-        if len(workers) == len(cpus):
-            for task, cpu in zip(workers, cpus, strict=True):
-                os.sched_setaffinity(task, {cpu})

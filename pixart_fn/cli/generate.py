@@ -18,8 +18,8 @@ from .. import picture as picture_
 from .. import rng, solvers
 from ..checks import check_whole
 from ..files import reading
+from ..process.signals import stoppable
 from .console import note, result
-from .interrupt import stoppable
 
 if TYPE_CHECKING:
     from ..params import Params

@@ -19,6 +19,7 @@ from .. import config as config_
 from .. import rng, tree
 from ..backend import jit, nn, stream
 from ..backend.arrays import as_tensor, check_mask
+from ..process.lock import exclusive
 from ..public import public
 from ..types import Json, Key, Tree
 
@@ -169,6 +170,7 @@ def init(key: Key, config: Config) -> Tree:
 
 
 @public
+@exclusive
 def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
     """Encode token ids as text states.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..backend import jit, nn
 from ..backend.arrays import as_float, as_tensor, check_mask
 from ..checks import kind
+from ..process.lock import exclusive
 from ..public import public
 from ..types import Array, Tree
 from .transformer_config import FREQUENCIES
@@ -43,6 +44,7 @@ class Captions(NamedTuple):
 
 
 @public
+@exclusive
 def apply(
     p: Tree,
     config: Config,
@@ -83,6 +85,7 @@ def apply(
     return evaluate(p, config, x, t, context, resolution, aspect_ratio, perturbed=perturbed)
 
 
+@exclusive
 def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
     """Compute what all blocks' cross-attentions see of the text: once for each prompt, for every step.
 
@@ -110,6 +113,7 @@ def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
     return Captions(keys, values, ((1.0 - mask.float()) * MASKED).reshape(mask.shape[0], 1, 1, mask.shape[1]))
 
 
+@exclusive
 def evaluate(
     p: Tree,
     config: Config,

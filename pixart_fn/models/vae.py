@@ -15,6 +15,7 @@ from .. import rng
 from ..backend import jit, nn
 from ..backend.arrays import as_float, clamp
 from ..checks import kind
+from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
 from . import vae_layers, vae_tiles
@@ -30,6 +31,7 @@ LARGE = 256 * 256
 
 
 @public
+@exclusive
 def encode(p: Tree, config: Config, x: Tensor) -> Moments:
     """Encode pictures as the posterior over their latents.
 
@@ -70,6 +72,7 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
 
 
 @public
+@exclusive
 def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     """Decode latents to pictures.
 
@@ -102,6 +105,7 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
 
 
 @public
+@exclusive
 def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
     """`encode` in overlapping squares that are blended, in the memory of one.
 
@@ -123,6 +127,7 @@ def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
 
 
 @public
+@exclusive
 def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
     """`decode` in overlapping squares that are blended, in the memory of one.
 
@@ -178,6 +183,7 @@ def check_tile(config: Config, tile: int) -> None:
 
 
 @public
+@exclusive
 def sample(key: Key, moments: Moments) -> Tensor:
     """Draw latents from the posterior: mean + exp(logvar / 2) · noise (arXiv:1312.6114, sec. 2.4).
 

@@ -1,0 +1,142 @@
+"""Which CPUs MindSpore's workers run on: each on its own while the CPUs are idle, and otherwise on those left over.
+
+A graph's operation is shared out to all workers and ends with the last of them. Two things make one late. Linux wakes
+the second worker on the CPU of the first, where both share it for milliseconds. And a worker whose CPU another process
+uses waits for its turn in each of some thousand operations. So a process alone gives each worker a CPU, which is worth
+a third; and a process that isn't alone withdraws to the CPUs that the others leave, which for two processes on two CPUs
+is worth a half, and beside a busy neighbour a multiple.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+SWITCH = "PIXART_FN_CPUS"
+"""The environment variable that is "shared" for what this file does, or "free" to leave all to the operating system."""
+EVERY = 0.5
+"""Seconds between two looks at what others compute; the kernel counts in hundredths."""
+_WORKERS = ("ActorThread", "KernelThread")
+_TASKS = Path("/proc/self/task")
+
+
+class Usage(NamedTuple):
+    """What was computed up to a time: the seconds of each CPU, and of each thread of this process with its last CPU."""
+
+    time: float
+    busy: Mapping[int, float]
+    own: Mapping[int, tuple[float, int]]
+
+
+class _State:
+    """The last look, and the CPUs chosen then: none before the first."""
+
+    usage: Usage | None = None
+    chosen: tuple[int, ...] = ()
+
+
+_STATE = _State()
+
+
+def workers() -> list[int]:
+    """List the thread ids of MindSpore's workers, of which there are none before its first operation."""
+    found = []
+    if _TASKS.is_dir():
+        for task in _TASKS.iterdir():
+            with contextlib.suppress(OSError):  # a thread that ends meanwhile
+                if (task / "comm").read_text().startswith(_WORKERS):
+                    found.append(int(task.name))
+    return sorted(found)
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Put MindSpore's workers on the CPUs that are left, and the calling thread with them until the block ends.
+
+    Raises:
+        ValueError: the environment variable says something else than "shared" or "free".
+    """
+    mode = os.environ.get(SWITCH, "shared")
+    if mode not in ("shared", "free"):
+        raise ValueError(f"the environment variable {SWITCH} must be 'shared' or 'free', got {mode!r}")
+    if mode == "free" or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    here = threading.get_native_id()
+    own = os.sched_getaffinity(here)
+    _look(sorted(own))
+    withdrawn = 0 < len(_STATE.chosen) < len(own)
+    try:
+        if withdrawn:
+            _place(here, _STATE.chosen)
+        yield
+    finally:
+        if withdrawn:
+            _place(here, own)
+
+
+def _look(cpus: list[int]) -> None:
+    """Choose anew, where the last choice is some time ago."""
+    last = _STATE.usage
+    if last is not None and time.monotonic() - last.time < EVERY:
+        return
+    threads = workers()
+    if len(threads) != len(cpus):  # none yet, or more CPUs than workers, where Linux finds a free one
+        return
+    now = _usage(cpus)
+    _STATE.usage = now
+    chosen = tuple(cpus) if last is None else choose(last, now, _STATE.chosen or tuple(cpus), os.getpid())
+    if chosen == _STATE.chosen:
+        return
+    _STATE.chosen = chosen
+    for i, thread in enumerate(threads):
+        _place(thread, {cpus[i]} if len(chosen) == len(cpus) else chosen)
+
+
+def choose(before: Usage, after: Usage, chosen: tuple[int, ...], turn: int) -> tuple[int, ...]:
+    """Choose the CPUs that other processes leave.
+
+    Args:
+        before: what was used at the last look.
+        after: what is used now.
+        chosen: the CPUs that hold now, which are kept where others are hardly better.
+        turn: a number that differs between processes, which decides where CPUs are equal.
+    Returns:
+        The CPUs, ascending: all of them if the others took less than a quarter of one, and at least one.
+    """
+    cpus = sorted(after.busy)
+    others = {k: after.busy[k] - before.busy[k] for k in cpus}
+    for thread, (seconds, cpu) in after.own.items():
+        others[cpu] -= seconds - before.own.get(thread, (0.0, cpu))[0]
+    left = len(cpus) + 0.25 - max(sum(others.values()), 0.0) / (after.time - before.time)
+    kept = 0.2 * (after.time - before.time) * (len(chosen) < len(cpus))
+    ranked = sorted(cpus, key=lambda k: (others[k] - kept * (k in chosen), (k + turn) % len(cpus)))
+    return tuple(sorted(ranked[: max(1, int(left))]))
+
+
+def _usage(cpus: list[int]) -> Usage:
+    tick = os.sysconf("SC_CLK_TCK")
+    busy, own = {}, {}
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cpus:
+            user, nice, system, _, _, irq, softirq = map(int, fields[:7])
+            busy[int(name[3:])] = (user + nice + system + irq + softirq) / tick
+    for task in _TASKS.iterdir():
+        with contextlib.suppress(OSError):
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            cpu = int(fields[36])  # where it ran last
+            if cpu in cpus:
+                own[int(task.name)] = (int(fields[11]) + int(fields[12])) / tick, cpu
+    return Usage(time.monotonic(), busy, own)
+
+
+def _place(thread: int, cpus: tuple[int, ...] | set[int]) -> None:
+    with contextlib.suppress(OSError):  # a thread that has ended, or a CPU that was taken away
+        os.sched_setaffinity(thread, cpus)

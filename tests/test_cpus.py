@@ -1,0 +1,98 @@
+"""The choice of CPUs: all of them alone, and those that others leave otherwise."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixart_fn.process import cpus
+from pixart_fn.process.cpus import Usage, choose
+from pixart_fn.process.lock import lock
+
+
+def look(busy, own, chosen, turn=0):
+    """`choose` after one second in which each CPU was busy, and this process's threads used the CPUs, so long."""
+    nothing = Usage(0.0, dict.fromkeys(range(len(busy)), 5.0), {})
+    after = Usage(1.0, {k: 5.0 + seconds for k, seconds in enumerate(busy)}, dict(enumerate(own)))
+    return choose(nothing, after, chosen, turn)
+
+
+def test_alone_it_has_all_cpus():
+    assert look([0.9, 0.8], [(0.9, 0), (0.8, 1)], (0, 1)) == (0, 1)
+    assert look([0.9, 0.2], [(0.9, 0)], (0,)) == (0, 1)  # the neighbour has gone, but for a little
+
+
+def test_beside_a_neighbour_it_withdraws():
+    assert look([1.0, 1.0], [(1.0, 0), (0.1, 1)], (0, 1)) == (0,)
+    assert look([1.0, 1.0], [(0.1, 0), (1.0, 1)], (0, 1)) == (1,)
+    assert look([1.0, 1.0, 1.0, 0.0], [(1.0, 0)], (0, 1, 2, 3)) == (0, 3)
+
+
+def test_a_thread_that_moved_between_cpus_is_no_neighbour():
+    assert look([0.5, 0.5], [(1.0, 1)], (0, 1)) == (0, 1)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=8),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), max_size=4),
+    st.integers(0, 10**6),
+)
+def test_it_always_chooses_at_least_one_of_its_cpus(busy, own, turn):
+    n = len(busy)
+    chosen = look(busy, [(seconds, cpu % n) for seconds, cpu in own], tuple(range(n)), turn)
+    assert chosen and set(chosen) <= set(range(n)) and list(chosen) == sorted(chosen)
+
+
+@pytest.mark.parametrize("turns", [(0, 1), (0, 2), (7, 7)])
+def test_two_processes_settle_on_different_cpus_and_stay(turns):
+    chosen = [(0, 1), (0, 1)]
+    for round in range(12):
+        i, other = round % 2, 1 - round % 2  # one looks, then the other
+        load = [[1 / len(each) if k in each else 0.0 for k in (0, 1)] for each in chosen]
+        busy = [min(sum(both), 1.0) for both in zip(*load, strict=True)]
+        share = [busy[k] * load[i][k] / (load[i][k] + load[other][k] or 1) for k in (0, 1)]
+        chosen[i] = look(busy, [(share[k], k) for k in (0, 1)], chosen[i], turns[i])
+    assert sorted(chosen) == [(0,), (1,)]
+
+
+linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system doesn't say which CPUs there are")
+
+
+@linux
+def test_the_calling_thread_has_its_cpus_back_afterwards(monkeypatch):
+    own = os.sched_getaffinity(0)
+    monkeypatch.setattr(cpus, "_look", lambda _: None)
+    monkeypatch.setattr(cpus._STATE, "chosen", (min(own),))
+    with lock():
+        assert os.sched_getaffinity(0) == {min(own)}
+        with lock():
+            assert os.sched_getaffinity(0) == {min(own)}
+    assert os.sched_getaffinity(0) == own
+
+
+@linux
+def test_the_switch_leaves_all_to_the_operating_system(monkeypatch):
+    own = os.sched_getaffinity(0)
+    monkeypatch.setenv(cpus.SWITCH, "free")
+    monkeypatch.setattr(cpus._STATE, "chosen", (min(own),))
+    with lock():
+        assert os.sched_getaffinity(0) == own
+    monkeypatch.setenv(cpus.SWITCH, "mine")
+    with pytest.raises(ValueError, match="PIXART_FN_CPUS must be 'shared' or 'free', got 'mine'"), lock():
+        pass
+
+
+@linux
+def test_what_is_used_is_read_from_the_system():
+    import time
+
+    before, end = cpus._usage(sorted(os.sched_getaffinity(0))), time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+    after = cpus._usage(sorted(os.sched_getaffinity(0)))
+    used = sum(seconds - before.own.get(thread, (0.0, 0))[0] for thread, (seconds, _) in after.own.items())
+    assert 0.1 < used < 1.0
+    assert sum(after.busy.values()) - sum(before.busy.values()) > 0.1

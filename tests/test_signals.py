@@ -1,0 +1,155 @@
+"""Ctrl-C and SIGTERM: a KeyboardInterrupt while something computes, and Python's own handlers at all other times."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from helpers import tiny
+from jupyter_client.manager import AsyncKernelManager, start_new_async_kernel
+
+import pixart_fn as px
+from pixart_fn.process.lock import lock
+from pixart_fn.process.signals import deferred, stoppable
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+def draw():
+    return px.generate(tiny.params(), "a cat", px.key(0), steps=3, output="numpy", progress=False)
+
+
+@BOTH
+def test_a_signal_while_it_computes_is_a_keyboard_interrupt_and_work_goes_on(number):
+    whole = draw()
+
+    def hit(info):
+        with lock():  # as within a stage
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        px.generate(tiny.params(), "a cat", px.key(0), steps=3, progress=False, on_step=hit)
+    assert np.array_equal(draw(), whole)
+
+
+def test_afterwards_the_handlers_are_those_from_before():
+    draw()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    # MindSpore's own, which a graph leaves behind, would send a SIGTERM instead
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+
+def test_a_handler_of_the_users_stays():
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        with stoppable(), deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            assert got == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@BOTH
+def test_what_is_short_is_finished_first(number):
+    finished = []
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        with deferred():
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            finished.append(True)
+        pytest.fail("nothing was raised")
+    assert finished and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_threads_change_no_handler():
+    seen = []
+
+    def work():
+        with stoppable(), deferred():
+            seen.append((signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(signal.SIG_DFL, signal.default_int_handler)]
+
+
+SCRIPT = """
+import sys
+import pixart_fn as px
+params = px.load()
+try:
+    while True:
+        px.generate(params, "a cat", px.key(0), steps=2, progress=False)
+        print("drawn", flush=True)
+finally:
+    print("cleaned up", flush=True)
+"""
+
+
+def stopped(command, after, number):
+    """Run a command, send the signal when a line contains `after`, and return what it printed and its status."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if after in line and number:
+            time.sleep(0.2)
+            process.send_signal(number)
+            number = None
+    return "".join(lines), process.wait(60)
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_script_cleans_up(number):
+    printed, status = stopped([sys.executable, "-c", SCRIPT], "drawn", number)
+    assert "cleaned up" in printed and "KeyboardInterrupt" in printed
+    assert status == -signal.SIGINT  # as a script of Python's ends after Ctrl-C
+
+
+@pytest.mark.slow
+@BOTH
+def test_the_command_ends_with_130_and_leaves_no_file(number, tmp_path):
+    words = ["generate", "a cat", "--n", "200", "--size", "64", "--steps", "2", "--out", str(tmp_path / "cat.png")]
+    printed, status = stopped([sys.executable, "-m", "pixart_fn", *words], "cat-0.png", number)
+    assert status == 130, printed
+    assert "Traceback" not in printed
+    assert all(path.suffix == ".png" and not path.name.startswith(".") for path in tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_notebooks_kernel_lives():
+    async def run():
+        manager, client = await start_new_async_kernel()
+        try:
+            return await cells(manager, client)
+        finally:
+            client.stop_channels()
+            await manager.shutdown_kernel(now=True)
+
+    async def cells(manager: AsyncKernelManager, client):
+        await client.execute_interactive("import pixart_fn as px\nparams = px.load()", timeout=120)
+        draw = "px.generate(params, 'a cat', px.key(0), steps=2, progress=False)"
+        await client.execute_interactive(draw, timeout=120)
+        endless = asyncio.ensure_future(client.execute_interactive(f"while True: {draw}", timeout=120))
+        await asyncio.sleep(2)
+        await manager.interrupt_kernel()
+        interrupted = await endless
+        again = await client.execute_interactive(draw, timeout=120)
+        return interrupted["content"].get("ename"), again["content"]["status"]
+
+    assert asyncio.run(run()) == ("KeyboardInterrupt", "ok")
