@@ -103,6 +103,8 @@ WRONG = {
         "a picture's name must end in .png, .jpg, .jpeg or .webp, got 'cat.gif'",
     ),
     "no ending": (GREY, "cat", {}, ValueError, "a picture's name must end in "),
+    "a pipe": (GREY, "pipe.png", {}, OSError, "'pipe.png' is a pipe; name a regular file"),
+    "a dangling link": (GREY, "link.png", {}, FileNotFoundError, "link.png', a link to '.*', can't be written: "),
     "a folder": (GREY, "folder.png", {}, IsADirectoryError, "'folder.png' is a folder; name a file in it"),
     "in a file": (GREY, "file/x/cat.png", {}, NotADirectoryError, "is not a folder, so 'file/x/cat.png' can't be"),
     "swapped": ("cat.png", GREY, {}, TypeError, "file must be a path, got "),
@@ -131,11 +133,13 @@ def test_a_mistake_is_one_sentence_before_anything_is_written(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("folder.png").mkdir()
     Path("file").touch()
+    os.mkfifo("pipe.png")
+    Path("link.png").symlink_to("none/a.png")
     what, file, settings, error, sentence = WRONG[case]
     with pytest.raises(error, match=sentence) as raised:
         save_picture(what, file, **settings)
     assert len(str(raised.value).splitlines()) == 1
-    assert files(tmp_path) == ["file", "folder.png"]
+    assert files(tmp_path) == ["file", "folder.png", "link.png", "pipe.png"]
 
 
 def test_a_picture_that_would_not_be_opened_again_is_not_written(tmp_path, monkeypatch):
