@@ -98,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--evaluations", type=int, nargs="+", default=[6, 12, 24])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
+    atomic.target(args.out)
     params, glyphs = load(args.model), data.load(args.data)
     index = judge.build(glyphs)
     prompts = [captions.with_article(noun) for noun in nouns.NOUNS]

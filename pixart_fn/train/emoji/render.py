@@ -233,6 +233,7 @@ def pictures(
 
 def render(npm: Path, out: Path, size: int) -> None:
     """Write `glyphs.npy`, uint8 (N, size, size, 4) with straight alpha, and `glyphs.json`, its rows and concepts."""
+    check(out)
     listed = concepts(npm)
     jobs = list(pictures(npm, listed, size))
     array = np.empty((len(jobs), size, size, 4), np.uint8)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ... import checkpoint, rng, tree
 from ... import schedule as schedule_
 from ...files import atomic, reading
+from ...files.folder import check
 from ...models import t5, tokenizer, transformer
 from ...params import Configs, Params
 from ...types import Key, Tree
@@ -204,6 +205,8 @@ def main() -> None:
     """The command: train from where --out stands, and write the pipeline where --save asks for it."""
     parser = _parser()
     arguments = parser.parse_args()
+    if arguments.save:
+        check(Path(arguments.save))
     loop.prepare()
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
