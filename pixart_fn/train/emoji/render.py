@@ -28,6 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...files import atomic, reading
+from ...files.folder import check
 from . import captions
 
 STYLES = {
