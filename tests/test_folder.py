@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -283,6 +284,30 @@ def test_threads_that_replace_one_folder_leave_one_whole_folder(old, way):
     for thread in threads:
         thread.join()
     assert not errors and read(old) in ({"a"}, {"b"}, {"c"})
+    assert_kept(old)
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGINT, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
+def test_interruptions_wait_until_all_files_were_moved(old, monkeypatch, numbers):
+    real, left = folder._move_one, list(numbers)
+
+    def interrupt(file: Path, there: Path) -> None:
+        real(file, there)
+        while left:
+            signal.raise_signal(left.pop(0))
+
+    def stop(*_):
+        raise SystemExit("stopped")
+
+    monkeypatch.setattr(folder, "_move_one", interrupt)
+    monkeypatch.chdir(old)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            replace(old)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not left and read(old) == {"new"}
     assert_kept(old)
 
 

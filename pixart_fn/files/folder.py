@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from ..process.signals import deferred
 from . import atomic
 
 UNFINISHED = ".pixart_fn-unfinished"
@@ -236,14 +237,15 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 def _move(staging: Path, real: Path, files: list[Path]) -> None:
-    """Move files into a folder one by one, under a mark; an interruption waits for it."""
+    """Move files into a folder one by one, under a mark; an interruption waits for it, as half would be a mixture."""
     locks: list[atomic.Lock] = []
     try:
-        try:
-            _move_marked(staging, real, files, locks)
-        except (KeyboardInterrupt, SystemExit):  # half of it would be a mixture
-            _move_marked(staging, real, files, locks)
-            raise
+        with deferred():
+            try:
+                _move_marked(staging, real, files, locks)
+            except (KeyboardInterrupt, SystemExit):  # by a handler that isn't deferred
+                _move_marked(staging, real, files, locks)
+                raise
     finally:
         for lock in locks:
             lock.close()
