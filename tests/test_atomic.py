@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import interrupted
-from PIL import Image
 
 from pixart_fn.checkpoint import layout
 from pixart_fn.checkpoint.text import save_text
@@ -24,7 +23,7 @@ from pixart_fn.files import atomic, safetensors
 from pixart_fn.models import tokenizer
 from pixart_fn.picture import save_picture
 from pixart_fn.train import loop, optim
-from pixart_fn.train.emoji import latents
+from pixart_fn.train.emoji import latents, render
 from pixart_fn.types import Text
 
 NOISE = np.random.default_rng(0).random((32, 32, 3), np.float32)
@@ -202,6 +201,24 @@ def test_the_tokenizers_files_are_whole_too(tmp_path, spiece, monkeypatch):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_rendered_pictures_and_what_they_show_are_replaced_together(tmp_path):
+    first, second = np.zeros((2, 16, 16, 4), np.uint8), np.ones((3, 16, 16, 4), np.uint8)
+    render.write(tmp_path, first, "two")
+    np.testing.assert_array_equal(np.load(tmp_path / "glyphs.npy"), first)
+    np.save(tmp_path / "saved.npy", first)
+    assert (tmp_path / "glyphs.npy").read_bytes() == (tmp_path / "saved.npy").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 16 * 16 * 4, hard))  # the header isn't counted
+        with pytest.raises(OSError, match="can't be written: file too large"):
+            render.write(tmp_path, second, "three")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    np.testing.assert_array_equal(np.load(tmp_path / "glyphs.npy"), first)
+    assert (tmp_path / "glyphs.json").read_text("utf-8") == "two"
+    assert sorted(os.listdir(tmp_path)) == ["glyphs.json", "glyphs.npy", "saved.npy"]
+
+
 def test_the_metadata_of_a_safetensors_file_is_kept(tmp_path):
     safetensors.write_file(tmp_path / "a.safetensors", LEAVES, {"a": "F32"}, {"step": "3"})
     assert safetensors.open_with_metadata(tmp_path / "a.safetensors")[1] == {"format": "pt", "step": "3"}
@@ -376,9 +393,3 @@ def test_a_file_of_the_temporary_name_is_somebody_elses(path, monkeypatch):
         write(path)
     lock.close()
     assert theirs.exists() and path.read_text("utf-8") == "old"
-
-
-def test_pictures_are_still_pictures(tmp_path):
-    save_picture(NOISE, tmp_path / "cat.png")
-    with Image.open(tmp_path / "cat.png") as picture:
-        assert picture.size == (32, 32)

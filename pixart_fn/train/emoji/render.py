@@ -242,13 +242,19 @@ def render(npm: Path, out: Path, size: int) -> None:
         array[row] = draw()
     rows = [{"concept": i, "set": name, "style": STYLES[name]} for i, name, _ in jobs]
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"rows": rows, "concepts": listed})
+    write(out, array, json.dumps({"rows": rows, "concepts": listed}))
+
+
+def write(out: Path, pictures: NDArray[np.uint8], text: str) -> None:
+    """Write the pictures and the text that says what they show; on a full disk neither is replaced."""
 
     def save_pictures(temporary: Path) -> None:
-        with temporary.open("wb") as stream:  # of a path np.save would change the ending
-            np.save(stream, array)
+        header = np.lib.format.header_data_from_array_1_0(pictures)
+        with temporary.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            stream.write(pictures.data)  # np.save would overlook that a full disk takes no more of the last bytes
 
-    def save_both(temporary: Path) -> None:  # so that the first is only replaced where there is room for the second
+    def save_both(temporary: Path) -> None:
         temporary.write_text(text, "utf-8")
         atomic.write(out / "glyphs.npy", save_pictures)
 
