@@ -97,14 +97,14 @@ def run(
         check_number("lr, which may also be a function of the step,", lr, 0)
     folder = Path(os.path.expanduser(folder))
     check(folder).mkdir(parents=True, exist_ok=True)
-    file = atomic.target(folder / "state.safetensors")
+    file, table = (atomic.target(folder / name) for name in ("state.safetensors", "log.csv"))
     params, state = restore(file, params) if file.exists() else (params, optim.init(params))
     value_and_grad = autodiff.value_and_grad(loss)
     start = saved = time.monotonic()
     try:
         with (
             tqdm(total=steps, initial=state.step, unit="step", mininterval=5) as bar,
-            (folder / "log.csv").open("a") as log,
+            table.open("a") as log,
         ):
             while state.step < steps and time.monotonic() - start < 60 * minutes:
                 step, began = state.step, time.monotonic()
