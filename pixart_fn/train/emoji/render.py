@@ -249,10 +249,8 @@ def write(out: Path, pictures: NDArray[np.uint8], text: str) -> None:
     """Write the pictures and the text that says what they show; on a full disk neither is replaced."""
 
     def save_pictures(temporary: Path) -> None:
-        header = np.lib.format.header_data_from_array_1_0(pictures)
-        with temporary.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            stream.write(pictures.data)  # np.save would overlook that a full disk takes no more of the last bytes
+        with temporary.open("w+b") as stream:  # with "wb", NumPy overlooks that a full disk doesn't take the last bytes
+            np.save(stream, pictures)
 
     def save_both(temporary: Path) -> None:
         temporary.write_text(text, "utf-8")
