@@ -26,7 +26,10 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 def short(value: object) -> str:
     """Return the repr of a value that may come from anywhere: a long one is cut in its middle."""
-    return _SHORT.repr(value)
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python's own bound on the digits of a whole number that it writes
+        return "a whole number of thousands of digits"
 
 
 class Check(NamedTuple):

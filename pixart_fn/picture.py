@@ -85,6 +85,8 @@ def prepare(file: str | os.PathLike[str], settings: Mapping[str, object]) -> tup
     """Run the checks of `save_picture` that need no picture, so that they can come early; return Pillow's arguments."""
     if not isinstance(file, (str, os.PathLike)):
         raise TypeError(f"file must be a path, got {kind(file)}")
+    if len(str(file)) > 4000:
+        raise ValueError(f"file must be a path of at most 4000 characters, got {str(file)!r:.60}…")
     path = Path(os.path.expanduser(file))
     if path.is_dir():
         raise IsADirectoryError(f"{str(file)!r} is a folder; name a file in it")

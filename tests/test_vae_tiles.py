@@ -130,7 +130,7 @@ def test_tiles_of_a_function_that_sees_its_whole_tile_are_blended_as_in_diffuser
 @pytest.mark.parametrize(("levels", "tile"), [(2, 8), (3, 16), (3, 32)])
 def test_a_vae_is_tiled_as_in_diffusers(levels, tile, monkeypatch):
     """With a VAE of one line in either direction, which sees its whole tile as group norms do."""
-    config, scale = vae.Config(block_out_channels=(32,) * levels), 2 ** (levels - 1)
+    config, scale = vae.Config(block_out_channels=(32,) * levels, in_channels=2), 2 ** (levels - 1)
 
     def decode(z: np.ndarray) -> np.ndarray:
         return (z - z.mean((2, 3), keepdims=True)).repeat(scale, 2).repeat(scale, 3)

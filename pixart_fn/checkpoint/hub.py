@@ -15,6 +15,9 @@ _ADDRESS = re.compile(
     r"(?P<id>[\w.-]+/[\w.-]+)(?:/(?:tree|blob|resolve)/(?P<revision>[^/?]+))?.*"
 )
 
+LONGEST = 4000
+"""Characters of a path: Linux takes 4096 bytes."""
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -142,6 +145,8 @@ def written(path: str | os.PathLike[str], argument: str, wanted: str) -> str:
         raise ValueError(f"{argument} is empty; give {wanted}")
     if "\0" in os.fspath(path):
         raise ValueError(f"{argument} must be {wanted}, and no path holds a NUL, got {path!r:.60}")
+    if len(os.fspath(path)) > LONGEST:
+        raise ValueError(f"{argument} must be {wanted}, of at most {LONGEST} characters, got {path!r:.60}…")
     return os.fspath(path)
 
 

@@ -125,7 +125,7 @@ def choose(place: Place, folder: str, name: str, variant: str | None) -> tuple[s
     at = f"{place}/{folder}" if folder else str(place)
     if variant is not None:
         if variant not in found and found:
-            raise ValueError(f"{at} has no weights of the variant {variant!r}; found {first_few(found.values())}")
+            raise ValueError(f"{at} has no weights of the variant {variant!r:.60}; found {first_few(found.values())}")
     elif "" in found:
         variant = ""
     elif len(found) == 1 and next(iter(found)) in HALVES:

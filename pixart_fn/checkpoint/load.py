@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import solvers, tree
 from ..backend import nn
-from ..checks import check_option
+from ..checks import check_option, check_switch
 from ..config import short
 from ..files.folder import unchanged
 from ..files.safetensors import DTYPES, Stored, open_file
@@ -110,6 +110,8 @@ def _check_arguments(
     source: Any, revision: Any, wanted: Mapping[str, Any], scheduler: Any, dtype: str, stream: bool | None
 ) -> None:
     check_option("dtype", dtype, list(DTYPES))
+    if stream is not None:
+        check_switch("stream", stream)
     if dtype == "bfloat16" and not nn.ASCEND:
         raise ValueError(
             "MindSpore has no products in bfloat16 on a CPU; 'float32' is the fastest there, and where the CPU has AMX "

@@ -163,7 +163,7 @@ def as_interval(interval: object) -> tuple[float, float]:
     if not (isinstance(ends, (tuple, list)) and len(ends) == 2 and all(map(is_number, ends))):
         raise TypeError(f"interval must be two numbers (low, high) in training-time units, got {shown(ends)}")
     if not ends[0] <= ends[1]:
-        raise ValueError(f"interval must be (low, high) with low at most high, got {ends!r}")
+        raise ValueError(f"interval must be (low, high) with low at most high, got {shown(ends)}")
     return ends[0], ends[1]
 
 

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import shown
+
 LARGEST = 2**14
 """Pixels of a side: four times the longest that a released model was trained at."""
 
@@ -76,11 +78,11 @@ def check(height: int, width: int, multiple: int) -> None:
     """
     for name, side in (("height", height), ("width", width)):
         if isinstance(side, bool) or not isinstance(side, (int, np.integer)):
-            raise TypeError(f"{name} must be an integer, got {side!r}")
+            raise TypeError(f"{name} must be an integer, got {shown(side)}")
         if side < 1:
-            raise ValueError(f"{name} must be positive, got {side}; nearest: {multiple}")
+            raise ValueError(f"{name} must be positive, got {shown(int(side))}; nearest: {multiple}")
         if side > LARGEST:
-            raise ValueError(f"{name} must be at most {LARGEST} pixels, got {side}")
+            raise ValueError(f"{name} must be at most {LARGEST} pixels, got {shown(int(side))}")
         if side % multiple:
             below = side - side % multiple
             nearest = f"{below}, {below + multiple}" if below else f"{multiple}"

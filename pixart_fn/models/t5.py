@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from .. import config as config_
 from .. import rng, tree
 from ..backend import jit, nn, stream
-from ..backend.arrays import as_tensor, check_mask
+from ..backend.arrays import as_tensor, check_mask, check_weights
+from ..checks import check_type, kind
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Json, Key, Tree
 
 MASKED = -1e9
 """What is added to the scores of padding: far enough for a float32 softmax to give it exactly zero."""
+
+TOKENS = 2**26
+"""Numbers that one layer makes of the rows that go through it together; 1 GiB or less with all that it holds."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def read_config(json: Json) -> Config:
     Returns:
         The configuration.
     Raises:
+        TypeError: json is no dict.
         ValueError: a field is unknown, or it isn't a T5 encoder with a gated GELU.
     """
     fixed: dict[str, tuple[Any, ...]] = {
@@ -94,9 +99,15 @@ def read_config(json: Json) -> Config:
         "model_type": ("t5",),
         "pruned_heads": ({}, None),
     }
+    config_.check_object(json, "t5")
     if "feed_forward_proj" not in json:
         raise ValueError("t5 config: feed_forward_proj must be 'gated-gelu'; left out it means 'relu'")
     return config_.read(Config, json, fixed=fixed, ignored=_IGNORED)
+
+
+def check_config(config: Config) -> None:
+    """Raise a TypeError where it isn't the configuration of an encoder."""
+    check_type("config", config, Config, "a t5.Config")
 
 
 def to_json(config: Config) -> Json:
@@ -106,7 +117,10 @@ def to_json(config: Config) -> Json:
         config: the encoder's configuration.
     Returns:
         The file's content.
+    Raises:
+        TypeError: config isn't a Config.
     """
+    check_config(config)
     return {
         "architectures": ["T5EncoderModel"],
         "model_type": "t5",
@@ -125,7 +139,10 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
         config: the encoder's configuration.
     Returns:
         Each tensor's name in the checkpoint, and its shape.
+    Raises:
+        TypeError: config isn't a Config.
     """
+    check_config(config)
     D, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
     out: dict[str, tuple[int, ...]] = {"shared.weight": (config.vocab_size, D)}
     for i in range(config.num_layers):
@@ -154,7 +171,11 @@ def init(key: Key, config: Config) -> Tree:
         config: the encoder's configuration.
     Returns:
         The tree, of float32 Tensors.
+    Raises:
+        TypeError: config isn't a Config.
+        ValueError: key is none.
     """
+    rng.check_key(key)
     flat = {}
     for i, (name, shape) in enumerate(shapes(config).items()):
         if "layer_norm" in name:
@@ -182,9 +203,11 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B, L, D) float32; rows of padding hold values that nothing should read.
     Raises:
-        TypeError: ids or mask is neither an array nor a Tensor of numbers.
-        ValueError: ids or mask isn't as described above, or a row of the mask has no real token.
+        TypeError: config isn't a Config, or ids or mask is neither an array nor a Tensor of numbers.
+        ValueError: p doesn't hold the tensors of the configuration, ids or mask isn't as described above, or a row of
+            the mask has no real token.
     """
+    check_weights(p, shapes(config), "p", stored=True)
     ids, mask = as_tensor(ids, "ids"), as_tensor(mask, "mask")
     _check_ids(config, ids, mask)
     ids = ids.int()  # the lookup takes no other whole numbers than signed ones
@@ -194,10 +217,28 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
     x = stream.rows(embeddings, ids.asnumpy()) if stored else ops.gather(embeddings, ids, 0).float()
     table = stream.tensors(blocks[0]["layer"][0]["SelfAttention"]["relative_attention_bias"])
     position = _position_bias(table, one_hot_buckets(config, L))
-    bias = position + ((1.0 - mask.float()) * MASKED).reshape(-1, 1, 1, L)  # (B, A, L, L)
+    hidden = ((1.0 - mask.float()) * MASKED).reshape(-1, 1, 1, L)
+    rows = rows_at_once(config, L)
+    parts, hiddens = ([x], [hidden]) if len(x) <= rows else (list(ops.split(each, rows)) for each in (x, hidden))
+    biases = [position + hiddens[0]] if len(parts) == 1 else None  # (B, A, L, L), or made for each part when needed
     for block in stream.each(map(_weights, blocks)):
-        x = _block(block, x, bias, config=config)
+        for i, part in enumerate(parts):
+            parts[i] = _block(block, part, biases[i] if biases else position + hiddens[i], config=config)
+    x = parts[0] if len(parts) == 1 else ops.cat(parts, 0)
     return _final(stream.tensors(p["encoder"]["final_layer_norm"]), x, config=config)
+
+
+def rows_at_once(config: Config, L: int) -> int:
+    """How many rows go through a layer together, so that memory doesn't grow with the number of prompts.
+
+    Args:
+        config: the encoder's configuration.
+        L: tokens of each row.
+    Returns:
+        At least 1.
+    """
+    token = config.d_model + config.d_ff + config.num_heads * (config.d_kv + L)
+    return max(1, TOKENS // (L * token))
 
 
 def _check_ids(config: Config, ids: Tensor, mask: Tensor) -> None:
@@ -221,7 +262,12 @@ def quantize(p: Tree) -> Tree:
         p: the encoder's tree.
     Returns:
         A tree for `encode`.
+    Raises:
+        TypeError: a leaf is neither a Tensor nor one that is read layer by layer.
     """
+    for name, leaf in tree.items(p):
+        if not (isinstance(leaf, Tensor) or stream.is_stored(leaf)):
+            raise TypeError(f"p must be an encoder's tree of Tensors, got {kind(leaf)} at {name or 'the root'!r}")
 
     def small(name: str, leaf: Any) -> Any:
         if len(leaf.shape) != 2 or "relative_attention_bias" in name:

@@ -16,11 +16,12 @@ from mindspore import Tensor, ops
 from numpy.typing import NDArray
 
 from ..backend import jit, nn
-from ..backend.arrays import as_float, as_tensor, check_mask
-from ..checks import kind
+from ..backend.arrays import as_float, as_tensor, check_mask, check_weights
 from ..process.lock import exclusive
 from ..public import public
-from ..types import Array, Tree
+from ..types import Tree
+from .transformer_checks import check_blocks, check_conditions, check_shape_of_times, check_times
+from .transformer_checks import check_latents as check_latents
 from .transformer_config import FREQUENCIES
 from .transformer_config import Config as Config
 from .transformer_config import init as init
@@ -73,16 +74,23 @@ def apply(
     Returns:
         (B, out_channels, h, w) float32: ε in the first C channels, then, if there are more, the learned variance.
     Raises:
-        TypeError: an input isn't an array or a Tensor of such numbers.
-        ValueError: an input hasn't such a shape; micro-conditions are missing, or given to a model without them; or
-            there is no such block.
+        TypeError: config isn't a Config, an input isn't an array or a Tensor of such numbers, or perturbed no list of
+            blocks.
+        ValueError: p doesn't hold the tensors of the configuration; an input hasn't such a shape, or a time isn't
+            finite; micro-conditions are missing, or given to a model without them; or there is no such block.
     """
+    check_weights(p, shapes(config), "p")
     check_latents(config, x)
-    mask = as_tensor(mask, "mask")
+    x, mask, t = as_float(x, "x"), as_tensor(mask, "mask"), as_tensor(t, "t")
+    check_times(t, len(x))
+    check_blocks(config, perturbed)
+    conditions = check_conditions(config, len(x), resolution, aspect_ratio)
+    if mask.ndim != 2:
+        raise ValueError(f"mask must have the shape (B, L), got {tuple(mask.shape)}")
     if len(x) != mask.shape[0]:
         raise ValueError(f"x has {len(x)} rows and the text has {mask.shape[0]}; they must be equal")
     context = captions(p, config, text, mask)
-    return evaluate(p, config, x, t, context, resolution, aspect_ratio, perturbed=perturbed)
+    return evaluate(p, config, x, t, context, *conditions, perturbed=perturbed)
 
 
 @exclusive
@@ -143,11 +151,10 @@ def evaluate(
     """
     check_latents(config, x)
     x, t = as_float(x, "x"), as_tensor(t, "t").float()
-    if tuple(t.shape) != (len(x),):
-        raise ValueError(f"t must have the shape ({len(x)},), one time for each row of x, got {tuple(t.shape)}")
-    if not set(perturbed) <= set(range(config.num_layers)):
-        raise ValueError(f"perturbed must name blocks within 0 … {config.num_layers - 1}, got {sorted(perturbed)}")
-    numbers = (sinusoid(t), *_micro_conditions(config, len(x), resolution, aspect_ratio))
+    check_shape_of_times(t, len(x))
+    check_blocks(config, perturbed)
+    conditions = check_conditions(config, len(x), resolution, aspect_ratio)
+    numbers = (sinusoid(t), *(sinusoid(each.reshape(-1)) for each in conditions))
     condition, modulation = _condition(p["adaln_single"], numbers)  # (B, D) and (B, 6·D)
     h, w = x.shape[2:]
     x = _embed(p["pos_embed"]["proj"], x, positions(config, h, w), config=config)  # (B, N, D)
@@ -156,25 +163,6 @@ def evaluate(
         x = _block(_without_captions(block), x, modulation, text, config, alone=i in perturbed)
     head = {"scale_shift_table": p["scale_shift_table"], "proj_out": p["proj_out"]}
     return unpatchify(_head(head, x, condition, config=config), config, h, w)
-
-
-def check_latents(config: Config, x: Array) -> None:
-    """Raise where x isn't noisy latents that the patches divide.
-
-    Args:
-        config: the transformer's configuration.
-        x: (B, C, h, w), an array or a Tensor.
-    Raises:
-        TypeError: x is neither an array nor a Tensor.
-        ValueError: x hasn't such a shape, or h or w isn't a multiple of the patch size.
-    """
-    shape, patch = tuple(getattr(x, "shape", ())), config.patch_size
-    if not isinstance(x, (Tensor, np.ndarray)):
-        raise TypeError(f"x must be a Tensor or an array, got {kind(x)}")
-    if len(shape) != 4 or shape[1] != config.in_channels or 0 in shape or shape[2] % patch or shape[3] % patch:
-        raise ValueError(
-            f"x must have the shape (B, {config.in_channels}, h, w) with h and w multiples of {patch}, got {shape}"
-        )
 
 
 def sinusoid(t: Tensor) -> Tensor:
@@ -238,23 +226,6 @@ def unpatchify(x: Tensor, config: Config, h: int, w: int) -> Tensor:
     p, C = config.patch_size, config.out_channels
     x = x.reshape(-1, h // p, w // p, p, p, C)  # (B, rows, columns, p, q, C)
     return ops.transpose(x, (0, 5, 1, 3, 2, 4)).reshape(-1, C, h, w)
-
-
-def _micro_conditions(
-    config: Config, B: int, resolution: Tensor | None, aspect_ratio: Tensor | None
-) -> tuple[Tensor, ...]:
-    """The embeddings (2·B, 256) and (B, 256) of resolution and aspect ratio, or () for a model without them."""
-    given = resolution is not None, aspect_ratio is not None
-    if given != (config.conditions,) * 2:
-        needs = "needs resolution and aspect_ratio" if config.conditions else "takes no resolution or aspect_ratio"
-        raise ValueError(f"this transformer {needs} (use_additional_conditions = {config.conditions})")
-    if resolution is None or aspect_ratio is None:
-        return ()
-    resolution, aspect_ratio = as_float(resolution, "resolution"), as_float(aspect_ratio, "aspect_ratio")
-    if (tuple(resolution.shape), tuple(aspect_ratio.shape)) != ((B, 2), (B, 1)):
-        got = f"{tuple(resolution.shape)} and {tuple(aspect_ratio.shape)}"
-        raise ValueError(f"resolution must be ({B}, 2) and aspect_ratio ({B}, 1), got {got}")
-    return sinusoid(resolution.reshape(-1)), sinusoid(aspect_ratio.reshape(-1))
 
 
 # --- what is compiled: the block first, then what stands around the blocks --------------------------------------------

@@ -9,6 +9,7 @@ from mindspore import Tensor
 
 from .. import config as config_
 from .. import rng, tree
+from ..checks import check_type
 from ..types import Json, Key, Tree
 
 FREQUENCIES = 256
@@ -70,6 +71,11 @@ class Config:
         return max(self.sample_size // 64, 1) if self.interpolation_scale is None else self.interpolation_scale
 
 
+def check_config(config: Config) -> None:
+    """Raise a TypeError where it isn't the configuration of a transformer."""
+    check_type("config", config, Config, "a transformer.Config")
+
+
 def read_config(json: Json) -> Config:
     """Make the configuration of a parsed transformer/config.json.
 
@@ -108,7 +114,10 @@ def to_json(config: Config) -> Json:
         config: the transformer's configuration.
     Returns:
         The file's content.
+    Raises:
+        TypeError: config isn't a Config.
     """
+    check_config(config)
     return {
         "_class_name": "PixArtTransformer2DModel",
         "activation_fn": "gelu-approximate",
@@ -128,7 +137,10 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
         config: the transformer's configuration.
     Returns:
         Each tensor's name in the checkpoint, and its shape.
+    Raises:
+        TypeError: config isn't a Config.
     """
+    check_config(config)
     out: dict[str, tuple[int, ...]] = {}
     D, p = config.width, config.patch_size
 
@@ -172,7 +184,11 @@ def init(key: Key, config: Config) -> Tree:
         config: the transformer's configuration.
     Returns:
         The tree, of float32 Tensors.
+    Raises:
+        TypeError: config isn't a Config.
+        ValueError: key is none.
     """
+    rng.check_key(key)
     flat = {}
     for i, (name, shape) in enumerate(shapes(config).items()):
         if name.endswith("bias") or "attn2.to_out" in name or name.startswith("proj_out"):

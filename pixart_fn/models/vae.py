@@ -13,13 +13,14 @@ from mindspore import Tensor, ops
 
 from .. import rng
 from ..backend import jit, nn
-from ..backend.arrays import as_float, clamp
-from ..checks import kind
+from ..backend.arrays import as_float, check_weights, clamp
+from ..checks import check_type, kind, shown
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
 from . import vae_layers, vae_tiles
 from .vae_config import Config as Config
+from .vae_config import check_config as check_config
 from .vae_config import factor as factor
 from .vae_config import init as init
 from .vae_config import read_config as read_config
@@ -42,16 +43,11 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
     Returns:
         Moments(mean, logvar), each (B, C, h, w) float32; logvar is clamped to [-30, 20].
     Raises:
-        TypeError: x is neither an array nor a Tensor of floating-point numbers.
-        ValueError: x hasn't such a shape.
+        TypeError: config isn't a Config, or x is neither an array nor a Tensor of floating-point numbers.
+        ValueError: p doesn't hold the encoder's tensors, or x hasn't such a shape.
     """
-    x = as_float(x, "x")
-    if x.ndim != 4 or x.shape[1] != config.in_channels or 0 in x.shape:
-        last = x.ndim == 4 and x.shape[3] == config.in_channels
-        hint = "; x.transpose(0, 3, 1, 2) turns channels last into that" if last else ""
-        raise ValueError(f"x must have the shape (B, {config.in_channels}, H, W), got {tuple(x.shape)}{hint}")
-    if any(side % factor(config) for side in x.shape[2:]):
-        raise ValueError(f"height and width must be multiples of {factor(config)}, got {x.shape[2]} × {x.shape[3]}")
+    x = _pictures(config, x)
+    _check_weights(p, config, ("encoder.", "quant_conv."))
     if _alone(x, 1):
         each = [encode(p, config, part) for part in ops.split(x, 1)]
         return Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
@@ -83,11 +79,12 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32, about within [-1, 1]; nothing is clipped.
     Raises:
-        TypeError: z is neither an array nor a Tensor of floating-point numbers.
-        ValueError: z hasn't such a shape.
+        TypeError: config isn't a Config, or z is neither an array nor a Tensor of floating-point numbers.
+        ValueError: p doesn't hold the decoder's tensors, or z hasn't such a shape.
     """
     z = as_float(z, "z")
     check_latents(config, z)
+    _check_weights(p, config, ("decoder.", "post_quant_conv."))
     if _alone(z, factor(config)):
         return ops.cat([decode(p, config, part) for part in ops.split(z, 1)], 0)
     decoder, picture = p["decoder"], vae_layers.channels_last(z)
@@ -120,6 +117,7 @@ def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
         TypeError, ValueError: as `encode`, or tile isn't such a number.
     """
     check_tile(config, tile)
+    x = _pictures(config, x)
     if max(x.shape[2:]) <= tile:
         return encode(p, config, x)
     both = vae_tiles.apply(lambda x: ops.cat(encode(p, config, x), 1), x, tile, Fraction(1, factor(config)))
@@ -145,10 +143,18 @@ def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
         TypeError, ValueError: as `decode`, or tile isn't such a number.
     """
     check_tile(config, tile)
+    z = as_float(z, "z")
+    check_latents(config, z)
     if max(z.shape[2:]) * factor(config) <= tile:
         return decode(p, config, z)
     small = tile // factor(config)
     return vae_tiles.apply(lambda z: decode(p, config, z), z, small, Fraction(factor(config)))
+
+
+def _check_weights(p: Tree, config: Config, parts: tuple[str, ...]) -> None:
+    """Check the half of a VAE's tree that is used, since the other may be left out."""
+    used = {name: p[name] for name in p if f"{name}.".startswith(parts)} if isinstance(p, dict) else p
+    check_weights(used, {name: shape for name, shape in shapes(config).items() if name.startswith(parts)}, "p")
 
 
 def check_latents(config: Config, z: Tensor) -> None:
@@ -158,8 +164,12 @@ def check_latents(config: Config, z: Tensor) -> None:
         config: the VAE's configuration.
         z: (B, C, h, w).
     Raises:
+        TypeError: config isn't a Config, or z neither an array nor a Tensor.
         ValueError: z hasn't such a shape.
     """
+    check_config(config)
+    if not hasattr(z, "shape"):
+        raise TypeError(f"latents must be an array or a Tensor, got {kind(z)}")
     if z.ndim != 4 or z.shape[1] != config.latent_channels or 0 in z.shape:
         raise ValueError(f"latents must have the shape (B, {config.latent_channels}, h, w), got {tuple(z.shape)}")
 
@@ -171,15 +181,17 @@ def check_tile(config: Config, tile: int) -> None:
         config: the VAE's configuration.
         tile: side of a square in pixels.
     Raises:
-        TypeError: tile isn't a whole number.
+        TypeError: config isn't a Config, or tile isn't a whole number.
         ValueError: tile isn't a positive multiple of 4 · factor(config).
     """
+    check_config(config)
     if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)):
         raise TypeError(f"tile must be a whole number, got {kind(tile)}")
     step = 4 * factor(config)  # so that a quarter of a tile is whole latents
     if tile < step or tile % step:
-        near = max(step, round(tile / step) * step)
-        raise ValueError(f"tile must be a positive multiple of {step} pixels, got {tile}; nearest: {near}")
+        near = max(step, (int(tile) + step // 2) // step * step)
+        got = f"{shown(int(tile))}; nearest: {shown(near)}"
+        raise ValueError(f"tile must be a positive multiple of {step} pixels, got {got}")
 
 
 @public
@@ -192,8 +204,30 @@ def sample(key: Key, moments: Moments) -> Tensor:
         moments: what `encode` gave.
     Returns:
         (B, C, h, w) float32, unscaled.
+    Raises:
+        TypeError: moments isn't a Moments of two Tensors.
+        ValueError: key is none or is for another number of pictures, or the shapes of mean and logvar differ.
     """
+    check_type("moments", moments, Moments, "a Moments, as vae.encode gives")
+    for name, part in moments._asdict().items():
+        check_type(f"{name} of moments", part, Tensor, "a Tensor")
+    if moments.mean.shape != moments.logvar.shape:
+        got = f"{moments.mean.shape} and {moments.logvar.shape}"
+        raise ValueError(f"mean and logvar of moments must have the same shape, got {got}")
     return moments.mean + ops.exp(0.5 * moments.logvar) * rng.normal_like(key, moments.mean)
+
+
+def _pictures(config: Config, x: Tensor) -> Tensor:
+    """Return pictures to encode as float32, checked."""
+    check_config(config)
+    x = as_float(x, "x")
+    if x.ndim != 4 or x.shape[1] != config.in_channels or 0 in x.shape:
+        last = x.ndim == 4 and x.shape[3] == config.in_channels
+        hint = "; x.transpose(0, 3, 1, 2) turns channels last into that" if last else ""
+        raise ValueError(f"x must have the shape (B, {config.in_channels}, H, W), got {tuple(x.shape)}{hint}")
+    if any(side % factor(config) for side in x.shape[2:]):
+        raise ValueError(f"height and width must be multiples of {factor(config)}, got {x.shape[2]} × {x.shape[3]}")
+    return x
 
 
 def _alone(x: Tensor, scale: int) -> bool:

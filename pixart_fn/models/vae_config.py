@@ -10,6 +10,7 @@ from mindspore import Tensor
 
 from .. import config as config_
 from .. import rng, tree
+from ..checks import check_type
 from ..types import Json, Key, Tree
 
 LEVELS = 12
@@ -49,7 +50,13 @@ class Config:
 
 def factor(config: Config) -> int:
     """How many pixels a latent covers in each direction: 8 in every released VAE."""
+    check_config(config)
     return int(2 ** (len(config.block_out_channels) - 1))
+
+
+def check_config(config: Config) -> None:
+    """Raise a TypeError where it isn't the configuration of a VAE."""
+    check_type("config", config, Config, "a vae.Config")
 
 
 def read_config(json: Json) -> Config:
@@ -84,7 +91,10 @@ def to_json(config: Config) -> Json:
         config: the VAE's configuration.
     Returns:
         The file's content.
+    Raises:
+        TypeError: config isn't a Config.
     """
+    check_config(config)
     depth = len(config.block_out_channels)
     return {
         "_class_name": "AutoencoderKL",
@@ -102,7 +112,10 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
         config: the VAE's configuration.
     Returns:
         Each tensor's name in the checkpoint, and its shape.
+    Raises:
+        TypeError: config isn't a Config.
     """
+    check_config(config)
     out: dict[str, tuple[int, ...]] = {}
     widths, latent, last = config.block_out_channels, config.latent_channels, config.block_out_channels[-1]
 
@@ -165,7 +178,11 @@ def init(key: Key, config: Config) -> Tree:
         config: the VAE's configuration.
     Returns:
         The tree, of float32 Tensors.
+    Raises:
+        TypeError: config isn't a Config.
+        ValueError: key is none.
     """
+    rng.check_key(key)
     flat = {}
     for i, (name, shape) in enumerate(shapes(config).items()):
         if len(shape) == 1:

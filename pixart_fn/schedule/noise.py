@@ -193,7 +193,8 @@ class Schedule:
         Raises:
             ValueError: the schedule has no such λ.
         """
-        rho = np.exp(-_array("lam (λ)", lam))
+        with np.errstate(over="ignore"):
+            rho = np.exp(-_array("lam (λ)", lam))
         low, high = self.rhos[0], self.rhos[-1]
         outside = np.logical_not((rho >= low * (1 - 1e-9)) & (rho <= high * (1 + 1e-9)))
         if np.any(outside):
@@ -311,7 +312,10 @@ def _array(name: str, t: Time) -> NumPyArray:
     """A number, or an array of numbers, as an array."""
     if not (is_number(t) or (isinstance(t, np.ndarray) and t.dtype.kind in "fiu")):
         raise TypeError(f"{name} must be a number or an array of numbers, got {kind(t)}")
-    return np.asarray(t, np.float64)
+    try:
+        return np.asarray(t, np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} must be at most 1.8e308 in size, as a float is, got a larger whole number") from None
 
 
 def _like(t: Time, value: NDArray[np.float64]) -> Time:

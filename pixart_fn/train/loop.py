@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from .. import tree
 from ..backend import autodiff
 from ..backend.runtime import settle_on_cpu
-from ..checks import check_number
+from ..checks import check_function, check_number, check_type, check_whole
 from ..files import atomic
 from ..files.folder import check
 from ..files.safetensors import open_with_metadata, write_file
@@ -40,7 +41,13 @@ def warmup_stable_decay(peak: float, steps: int, warmup: int = 100, decay: float
         decay: the share of the steps over which the rate falls, within (0, 1].
     Returns:
         step, from 0 → learning rate.
+    Raises:
+        TypeError, ValueError: an argument isn't as described above.
     """
+    check_number("peak", peak, 0)
+    check_whole("steps", steps, 1)
+    check_whole("warmup", warmup, 1)
+    check_number("decay", decay, 0, 1, above=True)
 
     def lr(step: int) -> float:
         up = min(1.0, (step + 1) / warmup)
@@ -89,12 +96,24 @@ def run(
     Returns:
         The parameters and the optimiser's state, whose `ema` is what to use.
     Raises:
-        ValueError: lr is negative or not finite, the folder holds the state of other parameters, or a gradient isn't
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of its range, the folder holds the state of other parameters, or a gradient isn't
             finite.
         OSError: the folder or a file in it can't be written.
     """
-    if not callable(lr):
+    if callable(lr):
+        check_function("lr", lr, "step")
+    else:
         check_number("lr, which may also be a function of the step,", lr, 0)
+    check_function("loss", loss, "params, batch")
+    check_function("batch", batch, "step")
+    check_type("folder", folder, (str, Path), "a folder, as a str or a Path")
+    check_whole("steps", steps, 0)
+    check_number("minutes", minutes, 0, math.inf)
+    optim.check_hyper(hyper)
+    check_number("decay", decay, 0, 1)
+    check_number("save_every_minutes", save_every_minutes, 0, math.inf)
+    optim.check_leaves("params", params)
     folder = Path(os.path.expanduser(folder))
     check(folder).mkdir(parents=True, exist_ok=True)
     file, table = (atomic.target(folder / name) for name in ("state.safetensors", "log.csv"))

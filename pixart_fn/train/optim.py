@@ -57,7 +57,7 @@ def init(params: Tree) -> State:
     Raises:
         TypeError: a leaf isn't a Tensor.
     """
-    _check_leaves("params", params)
+    check_leaves("params", params)
     zeros = tree.map(lambda p: np.zeros(p.shape, np.float32), params)
     return State(0, zeros, zeros, tree.map(lambda p: p.asnumpy(), params))
 
@@ -87,8 +87,8 @@ def update(
     check_type("state", state, State, "an optim.State, as optim.init makes")
     check_number("lr", lr, 0)
     check_number("decay", decay, 0, 1)
-    _check_leaves("params", params)
-    _check_leaves("gradients", gradients)
+    check_leaves("params", params)
+    check_leaves("gradients", gradients)
     columns = [tree.map(lambda leaf: leaf.asnumpy(), each) for each in (params, gradients)]
     rows = list(tree.rows(*columns, state.m, state.v, state.ema))
     for name, p, *others in rows:
@@ -148,6 +148,7 @@ def check_hyper(hyper: AdamW) -> None:
         check_number(f"the factor of {pair[0]!r} in rates of hyper", pair[1], 0)
 
 
-def _check_leaves(argument: str, leaves: Tree) -> None:
+def check_leaves(argument: str, leaves: Tree) -> None:
+    """Raise a TypeError where a leaf isn't a Tensor; `argument` is what the sentence calls the tree."""
     for name, leaf in tree.items(leaves):
         check_type(f"{argument} at {name or 'the root'!r}", leaf, Tensor, "a Tensor")

@@ -1,0 +1,74 @@
+"""Checks of what `transformer.apply` and `transformer.evaluate` are given.
+
+B batch, C latent channels, h/w latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from mindspore import Tensor
+
+from ..backend.arrays import as_float
+from ..checks import kind, shown
+from ..types import Array
+from .transformer_config import Config, check_config
+
+
+def check_latents(config: Config, x: Array) -> None:
+    """Raise where x isn't noisy latents that the patches divide.
+
+    Args:
+        config: the transformer's configuration.
+        x: (B, C, h, w), an array or a Tensor.
+    Raises:
+        TypeError: x is neither an array nor a Tensor.
+        ValueError: x hasn't such a shape, or h or w isn't a multiple of the patch size.
+    """
+    check_config(config)
+    shape, patch = tuple(getattr(x, "shape", ())), config.patch_size
+    if not isinstance(x, (Tensor, np.ndarray)):
+        raise TypeError(f"x must be a Tensor or an array, got {kind(x)}")
+    if len(shape) != 4 or shape[1] != config.in_channels or 0 in shape or shape[2] % patch or shape[3] % patch:
+        raise ValueError(
+            f"x must have the shape (B, {config.in_channels}, h, w) with h and w multiples of {patch}, got {shape}"
+        )
+
+
+def check_times(t: Tensor, B: int) -> None:
+    """Raise a ValueError where t isn't one finite time for each of B rows."""
+    check_shape_of_times(t, B)
+    if not np.isfinite(t.asnumpy()).all():
+        raise ValueError("t must be finite, got NaN or infinity")
+
+
+def check_shape_of_times(t: Tensor, B: int) -> None:
+    """Raise a ValueError where t isn't one time for each of B rows; its numbers aren't read from the device."""
+    if tuple(t.shape) != (B,):
+        raise ValueError(f"t must have the shape ({B},), one time for each row of x, got {tuple(t.shape)}")
+
+
+def check_blocks(config: Config, perturbed: Collection[int]) -> None:
+    """Raise where these aren't blocks of the transformer."""
+    if not isinstance(perturbed, Collection) or not all(type(i) is int or isinstance(i, np.integer) for i in perturbed):
+        raise TypeError(f"perturbed must be a list of blocks, counted from 0, got {shown(perturbed)}")
+    if not all(0 <= i < config.num_layers for i in perturbed):
+        raise ValueError(f"perturbed must name blocks within 0 … {config.num_layers - 1}, got {shown(perturbed)}")
+
+
+def check_conditions(
+    config: Config, B: int, resolution: Tensor | None, aspect_ratio: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Return resolution (B, 2) and aspect ratio (B, 1), or () for a model without them; raise where they don't fit."""
+    given = resolution is not None, aspect_ratio is not None
+    if given != (config.conditions,) * 2:
+        needs = "needs resolution and aspect_ratio" if config.conditions else "takes no resolution or aspect_ratio"
+        raise ValueError(f"this transformer {needs} (use_additional_conditions = {config.conditions})")
+    if resolution is None or aspect_ratio is None:
+        return ()
+    resolution, aspect_ratio = as_float(resolution, "resolution"), as_float(aspect_ratio, "aspect_ratio")
+    if (tuple(resolution.shape), tuple(aspect_ratio.shape)) != ((B, 2), (B, 1)):
+        got = f"{tuple(resolution.shape)} and {tuple(aspect_ratio.shape)}"
+        raise ValueError(f"resolution must be ({B}, 2) and aspect_ratio ({B}, 1), got {got}")
+    return resolution, aspect_ratio
