@@ -94,7 +94,7 @@ def test_rows_are_those_of_the_matrix(tmp_path, monkeypatch, dtype, least, pread
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64, 77])
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_half_precision_is_read_piece_by_piece(tmp_path, monkeypatch, size, dtype):
-    monkeypatch.setattr(safetensors, "PIECE", 64)  # bytes
+    monkeypatch.setattr(safetensors, "FEW", 32)
     value = (np.arange(size) - 30).astype(np.float32)
     safetensors.write_file(tmp_path / "x.safetensors", {"a": value}, {"a": dtype})
     np.testing.assert_array_equal(safetensors.open_file(tmp_path / "x.safetensors")["a"].read(), value)

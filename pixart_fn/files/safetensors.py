@@ -29,6 +29,8 @@ from . import reading
 _STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 PIECE = 2**24
 """The number of bytes that are read at a time."""
+FEW = 2**16
+"""The numbers that are converted and checked at a time, since they stay in the processor's cache."""
 MAPPED = 2**26
 """The bytes of a file from which float32 tensors are views of it. Those of a smaller file are copied, which takes 30 ms
 for the largest, since a process is ended when it reads a mapped file that another has cut off."""
@@ -118,6 +120,8 @@ class Stored:
             return self.copy()
         self.file.check()
         values: NDArray[np.float32] = np.ndarray(self.shape, np.float32, self.file.bytes, self.offset)
+        if self.name not in self.file.finite:
+            self._check_finite(values)
         return self._checked(values)
 
     def copy(self) -> NDArray[np.float32]:
@@ -127,14 +131,13 @@ class Stored:
         raw = np.empty(4 * count + 64, np.uint8)
         start = -raw.ctypes.data % 64  # at the beginning of a cache line
         values = raw[start : start + 4 * count].view(np.float32)
-        if self.dtype == "F32":
-            self.file.read_into(values, self.offset)
-        else:
-            piece = np.empty(min(count, PIECE // 2), _STORAGE[self.dtype])
-            for first in range(0, count, PIECE // 2):
-                part = piece[: count - first]
-                self.file.read_into(part, self.offset + first * piece.itemsize)
-                _widen(part, self.dtype, values[first : first + len(part)])
+        piece, new = np.empty(min(count, FEW), _STORAGE[self.dtype]), self.name not in self.file.finite
+        for first in range(0, count, FEW):
+            part, wide = piece[: count - first], values[first : first + FEW]
+            self.file.read_into(part, self.offset + first * part.itemsize)
+            _widen(part, self.dtype, wide)
+            if new:
+                self._check_finite(wide)
         return self._checked(values.reshape(self.shape))
 
     def rows(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -193,17 +196,15 @@ class Stored:
         return large and self.offset % 4 == 0 and 0 not in self.shape
 
     def _checked(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the tensor's numbers, if they are finite and the file is still what it was."""
-        if self.name not in self.file.finite:
-            self._check_finite(values)
-            self.file.finite.add(self.name)
+        """Return the tensor's numbers, which are finite, if the file is still what it was."""
+        self.file.finite.add(self.name)
         self.file.check()
         return values
 
     def _check_finite(self, values: NDArray[np.float32]) -> None:
         flat = values.reshape(-1)
-        for first in range(0, flat.size, 2**16):  # which stay in the processor's cache
-            finite = np.isfinite(flat[first : first + 2**16])
+        for first in range(0, flat.size, FEW):
+            finite = np.isfinite(flat[first : first + FEW])
             if not finite.all():
                 value = flat[first + int(np.argmin(finite))]
                 raise ValueError(
