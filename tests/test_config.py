@@ -147,6 +147,7 @@ GATED = {"feed_forward_proj": "gated-gelu"}
             r"norm_eps must be .* within 1.2e-38 … 1, got -1e-06",
         ),
         (transformer.read_config, {"interpolation_scale": 0}, r"interpolation_scale must be None or a .*, got 0"),
+        (transformer.read_config, {"sample_size": 1}, r"sample_size must be at least patch_size = 2, got 1"),
         (transformer.read_config, {"patch_size": 0}, r"patch_size must be a whole number within 1 … 16384, got 0"),
         (
             t5.read_config,

@@ -45,6 +45,11 @@ class Config:
                 f"transformer config: cross_attention_dim {self.cross_attention_dim} contradicts "
                 f"num_attention_heads · attention_head_dim = {self.width}; captions are projected to the latter"
             )
+        if self.sample_size < self.patch_size:
+            raise ValueError(
+                f"transformer config: sample_size must be at least patch_size = {self.patch_size}, got"
+                f" {self.sample_size}"
+            )
         if self.width % 4:
             raise ValueError(f"transformer config: the width must be divisible by 4, got {self.width}")
         if self.conditions and self.width % 3:
