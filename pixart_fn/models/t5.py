@@ -105,11 +105,6 @@ def read_config(json: Json) -> Config:
     return config_.read(Config, json, fixed=fixed, ignored=_IGNORED)
 
 
-def check_config(config: Config) -> None:
-    """Raise a TypeError where it isn't the configuration of an encoder."""
-    check_type("config", config, Config, "a t5.Config")
-
-
 def to_json(config: Config) -> Json:
     """Write a configuration as the config.json that transformers reads.
 
@@ -120,7 +115,7 @@ def to_json(config: Config) -> Json:
     Raises:
         TypeError: config isn't a Config.
     """
-    check_config(config)
+    check_type("config", config, Config, "a t5.Config")
     return {
         "architectures": ["T5EncoderModel"],
         "model_type": "t5",
@@ -142,7 +137,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     Raises:
         TypeError: config isn't a Config.
     """
-    check_config(config)
+    check_type("config", config, Config, "a t5.Config")
     D, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
     out: dict[str, tuple[int, ...]] = {"shared.weight": (config.vocab_size, D)}
     for i in range(config.num_layers):

@@ -101,18 +101,8 @@ def run(
             finite.
         OSError: the folder or a file in it can't be written.
     """
-    if callable(lr):
-        check_function("lr", lr, "step")
-    else:
-        check_number("lr, which may also be a function of the step,", lr, 0)
-    check_function("loss", loss, "params, batch")
-    check_function("batch", batch, "step")
-    check_type("folder", folder, (str, Path), "a folder, as a str or a Path")
-    check_whole("steps", steps, 0)
-    check_number("minutes", minutes, 0, math.inf)
+    _check(loss, batch, folder, steps, lr, (minutes, save_every_minutes), decay)
     optim.check_hyper(hyper)
-    check_number("decay", decay, 0, 1)
-    check_number("save_every_minutes", save_every_minutes, 0, math.inf)
     optim.check_leaves("params", params)
     folder = Path(os.path.expanduser(folder))
     check(folder).mkdir(parents=True, exist_ok=True)
@@ -121,10 +111,7 @@ def run(
     value_and_grad = autodiff.value_and_grad(loss)
     start = saved = time.monotonic()
     try:
-        with (
-            tqdm(total=steps, initial=state.step, unit="step", mininterval=5) as bar,
-            table.open("a") as log,
-        ):
+        with tqdm(total=steps, initial=state.step, unit="step", mininterval=5) as bar, table.open("a") as log:
             while state.step < steps and time.monotonic() - start < 60 * minutes:
                 step, began = state.step, time.monotonic()
                 value, gradients = value_and_grad(params, batch(step))
@@ -139,6 +126,23 @@ def run(
     finally:  # an error in a batch loses nothing
         save(file, params, state)
     return params, state
+
+
+def _check(
+    loss: object, batch: object, folder: object, steps: int, lr: Any, minutes: tuple[float, float], decay: float
+) -> None:
+    """Raise where an argument of `run` isn't as it says."""
+    if callable(lr):
+        check_function("lr", lr, "step")
+    else:
+        check_number("lr, which may also be a function of the step,", lr, 0)
+    check_function("loss", loss, "params, batch")
+    check_function("batch", batch, "step")
+    check_type("folder", folder, (str, Path), "a folder, as a str or a Path")
+    check_whole("steps", steps, 0)
+    for name, value in zip(("minutes", "save_every_minutes"), minutes, strict=True):
+        check_number(name, value, 0, math.inf)
+    check_number("decay", decay, 0, 1)
 
 
 def save(file: Path, params: Tree, state: optim.State) -> None:

@@ -84,17 +84,9 @@ def update(
             or shapes, or the gradient isn't finite.
     """
     check_hyper(hyper)
-    check_type("state", state, State, "an optim.State, as optim.init makes")
     check_number("lr", lr, 0)
     check_number("decay", decay, 0, 1)
-    check_leaves("params", params)
-    check_leaves("gradients", gradients)
-    columns = [tree.map(lambda leaf: leaf.asnumpy(), each) for each in (params, gradients)]
-    rows = list(tree.rows(*columns, state.m, state.v, state.ema))
-    for name, p, *others in rows:
-        if any(np.shape(other) != p.shape for other in others):
-            got = ", ".join(str(np.shape(other)) for other in others)
-            raise ValueError(f"{name} has the shape {p.shape}, and its gradient, moments and average {got}")
+    rows = _rows(params, gradients, state)
     norm = float(np.sqrt(sum(float(np.vdot(g, g)) for _, _, g, *_ in rows)))
     if not np.isfinite(norm):
         raise ValueError(
@@ -152,3 +144,17 @@ def check_leaves(argument: str, leaves: Tree) -> None:
     """Raise a TypeError where a leaf isn't a Tensor; `argument` is what the sentence calls the tree."""
     for name, leaf in tree.items(leaves):
         check_type(f"{argument} at {name or 'the root'!r}", leaf, Tensor, "a Tensor")
+
+
+def _rows(params: Tree, gradients: Tree, state: State) -> list[tuple[Any, ...]]:
+    """Pair the leaves of all trees by name, checked: (name, parameter, gradient, moments, average)."""
+    check_type("state", state, State, "an optim.State, as optim.init makes")
+    check_leaves("params", params)
+    check_leaves("gradients", gradients)
+    columns = [tree.map(lambda leaf: leaf.asnumpy(), each) for each in (params, gradients)]
+    rows = list(tree.rows(*columns, state.m, state.v, state.ema))
+    for name, p, *others in rows:
+        if any(np.shape(other) != p.shape for other in others):
+            got = ", ".join(str(np.shape(other)) for other in others)
+            raise ValueError(f"{name} has the shape {p.shape}, and its gradient, moments and average {got}")
+    return rows
