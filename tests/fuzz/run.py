@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import hashlib
 import json
 import random
 import resource
+import shutil
 import signal
 import tempfile
 import threading
@@ -37,7 +37,7 @@ class TooLongError(BaseException):
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Raise TooLongError after SECONDS, where Python runs; where it doesn't, end the process after thrice that."""
+    """Raise TooLongError after SECONDS, where Python runs; where it doesn't, end the process after a minute of work."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -47,11 +47,11 @@ def watched() -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    faulthandler.dump_traceback_later(3 * SECONDS, exit=True)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 60)  # whose signal ends a process
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
@@ -62,24 +62,34 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
 
-def fault(target: Target, content: bytes) -> str:
+def fault(target: Target, content: bytes, folder: Path) -> str:
     """Read an input, and return what is wrong about how that ended; "" where it was read or refused as it should."""
-    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+    empty(folder)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with watched():
-                target.read(content, Path(name))
+                target.read(content, folder)
         except target.errors as error:
             try:
                 check_sentence(str(error))
                 apart = "take both from the same family" in str(error)  # of two files
-                named = not target.named or apart or name in str(error)
+                named = not target.named or apart or str(folder) in str(error)
                 assert named, f"the sentence names no file: {error}"
             except AssertionError as wrong:
                 return f"{type(error).__name__}: {wrong}\n{traceback.format_exc()}"
         except (Exception, TooLongError) as error:
             return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     return ""
+
+
+def empty(folder: Path) -> None:
+    """Remove what the last input left."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def mutated(target: Target, rng: random.Random, seeds: list[bytes]) -> bytes:
@@ -159,11 +169,12 @@ def campaign(name: str, minutes: float, number: int, out: Path) -> tuple[int, di
     out.mkdir(parents=True, exist_ok=True)
     current, end, count = out / f"{name}.current", time.monotonic() + 60 * minutes, 0
     limit_memory()
+    folder = Path(tempfile.mkdtemp())
     for content in inputs(target, number):
         if time.monotonic() > end:
             break
         current.write_bytes(content)  # which stays when the process ends
-        said = fault(target, content)
+        said = fault(target, content, folder)
         count += 1
         if said:
             lines = [line for line in said.splitlines() if line.startswith("  File ")]
@@ -175,4 +186,5 @@ def campaign(name: str, minutes: float, number: int, out: Path) -> tuple[int, di
                 file.with_suffix(".txt").write_text(said)
                 print(f"{name}: {said.splitlines()[0][:300]} → {file}", flush=True)
     current.unlink(missing_ok=True)
+    shutil.rmtree(folder)
     return count, found
