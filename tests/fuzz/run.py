@@ -37,23 +37,25 @@ class TooLongError(BaseException):
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Raise TooLongError after SECONDS, where Python runs; where it doesn't, end the process after a minute of work."""
+    """Raise TooLongError after SECONDS of work, or a minute of waiting; where no Python runs, end the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def late(*_: object) -> None:
-        raise TooLongError(f"it took more than {SECONDS} s")
+        raise TooLongError(f"it took more than {SECONDS} s of work, or a minute")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    signal.setitimer(signal.ITIMER_VIRTUAL, 60)  # whose signal ends a process
+    limits = {signal.ITIMER_PROF: SECONDS, signal.ITIMER_REAL: 60, signal.ITIMER_VIRTUAL: 60}  # the last has no handler
+    before = {number: signal.signal(number, late) for number in (signal.SIGPROF, signal.SIGALRM)}
+    for timer, seconds in limits.items():
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for timer in limits:
+            signal.setitimer(timer, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def limit_memory() -> None:
