@@ -17,6 +17,7 @@ from pixart_fn import guidance, schedule, solvers
 from pixart_fn.models import t5
 from pixart_fn.solvers import linear
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* may draw noise on this grid:UserWarning")
 NOISE = schedule.from_betas(schedule.linear())
 GRID = schedule.grid(NOISE, [900, 600, 300])
 BACK = schedule.reverse(GRID)
