@@ -7,6 +7,7 @@ that several classes share are said once, in the classes at the top.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -26,7 +27,9 @@ _Beta: TypeAlias = Annotated[float, Check("within (0, 1)", lambda value: 0 < val
 _Ratio: TypeAlias = Annotated[float, Check("within (0, 1]", lambda value: 0 < value <= 1)]
 _Positive: TypeAlias = Annotated[float, Check("above 0", lambda value: value > 0)]
 _Largest: TypeAlias = Annotated[float, Check("of at least 1", lambda value: value >= 1)]
-_Lambda: TypeAlias = Annotated[Any, Check("a number or -inf", lambda value: is_number(value) and value < math.inf)]
+_Lambda: TypeAlias = Annotated[
+    Any, Check("a number or -inf", lambda v: is_number(v) and (v == -math.inf or abs(v) <= sys.float_info.max))
+]
 _Betas: TypeAlias = Annotated[str, among("linear", "scaled_linear", "squaredcos_cap_v2")]
 _Spacing: TypeAlias = Annotated[str, among(*SPACINGS)]
 _SolverType: TypeAlias = Annotated[str, among("midpoint", "heun", "logrho", "bh1", "bh2")]
