@@ -14,6 +14,7 @@ from helpers.strategies import EVERY, latents
 
 import pixart_fn as px
 from pixart_fn import guidance, schedule, solvers
+from pixart_fn.backend import jit
 from pixart_fn.models import t5
 from pixart_fn.solvers import linear
 
@@ -88,6 +89,17 @@ def test_nan_in_a_text_is_its_own():
     text = px.Text(np.full((1, 4, 32), np.nan, np.float32), np.ones((1, 4)))
     with pytest.raises(ValueError, match=r"text.states must be finite, got NaN or infinity among them"):
         px.sample_latents(tiny.params(), text, KEY, progress=False)
+
+
+@pytest.mark.parametrize("t", ["5", None, True, math.nan, -1.0, 1000, 1e38, [5.0]])
+def test_a_time_that_is_none_is_refused_by_a_denoiser(t):
+    text, x = px.Text(np.zeros((1, 4, 32), np.float32), np.ones((1, 4))), np.zeros((1, 4, 8, 8), np.float32)
+    for options in ({"guidance": 1}, {"guidance": 2.0}, {"guidance": px.Guidance(2.0, interval=(1, 2))}):
+        denoise = px.text_denoiser(tiny.params(), text, text, **options)
+        graphs = jit.compilations()
+        with pytest.raises((TypeError, ValueError), match=r"^t must be "):
+            denoise(x, t)
+        assert jit.compilations() == graphs
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -97,10 +97,10 @@ def from_config(scheduler_config: Json) -> Sampler:
         )
     name = scheduler_config.get("_class_name")
     if not isinstance(name, str) or name not in CLASSES:
-        nearest = difflib.get_close_matches(config.short(name)[:80], CLASSES, 1, cutoff=0.0)
+        near = difflib.get_close_matches(config.short(name)[:80], CLASSES, 1)
         raise ValueError(
-            f"scheduler class {config.short(name)} isn't supported (supported: {', '.join(CLASSES)};"
-            f" nearest: {nearest[0]})"
+            f"scheduler class {config.short(name)} isn't supported (supported: {', '.join(CLASSES)}"
+            + (f"; nearest: {near[0]})" if near else ")")
         )
     cls, make = CLASSES[name]
     options = config.read(cls, scheduler_config, fixed={}, ignored=KNOWN)
