@@ -97,6 +97,17 @@ def test_an_interruption_at_any_line_leaves_one_whole_file_and_nothing_else(path
     assert lines > 40
 
 
+@pytest.mark.slow
+def test_a_process_that_ends_at_any_line_leaves_one_whole_file_and_the_next_write_removes_the_rest(path):
+    def check() -> None:
+        assert path.read_text("utf-8") in ("old", "new")
+        write(path, "old")
+        assert list(path.parent.iterdir()) == [path]
+
+    lines = interrupted.everywhere(lambda: write(path), check, atomic, every=3, killed=True)
+    assert lines > 40 and path.read_text("utf-8") == "new"
+
+
 def test_a_second_interruption_while_the_first_cleans_up_leaves_nothing_either(path, monkeypatch):
     unlink, calls = os.unlink, []
 

@@ -133,6 +133,27 @@ def test_an_interruption_at_any_line_leaves_the_old_files_or_the_new_ones(old, w
     assert lines > 30 and found >= ({"old", "new"} if every == 1 else {"old"}) and read(old) == {"new"}
 
 
+@pytest.mark.slow
+def test_a_process_that_ends_at_any_line_leaves_the_old_files_or_the_new_ones_or_a_mark(old, way, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    refused = 0
+
+    def check() -> None:
+        nonlocal refused
+        try:
+            assert read(old) in ({"old"}, {"new"})
+        except OSError as error:
+            assert "holds old and new files mixed" in str(error)
+            refused += 1
+        replace(old, "old")
+        assert read(old) == {"old"}
+        assert_kept(old)
+
+    every = int(os.environ.get("PIXART_FN_EVERY", "29"))  # a process that has loaded MindSpore takes long to fork
+    lines = interrupted.everywhere(lambda: replace(old), check, folder, atomic, every=every, killed=True)
+    assert lines > 100 and read(old) == {"new"} and bool(refused) == (way != "exchanged")
+
+
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "empty").mkdir(mode=0o700)
     replace(tmp_path / "empty")
