@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from ..process.signals import deferred
 from .reading import KINDS
 
 DAY = 24 * 60 * 60
@@ -272,7 +273,8 @@ def _replace(temporary: Path, real: Path, old: os.stat_result | None, save: Call
     except OSError as error:
         if error.errno not in (errno.EBUSY, errno.EXDEV):
             raise
-        _overwrite(real, temporary)
+        with deferred():
+            _overwrite(real, temporary)
     sync(real.parent)
 
 
