@@ -1,0 +1,111 @@
+"""What a process writes again and again until it is ended, each time with another version in every place of it.
+
+As a process, it waits for a line "KIND FOLDER VERSION" and then writes this version, the next one, …
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from helpers.pipelines import CONFIGS, MODULES, SCHEDULER, flat
+from PIL import Image
+
+import pixart_fn as px
+from pixart_fn import checkpoint, tree
+from pixart_fn.checkpoint.text import load_text, save_text
+from pixart_fn.params import Configs, Params
+from pixart_fn.picture import read_settings, save_picture
+from pixart_fn.train import loop, optim
+from pixart_fn.types import Text
+
+STATE = {"a": (64, 64), "b": (7,)}
+
+
+def full(shapes: dict[str, tuple[int, ...]], version: int) -> dict[str, np.ndarray]:
+    return {name: np.full(shape, version, np.float32) for name, shape in shapes.items()}
+
+
+def write_pipeline(folder: Path, version: int) -> None:
+    configs = {name: module.read_config(CONFIGS[name]) for name, module in MODULES.items()}
+    trees = {name: tree.nest(full(module.shapes(configs[name]), version)) for name, module in MODULES.items()}
+    scheduler = {**SCHEDULER, "beta_start": version / 2**20}
+    px.save(Params(**trees, config=Configs(**configs, scheduler=scheduler), tokenizer=None), folder / "model")
+
+
+def write_from_inside(folder: Path, version: int) -> None:
+    """The current folder isn't exchanged."""
+    (folder / "model").mkdir(exist_ok=True)
+    os.chdir(folder / "model")
+    write_pipeline(folder, version)
+
+
+def read_pipeline(folder: Path) -> set[float]:
+    params = checkpoint.load(folder / "model", text_encoder=None)
+    leaves = [*flat(params.transformer).values(), *flat(params.vae).values()]
+    return {float(value) for leaf in leaves for value in np.unique(leaf)} | {
+        params.config.scheduler["beta_start"] * 2**20
+    }
+
+
+def write_picture(folder: Path, version: int) -> None:
+    save_picture(np.full((256, 256, 3), version % 2**8 / 255, np.float32), folder / "cat.png", version=version)
+
+
+def read_picture(folder: Path) -> set[float]:
+    version = None
+    while version != (version := read_settings(folder / "cat.png")["version"]):  # until both are of one file
+        with Image.open(folder / "cat.png") as picture:
+            values = np.unique(np.asarray(picture))
+    return {version} if values.tolist() == [version % 2**8] else {version, *values.tolist()}
+
+
+def write_state(folder: Path, version: int) -> None:
+    arrays = full(STATE, version)
+    tensors = {name: SimpleNamespace(asnumpy=lambda value=value: value) for name, value in arrays.items()}
+    loop.save(folder / "state.safetensors", tensors, optim.State(version, arrays, arrays, arrays))
+
+
+def read_state(folder: Path) -> set[float]:
+    params, state = loop.restore(folder / "state.safetensors", full(STATE, 0))
+    leaves = [*flat(params).values(), *state.m.values(), *state.v.values(), *state.ema.values()]
+    return {float(value) for leaf in leaves for value in np.unique(leaf)} | {state.step}
+
+
+def write_text(folder: Path, version: int) -> None:
+    save_text(Text(np.full((1, 64, 64), version, np.float32), np.ones((1, 64), np.int32)), folder / "a.safetensors")
+
+
+def read_text(folder: Path) -> set[float]:
+    return {float(value) for value in np.unique(load_text(folder / "a.safetensors").states.asnumpy())}
+
+
+KINDS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], set[float]]]] = {
+    "pipeline": (write_pipeline, read_pipeline),
+    "pipeline from inside": (write_from_inside, read_pipeline),
+    "picture": (write_picture, read_picture),
+    "state": (write_state, read_state),
+    "text": (write_text, read_text),
+}
+"""How each kind is written, and which versions are in it when it is read."""
+
+
+def stop(*_: Any) -> None:
+    sys.exit("stopped")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print("ready", flush=True)
+    kind, where, first = sys.stdin.readline().rstrip("\n").split("\t")
+    print("begins", flush=True)
+    for number in itertools.count(int(first)):
+        KINDS[kind][0](Path(where), number)
