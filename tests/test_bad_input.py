@@ -35,7 +35,7 @@ EXEMPT = {
     **dict.fromkeys(
         ("models.transformer_checks.check_shape_of_times", "models.transformer_checks.check_latents"), INNER
     ),
-    **{"models.t5.buckets": INNER, "train.optim.check_leaves": INNER},
+    **{"models.t5.buckets": INNER, "models.t5.rows_at_once": INNER, "train.optim.check_leaves": INNER},
     **dict.fromkeys(("train.loop.save", "train.loop.restore"), "files of states, which `loop.run` checks"),
 }
 EXEMPT_ARGUMENTS = {
