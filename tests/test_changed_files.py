@@ -64,6 +64,18 @@ def test_a_change_while_a_layer_is_used_is_an_error_at_its_end(tmp_path, monkeyp
         leaf.release()
 
 
+@pytest.mark.parametrize("dtype", ["F32", "F16"])
+def test_what_is_copied_is_not_of_two_versions(tmp_path, dtype):
+    file = tmp_path / "x.safetensors"
+    safetensors.write_file(file, {"a": np.ones((40, 40), np.float32)}, {"a": dtype})
+    leaf = safetensors.open_file(file)["a"]
+    leaf.read()
+    overwrite(file)
+    for read in (leaf.read, leaf.copy, lambda: leaf.rows(np.array([1]))):
+        with pytest.raises(OSError, match="was changed after it was opened"):
+            read()
+
+
 def test_a_file_that_is_replaced_is_still_read(tmp_path):
     file, value = tmp_path / "x.safetensors", np.ones((4, 3), np.float32)
     safetensors.write_file(file, {"a": value}, {"a": "F32"})
@@ -92,8 +104,8 @@ def test_rows_are_those_of_the_matrix(tmp_path, monkeypatch, dtype, least, pread
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64, 77])
-@pytest.mark.parametrize("dtype", ["F16", "BF16"])
-def test_half_precision_is_read_piece_by_piece(tmp_path, monkeypatch, size, dtype):
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_a_tensor_is_read_piece_by_piece(tmp_path, monkeypatch, size, dtype):
     monkeypatch.setattr(safetensors, "FEW", 32)
     value = (np.arange(size) - 30).astype(np.float32)
     safetensors.write_file(tmp_path / "x.safetensors", {"a": value}, {"a": dtype})

@@ -137,12 +137,8 @@ def _processor(model: bytes) -> SentencePieceProcessor:
     processor = SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
-        processor.encode("a cat")  # which some damaged ones can't
-        whole = processor.get_piece_size() > 0
-    except (RuntimeError, IndexError) as error:
+    except RuntimeError as error:
         raise ValueError("spiece.model isn't a SentencePiece model; download it again") from error
-    if not whole:
-        raise ValueError("spiece.model isn't a SentencePiece model; download it again")
     return processor
 
 
