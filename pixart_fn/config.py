@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import reprlib
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .checks import is_number, kind
+from .checks import is_number, kind, shown
 
 T = TypeVar("T")
 
@@ -18,18 +17,6 @@ LONGEST = 100_000
 """Entries of a list in a file at most."""
 NAMED = 8
 """Wrong fields that one sentence names at most."""
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
-
-
-def short(value: object) -> str:
-    """Return the repr of a value that may come from anywhere: a long one is cut in its middle."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # Python's own bound on the digits of a whole number that it writes
-        return "a whole number of thousands of digits"
 
 
 class Check(NamedTuple):
@@ -111,9 +98,9 @@ def read(
             continue
         elif name not in fixed:
             near = difflib.get_close_matches(str(name)[:80], [*checks, *fixed, *ignored], 1)
-            wrong.append(f"unknown field {short(name)} = {short(value)}" + (f" (nearest: {near[0]!r})" if near else ""))
+            wrong.append(f"unknown field {shown(name)} = {shown(value)}" + (f" (nearest: {near[0]!r})" if near else ""))
         elif value not in fixed[name]:
-            wrong.append(f"{name} = {short(value)} isn't supported (supported: {', '.join(map(short, fixed[name]))})")
+            wrong.append(f"{name} = {shown(value)} isn't supported (supported: {', '.join(map(shown, fixed[name]))})")
     if wrong:
         raise ValueError(f"{component} config: " + "; ".join(wrong))
     return cls(**values)
@@ -144,7 +131,7 @@ def _mistake(name: str, value: Any, check: Check, given: Any) -> list[str]:
     """Say what is wrong about a value, which is shown as it was given."""
     if isinstance(value, tuple) and len(value) > LONGEST:
         return [f"{name} must have at most {LONGEST} entries, got {len(value)}"]
-    return [] if check.fits(value) else [f"{name} must be {check.words}, got {short(given)}"]
+    return [] if check.fits(value) else [f"{name} must be {check.words}, got {shown(given)}"]
 
 
 def _checks(cls: type) -> dict[str, Check]:

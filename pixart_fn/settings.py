@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .checks import check_number, check_option, check_switch, check_whole, kind
-from .config import short
+from .checks import check_number, check_option, check_switch, check_whole, kind, shown
 from .solvers import SOLVERS
 
 SIDE, PICTURES, STEPS, SCALE = 8192, 10_000, 10_000, 1000
@@ -59,7 +58,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise TypeError(f"settings must be a dict, as read_settings gives, got {kind(settings)}")
     for name in settings:
         if name not in _CHECKS:
-            raise ValueError(f"there is no setting {short(name)}; {_nearest(name, _CHECKS)}")
+            raise ValueError(f"there is no setting {shown(name)}; {_nearest(name, _CHECKS)}")
     for name in ("prompt", "seed"):
         if name not in settings:
             raise ValueError(f"the settings lack {name!r}, without which the picture can't be drawn again")
@@ -83,7 +82,7 @@ def _check_text(name: str, value: Any) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name} must be text that UTF-8 can hold, got {short(value)}") from None
+        raise ValueError(f"{name} must be text that UTF-8 can hold, got {shown(value)}") from None
 
 
 def _check_prompt(name: str, value: Any) -> None:
@@ -97,7 +96,7 @@ def _check_prompt(name: str, value: Any) -> None:
 def _check_solver(name: str, value: Any) -> None:
     _check_text(name, value)
     if value not in SOLVERS:
-        got = f"got {short(value)}; {_nearest(value, SOLVERS)}"
+        got = f"got {shown(value)}; {_nearest(value, SOLVERS)}"
         raise ValueError(f"{name} must be one of {', '.join(SOLVERS)}, {got}")
 
 

@@ -9,8 +9,7 @@ from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ..checks import first_few
-from ..config import short
+from ..checks import first_few, shown
 from ..files import atomic, reading
 from ..files.safetensors import Stored
 from ..params import MODELS
@@ -188,7 +187,7 @@ def shards(index: Path, part: Component) -> list[str]:
         plain = PureWindowsPath(file).name == file and file.isprintable() and len(file) <= 200
         if not plain or not file.endswith(".safetensors"):
             raise ValueError(
-                f"{index} must name .safetensors files in its own folder, got {short(file)}; download it again"
+                f"{index} must name .safetensors files in its own folder, got {shown(file)}; download it again"
             )
     return files
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from .. import solvers, tree
 from ..backend import nn
-from ..checks import check_option, check_switch
-from ..config import short
+from ..checks import check_option, check_switch, shown
 from ..files.folder import unchanged
 from ..files.safetensors import DTYPES, Stored, open_file
 from ..models import tokenizer as tokenizer_
@@ -219,7 +218,7 @@ def _scheduler(chosen: File | dict[str, Any], path: Mapping[File, Path]) -> dict
 
 def _class(name: Any) -> str:
     """Return the name of a class as a sentence takes it: what isn't one is quoted and shortened."""
-    return name if isinstance(name, str) and re.fullmatch(r"\w{1,80}", name) else short(name)
+    return name if isinstance(name, str) and re.fullmatch(r"\w{1,80}", name) else shown(name)
 
 
 def _check_widths(config: Configs) -> None:

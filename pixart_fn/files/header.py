@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, TypeGuard
 
-from ..config import short
+from ..checks import shown
 from . import reading
 
 BITS = {
@@ -64,18 +64,18 @@ def parse(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
 
 def _entry(name: str, value: Any) -> Entry:
     if not name.isprintable() or len(name) > LONGEST:
-        raise ValueError(f"{short(name)} is no name of a tensor")
+        raise ValueError(f"{shown(name)} is no name of a tensor")
     fields = value if isinstance(value, dict) else {}
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise ValueError(f"the dtype of {name!r} must be one of the format, got {short(dtype)}")
+        raise ValueError(f"the dtype of {name!r} must be one of the format, got {shown(dtype)}")
     if not _sizes(shape) or len(shape) > AXES or math.prod(n for n in shape if n) >= 2**60:
-        raise ValueError(f"the shape of {name!r} must be a list of at most {AXES} sizes, got {short(shape)}")
+        raise ValueError(f"the shape of {name!r} must be a list of at most {AXES} sizes, got {shown(shape)}")
     if not _sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"the data_offsets of {name!r} must be two numbers of bytes, got {short(offsets)}")
+        raise ValueError(f"the data_offsets of {name!r} must be two numbers of bytes, got {shown(offsets)}")
     begin, end = offsets
     if 8 * (end - begin) != BITS[dtype] * math.prod(shape):
-        raise ValueError(f"{name!r} takes {end - begin} bytes, which doesn't fit its shape {short(shape)} of {dtype}")
+        raise ValueError(f"{name!r} takes {end - begin} bytes, which doesn't fit its shape {shown(shape)} of {dtype}")
     return Entry(dtype, tuple(shape), begin, end)
 
 
@@ -90,7 +90,7 @@ def _no_number(text: str) -> Any:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{short(text)} is beyond any number")
+        raise ValueError(f"{shown(text)} is beyond any number")
     return number
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import short
+from ..checks import shown
 
 MOST = 2**26
 """Bytes of a file that is read as a whole: 64 MiB. The largest that is released, a tokenizer.json, has 3 MiB."""
@@ -96,7 +96,7 @@ def json_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} isn't valid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} should hold a JSON object, not {short(value)}")
+        raise ValueError(f"{path} should hold a JSON object, not {shown(value)}")
     return value
 
 
@@ -142,7 +142,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {short(twice)} is there twice")
+        raise ValueError(f"the key {shown(twice)} is there twice")
     return made
 
 

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias
 
 from sentencepiece import SentencePieceProcessor
 
-from ..checks import check_whole
-from ..config import short
+from ..checks import check_whole, shown
 from ..files import reading
 
 CONFIG, SPECIAL, ADDED, RUST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"
@@ -54,13 +53,13 @@ class AddedToken:
     def __post_init__(self) -> None:
         if not isinstance(self.content, str) or not self.content:
             raise ValueError(
-                f"the content of an added token must be a text that isn't empty, got {short(self.content)}"
+                f"the content of an added token must be a text that isn't empty, got {shown(self.content)}"
             )
-        check_whole(f"the id of {short(self.content)}", self.id, 0, 2**31 - 1)
+        check_whole(f"the id of {shown(self.content)}", self.id, 0, 2**31 - 1)
         for flag in FLAGS:
             if type(getattr(self, flag)) is not bool:
-                got = short(getattr(self, flag))
-                raise ValueError(f"{flag} of {short(self.content)} must be true or false, got {got}")
+                got = shown(getattr(self, flag))
+                raise ValueError(f"{flag} of {shown(self.content)} must be true or false, got {got}")
 
 
 def defaults(processor: SentencePieceProcessor, own: Iterable[str], extra_ids: int) -> dict[str, AddedToken]:
@@ -215,12 +214,12 @@ def check_agreement(tokens: dict[str, AddedToken], own: dict[str, str], files: d
         if text not in tokens or tokens[text].id != i:
             other = tokens[text].id if text in tokens else "none"
             raise ValueError(
-                f"{ADDED} gives {short(text)} the id {short(i)}, and the other files give it {other}; delete one"
+                f"{ADDED} gives {shown(text)} the id {shown(i)}, and the other files give it {other}; delete one"
             )
     for key, entries in _named(files[SPECIAL], SPECIAL).items():
         for text, _ in entries:
             if text not in tokens or text != own.get(key, text):
-                raise ValueError(f"{key} in {SPECIAL} is {short(text)}, and the other files don't say so; delete one")
+                raise ValueError(f"{key} in {SPECIAL} is {shown(text)}, and the other files don't say so; delete one")
 
 
 def _named(file: dict[str, Any], name: str) -> dict[str, list[Entry]]:
@@ -232,7 +231,7 @@ def _named(file: dict[str, Any], name: str) -> dict[str, list[Entry]]:
             continue
         values = [value] if key in SINGLE else list(value.values()) if isinstance(value, dict) else value
         if not isinstance(values, list) or len(values) > MOST:
-            raise ValueError(f"{key} in {name} must be a list of at most {MOST} tokens, got {short(value)}")
+            raise ValueError(f"{key} in {name} must be a list of at most {MOST} tokens, got {shown(value)}")
         entries = [_entry(value, f"{key} in {name}") for value in values]
         # transformers makes those of one file special before it makes up their other flags
         more = {"special": True} if name == SPECIAL else {}
@@ -243,7 +242,7 @@ def _named(file: dict[str, Any], name: str) -> dict[str, list[Entry]]:
 def _entry(value: Any, where: str) -> Entry:
     text = value.get("content") if isinstance(value, dict) else value
     if not isinstance(text, str) or not text:
-        raise ValueError(f"{where} must be a text, or an object whose content is one, got {short(value)}")
+        raise ValueError(f"{where} must be a text, or an object whose content is one, got {shown(value)}")
     return text, {flag: value[flag] for flag in FLAGS if flag in value} if isinstance(value, dict) else None
 
 
@@ -255,7 +254,7 @@ def _token(text: str, i: Any, flags: dict[str, Any]) -> AddedToken:
 def _object_token(value: Any, i: Any, where: str) -> AddedToken:
     text, flags = _entry(value, where)
     if flags is None:
-        raise ValueError(f"{where} must be an object whose content is a text, got {short(value)}")
+        raise ValueError(f"{where} must be an object whose content is a text, got {shown(value)}")
     return _token(text, i, flags)
 
 
@@ -263,7 +262,7 @@ def _decoder(value: Any) -> dict[str, AddedToken]:
     """{"32100": {"content": …, "lstrip": …, …}, …}"""
     where = f"added_tokens_decoder in {CONFIG}"
     if not isinstance(value, dict) or not all(re.fullmatch("[0-9]{1,9}", key) for key in value) or len(value) > MOST:
-        raise ValueError(f"{where} must be an object of at most {MOST} entries whose keys are ids, got {short(value)}")
+        raise ValueError(f"{where} must be an object of at most {MOST} entries whose keys are ids, got {shown(value)}")
     return _by_text([_object_token(entry, int(key), where) for key, entry in value.items()], where)
 
 
@@ -271,7 +270,7 @@ def _list(value: Any) -> dict[str, AddedToken]:
     """[{"id": 32100, "content": …, "lstrip": …, …}, …]"""
     where = f"added_tokens in {RUST}"
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value) or len(value) > MOST:
-        raise ValueError(f"{where} must be a list of at most {MOST} objects, got {short(value)}")
+        raise ValueError(f"{where} must be a list of at most {MOST} objects, got {shown(value)}")
     return _by_text([_object_token(entry, entry.get("id"), where) for entry in value], where)
 
 
@@ -281,7 +280,7 @@ def _plain(file: dict[str, Any], special: set[str]) -> dict[str, AddedToken]:
         raise ValueError(f"{ADDED} must give at most {MOST} texts, got {len(file)}")
     for text, i in file.items():
         if not text or type(i) is not int:
-            raise ValueError(f"{ADDED} must give texts and their ids, got {short(text)}: {short(i)}")
+            raise ValueError(f"{ADDED} must give texts and their ids, got {shown(text)}: {shown(i)}")
     return {text: _token(text, i, {"special": text in special}) for text, i in file.items()}
 
 
@@ -289,7 +288,7 @@ def _by_text(tokens: list[AddedToken], where: str) -> dict[str, AddedToken]:
     table: dict[str, AddedToken] = {}
     for token in tokens:
         if token.content in table:
-            raise ValueError(f"{where} must name each token once, got {short(token.content)} twice")
+            raise ValueError(f"{where} must name each token once, got {shown(token.content)} twice")
         table[token.content] = token
     return table
 
@@ -335,7 +334,7 @@ def _by_name(
             i = known[text].id if text in known else piece_id(processor, text)
             if i is None and key not in OWN:  # what is its own is missed by Tokenizer
                 raise ValueError(
-                    f"{key} names {short(text)}, which is no piece of spiece.model, and no file gives it an id"
+                    f"{key} names {shown(text)}, which is no piece of spiece.model, and no file gives it an id"
                 )
             if i is None:
                 continue

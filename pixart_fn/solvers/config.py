@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import config, guidance
 from .. import schedule as schedule_
-from ..checks import check_whole, kind
+from ..checks import check_whole, kind, shown
 from ..guidance import Result
 from ..schedule import Schedule
 from ..types import Array, Grid, Json, NumPyArray, Solver
@@ -97,9 +97,9 @@ def from_config(scheduler_config: Json) -> Sampler:
         )
     name = scheduler_config.get("_class_name")
     if not isinstance(name, str) or name not in CLASSES:
-        near = difflib.get_close_matches(config.short(name)[:80], CLASSES, 1)
+        near = difflib.get_close_matches(shown(name)[:80], CLASSES, 1)
         raise ValueError(
-            f"scheduler class {config.short(name)} isn't supported (supported: {', '.join(CLASSES)}"
+            f"scheduler class {shown(name)} isn't supported (supported: {', '.join(CLASSES)}"
             + (f"; nearest: {near[0]})" if near else ")")
         )
     cls, make = CLASSES[name]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...config import short
+from ...checks import shown
 from ...files import reading
 from . import captions, shapes
 
@@ -74,7 +74,7 @@ def load(folder: str | Path) -> Glyphs:
     try:
         pictures = np.load(file, mmap_mode="r")
     except Exception as error:  # a damaged header makes NumPy raise whatever it stumbles over
-        raise ValueError(f"{file} isn't an array of NumPy ({short(str(error))}); render it again") from error
+        raise ValueError(f"{file} isn't an array of NumPy ({shown(str(error))}); render it again") from error
     if (
         not isinstance(pictures, np.ndarray)
         or pictures.dtype != np.uint8

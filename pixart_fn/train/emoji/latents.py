@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...backend.runtime import settle_on_cpu
-from ...config import short
+from ...checks import shown
 from ...files import atomic, reading
 from ...models import vae
 from ...types import NumPyArray
@@ -29,7 +29,7 @@ LARGEST = 2**30
 """Bytes of a chunk at most; one of 512 pictures has 1 MiB."""
 CHUNK = 512
 CAPTIONS = 8
-# One picture a concept as far as may be, few of the other sets, none mirrored: what a short training can learn.
+# One picture a concept as far as may be, few of the other sets, none mirrored: what a shown training can learn.
 OPTIONS = {
     "mix": {"white": 0.93, "colour": 0.03, "line": 0.005, "shapes": 0.035},
     "primary": 0.97,
@@ -78,7 +78,7 @@ def _chunk(file: Path) -> Encoded:
         captions = reading.parse(str(arrays["captions"]).encode())
     except Exception as error:  # a damaged archive makes zipfile raise whatever it stumbles over
         raise ValueError(
-            f"{file} isn't what latents wrote ({short(str(error))}); delete it and write it again"
+            f"{file} isn't what latents wrote ({shown(str(error))}); delete it and write it again"
         ) from error
     latents = arrays["latents"]
     listed = isinstance(captions, list) and all(
