@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .checkpoint.load import load
     from .checkpoint.save import save
     from .denoiser import text_denoiser, text_variance_denoiser
+    from .estimate import memory
     from .models import t5, transformer, vae
     from .params import Params
     from .picture import save_picture
@@ -53,6 +54,7 @@ __all__ = [
     "key",
     "load",
     "lock",
+    "memory",
     "noise",
     "plots",
     "precision",
@@ -80,6 +82,7 @@ _HOMES = {
     "backend.autodiff": ("grad", "value_and_grad"),
     "checkpoint": ("load", "save"),
     "denoiser": ("text_denoiser", "text_variance_denoiser"),
+    "estimate": ("memory",),
     "params": ("Params",),
     "picture": ("save_picture",),
     "pipeline": ("generate",),

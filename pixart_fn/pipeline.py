@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from numpy.typing import NDArray
 from PIL import Image
 
 from .backend import autodiff
 from .checks import check_option, check_whole
-from .denoiser import repeat
+from .estimate import longest, pictures_at_once, slices
 from .guidance import Guidance, Scale
 from .models import vae
 from .params import Params
-from .process.lock import lock
+from .process.lock import exclusive
 from .public import public
 from .request import (
     Picture,
@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     binning: bool
     tile: int | None
     check: bool
+    memory: float | None
     on_step: Callable[[StepInfo], object] | None
     progress: bool
 
@@ -127,6 +128,7 @@ def generate(
     binning: bool = True,
     tile: int | None = None,
     check: bool = True,
+    memory: float | None = None,
     on_step: Callable[[StepInfo], object] | None = None,
     progress: bool = True,
 ) -> Picture | list[Picture] | NDArray[np.float32] | Tensor:
@@ -157,6 +159,9 @@ def generate(
         tile: the side, in pixels, of the overlapping squares to decode in, for pictures that don't fit in memory; None
             decodes in one piece.
         check: whether to raise an error where a stage's result isn't finite.
+        memory: the most bytes that this process may take; None takes what the system and its control groups leave. As
+            many pictures are drawn together as fit, which changes none of them, and `on_step` is called for each such
+            part in turn.
         on_step: a function that is called after each step with its StepInfo, whose arrays it mustn't change; its result
             is ignored.
         progress: whether to show a bar.
@@ -167,6 +172,7 @@ def generate(
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, and the sentence says what is valid; or a stage's result isn't
             finite, and the sentence names the stage, the step and t.
+        MemoryError: one picture doesn't fit into memory, and the sentence says what would.
     """
     autodiff.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
     check_params(params)
@@ -176,18 +182,51 @@ def generate(
     wanted, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
     given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
     plan = request(params, len(prompts) * images_per_prompt, key, drawn, given)
-    negatives = negatives if plan.guidance.compares else []
-    with lock():
-        text, negative = _encode_both(params, prompts, negatives, images_per_prompt, clean, check)
-    z = run(params, plan, text, negative)
+    at_once = pictures_at_once(params, len(plan.keys), drawn, plan.branches, memory, tile, longest(prompts))
+    text, negative = _encode_both(params, prompts, negatives if plan.guidance.compares else [], clean, check)
+    parts = []
+    for rows in slices(len(plan.keys), at_once):
+        own = None if negative is None else _each(rows, images_per_prompt, negative)
+        z = run(params, plan.part(rows), _each(rows, images_per_prompt, text), own)
+        parts.append(_finished(params, z, output, tile, None if drawn == wanted else wanted, check))
+    result = _together(parts)
+    return result[0] if isinstance(result, list) and isinstance(prompt, str) and images_per_prompt == 1 else result
+
+
+Part: TypeAlias = list[Picture] | NDArray[np.float32] | Tensor
+
+
+@exclusive
+def _finished(
+    params: Params, z: Tensor, output: str, tile: int | None, size: tuple[int, int] | None, check: bool
+) -> Part:
+    """Return what the user asked for of some latents."""
     if output == "latents":
         return z
-    with lock():
-        pixels = decode(params, z, tile, None if drawn == wanted else wanted, check).asnumpy()
+    pixels: NDArray[np.float32] = decode(params, z, tile, size, check).asnumpy()
     if output == "numpy":
         return pixels
-    pictures = [Image.fromarray((255 * picture).round().astype(np.uint8)) for picture in pixels]
-    return pictures[0] if isinstance(prompt, str) and images_per_prompt == 1 else pictures
+    return [Image.fromarray((255 * picture).round().astype(np.uint8)) for picture in pixels]
+
+
+@exclusive
+def _together(parts: list[Any]) -> Part:
+    """Put the parts of a batch together, which are all of one kind."""
+    first: Part = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, list):
+        return [picture for part in parts for picture in part]
+    return np.concatenate(parts) if isinstance(first, np.ndarray) else ops.cat(parts, 0)
+
+
+@exclusive
+def _each(rows: slice, n: int, text: Text) -> Text:
+    """Return the text of some pictures, of which n follow each other for each prompt; one row is for all."""
+    if n == 1 and rows == slice(0, len(text.mask)):
+        return text
+    prompts = np.arange(rows.start, rows.stop, dtype=np.int32) // n % len(text.mask)
+    return Text(*(ops.gather(part, Tensor.from_numpy(prompts), 0) for part in text))
 
 
 def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], n: int) -> tuple[list[str], list[str]]:
@@ -201,15 +240,14 @@ def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], 
     return prompts, negatives
 
 
+@exclusive
 def _encode_both(
-    params: Params, prompts: list[str], negatives: list[str], n: int, clean: bool, check: bool
+    params: Params, prompts: list[str], negatives: list[str], clean: bool, check: bool
 ) -> tuple[Text, Text | None]:
-    """Encode all prompts at once; return the prompts, n rows of each, and the negative rows, as many or one for all."""
+    """Encode all prompts at once; return those of the prompts, and those of the negative prompts if there are any."""
     both = encode_prompt(params, [*prompts, *negatives], clean=clean, check=check)
     text, negative = (Text(*rows) for rows in zip(*((x[: len(prompts)], x[len(prompts) :]) for x in both), strict=True))
-    if not negatives:
-        return repeat(text, n), None
-    return repeat(text, n), repeat(negative, n if len(negatives) == len(prompts) else len(prompts) * n)
+    return text, negative if negatives else None
 
 
 def _check_output(params: Params, output: str, tile: int | None) -> None:

@@ -6,7 +6,9 @@ B pictures, L tokens, C latent channels, h/w latent and H/W pixel size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from mindspore import Tensor
@@ -19,6 +21,7 @@ from .checks import check_function, check_switch, check_whole, kind, shown
 from .guidance import Guidance, Scale, as_guidance, check_scale
 from .models import sizes, vae
 from .params import MODELS, Params
+from .process.lock import exclusive
 from .schedule import Schedule, check_grid
 from .solvers.config import Wrap
 from .types import Array, Grid, Key, Solver, StepInfo, Text, VarianceSolver
@@ -42,7 +45,8 @@ class Sampling(NamedTuple):
 class Request(NamedTuple):
     """The checked arguments of a call, from which `stages.run` samples.
 
-    `size` is (height, width) in pixels, `keys` is (B, 2), and `x` is where the sampling starts, (B, C, h, w).
+    `size` is (height, width) in pixels, `keys` is (B, 2), `shape` that of all latents, (B, C, h, w), and `latents` is
+    where the sampling starts, or None for the keys' noise.
     """
 
     size: tuple[int, int]
@@ -51,11 +55,30 @@ class Request(NamedTuple):
     grid: Grid
     solver: Solver
     wrap: Wrap
-    x: Tensor
+    shape: tuple[int, int, int, int]
+    latents: Tensor | None
     guidance: Guidance
     check: bool
     on_step: Callable[[StepInfo], object] | None
     progress: bool
+
+    @property
+    def branches(self) -> int:
+        """How many rows are evaluated together for each picture."""
+        return 2 if self.guidance.compares else 1
+
+    def start(self) -> Tensor:
+        """Return where the sampling starts, (B, C, h, w)."""
+        return Tensor.from_numpy(rng.normal(self.keys, self.shape)) if self.latents is None else self.latents
+
+    @exclusive
+    def part(self, rows: slice) -> Request:
+        """Return the request of some of the pictures, which are the same as among all."""
+        if rows == slice(0, len(self.keys)):
+            return self
+        keys, latents = self.keys[rows], None if self.latents is None else self.latents[rows]
+        shape = (len(keys), *self.shape[1:])
+        return self._replace(keys=keys, shape=shape, latents=latents, guidance=_guidance_of(self.guidance, rows))
 
 
 def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: Sampling) -> Request:
@@ -90,10 +113,28 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
         for t in grid.t[:-1].tolist():
             check_scale(f"{name} at t = {t:g}", scale(t) if callable(scale) else scale, rows)
     shape = latent_shape(params, rows, size)
-    x = Tensor.from_numpy(rng.normal(keys, shape)) if given.latents is None else _start(given.latents, shape)
+    latents = None if given.latents is None else _start(given.latents, shape)
     for check in solver.checks:
-        check(grid, x)
-    return Request(size, keys, schedule, grid, solver, wrap, x, guidance, given.check, given.on_step, given.progress)
+        check(grid, np.broadcast_to(np.float32(0), shape) if latents is None else latents)
+    how = guidance, given.check, given.on_step, given.progress
+    return Request(size, keys, schedule, grid, solver, wrap, shape, latents, *how)
+
+
+def _guidance_of(guidance: Guidance, rows: slice) -> Guidance:
+    """Return the guidance of some of the pictures; scales that may differ between them become functions of t."""
+    scales: dict[str, Any] = {name: getattr(guidance, name) for name in ("scale", "pag_scale")}
+    several = {name: scale for name, scale in scales.items() if callable(scale) or _is_list(scale)}
+    changes: dict[str, Any] = {name: partial(_scale_of, scale, rows) for name, scale in several.items()}
+    return replace(guidance, **changes)
+
+
+def _scale_of(scale: Scale, rows: slice, t: float) -> Any:
+    value: Any = scale(t) if callable(scale) else scale
+    return value[rows] if _is_list(value) else value
+
+
+def _is_list(scale: Scale) -> bool:
+    return isinstance(scale, (tuple, list)) or getattr(scale, "ndim", 0) == 1
 
 
 def _own_grid(grid: Grid, schedule: Schedule) -> Grid:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .checks import check_whole, kind
+from .checks import check_function, check_whole, kind
 from .process.lock import lock
 from .public import public
 from .schedule import check_grid
@@ -44,13 +44,14 @@ def iterate(
     """
     solver = named(solver)
     check_grid(grid)
-    if not callable(denoise):
-        raise TypeError(f"denoise must be a function (x_t, t) → x0, got {kind(denoise)}")
+    check_function("denoise", denoise, "x, t")
     if isinstance(x, StepInfo):
         raise TypeError("x is a StepInfo; go on from its state: iterate(…, x=info.state, start=i)")
     if not isinstance(x, SolverState) and not hasattr(x, "shape"):
         raise TypeError(f"x must be an array, a Tensor or a SolverState, got {kind(x)}")
     check_whole("start", start, 0, len(grid.t) - 1)
+    for check in () if isinstance(x, SolverState) else solver.checks:
+        check(grid, x)
     with lock():
         state = x if isinstance(x, SolverState) else solver.init(x)
     if not isinstance(state, SolverState):

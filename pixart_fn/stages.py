@@ -16,6 +16,7 @@ from .backend import autodiff
 from .backend.arrays import as_float, check_finite, clamp
 from .checks import check_whole
 from .denoiser import guided_denoiser
+from .estimate import check_decoding, check_encoding, pictures_at_once, slices
 from .guidance import Guidance, Scale
 from .models import sizes, t5, vae
 from .models import tokenizer as tokenizer_
@@ -38,7 +39,7 @@ from .request import (
     vae_config,
 )
 from .sample import iterate
-from .types import Array, Grid, Key, Solver, StepInfo, Text, VarianceSolver
+from .types import Array, Grid, Key, Moments, Solver, StepInfo, Text, VarianceSolver
 
 TEXT_LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
@@ -98,6 +99,7 @@ def sample_latents(
     grid: Grid | None = None,
     latents: Array | None = None,
     check: bool = True,
+    memory: float | None = None,
     on_step: Callable[[StepInfo], object] | None = None,
     progress: bool = True,
 ) -> Tensor:
@@ -118,6 +120,7 @@ def sample_latents(
         grid: the nodes to visit, in place of `steps` of the checkpoint's spacing.
         latents: the noise to start from, float32 (B, C, h, w), in place of the key's.
         check: whether to raise an error where a result isn't finite.
+        memory: the most bytes that this process may take, as in `generate`.
         on_step: a function that is called with the StepInfo of each step, as in `generate`.
         progress: whether to show a bar.
     Returns:
@@ -125,18 +128,26 @@ def sample_latents(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or a result isn't finite; the sentence names the step and t.
+        MemoryError: one picture doesn't fit into memory.
     """
     check_params(params)
-    text = as_text(params, "text", text)
-    B = len(text.mask)
-    negative = None if negative is None else as_text(params, "negative", negative, B)
+    with lock():
+        text = as_text(params, "text", text)
+        B = len(text.mask)
+        negative = None if negative is None else as_text(params, "negative", negative, B)
     given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
     plan = request(params, B, key, picture_size(params, height, width), given)
+    at_once = pictures_at_once(params, B, plan.size, plan.branches, memory, tokens=text.mask.shape[1])
     if negative is None and plan.guidance.compares:
         if params.text_encoder is None:
             raise ValueError("without a text encoder, give negative= (a Text of the empty prompt) or guidance=1")
         negative = encode_prompt(params, "", tokens=text.mask.shape[1] if plan.guidance.compat == "original" else 1)
-    return run(params, plan, text, negative)
+    parts = []
+    for rows in slices(B, at_once):
+        own = None if negative is None else _rows_of(negative, rows)
+        parts.append(run(params, plan.part(rows), _rows_of(text, rows), own))
+    with lock():
+        return parts[0] if len(parts) == 1 else ops.cat(parts, 0)
 
 
 @public
@@ -148,6 +159,7 @@ def decode_latents(
     tile: int | None = None,
     size: tuple[int, int] | None = None,
     check: bool = True,
+    memory: float | None = None,
 ) -> Tensor:
     """Decode scaled latents to pictures, one at a time, so that memory and result don't depend on the batch.
 
@@ -159,11 +171,13 @@ def decode_latents(
         size: (height, width) in pixels to which the pictures are resized and cropped before values are clamped, as
             `generate` does where it draws at the nearest bin; None leaves them as they are. Resizing has no gradient.
         check: whether to raise an error where a pixel isn't finite.
+        memory: the most bytes that this process may take, as in `generate`.
     Returns:
         float32 (B, H, W, 3) in [0, 1].
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or a pixel isn't finite.
+        MemoryError: the pictures don't fit into memory.
     """
     check_params(params)
     check_switches(check=check)
@@ -177,6 +191,8 @@ def decode_latents(
         sizes.check(size[0], size[1], 1)
     z = as_float(latents, "latents")
     vae.check_latents(config, z)
+    f = vae.factor(config)
+    check_decoding(params, (z.shape[2] * f, z.shape[3] * f), len(z), tile, memory)
     return decode(params, z, tile, size, check)
 
 
@@ -188,8 +204,9 @@ def encode_image(
     *,
     key: Key | None = None,
     check: bool = True,
+    memory: float | None = None,
 ) -> Tensor:
-    """Encode pictures as scaled latents, which `decode_latents` decodes to nearly the same pictures.
+    """Encode pictures as scaled latents, one at a time, which `decode_latents` decodes to nearly the same pictures.
 
     Args:
         params: from `load`, with a VAE.
@@ -198,11 +215,13 @@ def encode_image(
         key: one key (2,), or (B, 2) with one key per picture, for a sample of the VAE's posterior; None takes the
             posterior's mean.
         check: whether to raise an error where a latent isn't finite.
+        memory: the most bytes that this process may take, as in `generate`.
     Returns:
         float32 (B, C, h, w), as `sample_latents` gives them.
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or a latent isn't finite.
+        MemoryError: a picture doesn't fit into memory.
     """
     check_params(params)
     check_switches(check=check)
@@ -210,7 +229,9 @@ def encode_image(
     x = pixels(pictures)
     sizes.check(x.shape[1], x.shape[2], vae.factor(config))
     keys = None if key is None else picture_keys(key, len(x))
-    moments = vae.encode(params.vae, config, (x * 2.0 - 1.0).transpose(0, 3, 1, 2))
+    check_encoding(params, (x.shape[1], x.shape[2]), len(x), memory)
+    each = [vae.encode(params.vae, config, part) for part in ops.split((x * 2.0 - 1.0).transpose(0, 3, 1, 2), 1)]
+    moments = each[0] if len(each) == 1 else Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
     z = (moments.mean if keys is None else vae.sample(keys, moments)) * config.scaling_factor
     if check:
         check_finite(z, "the latents of encode_image")
@@ -245,7 +266,7 @@ def run(params: Params, plan: Request, text: Text, negative: Text | None) -> Ten
     make = guidance_.variance_denoiser if learned else guidance_.denoiser
     with lock():
         denoise = guided_denoiser(make, params, text, negative, plan.guidance, plan.size, plan.schedule)
-    x, S, done = plan.x, len(plan.grid.t) - 1, 0
+    x, S, done = plan.start(), len(plan.grid.t) - 1, 0
 
     def finite(x: Array, t: float) -> Array:
         result = denoise(x, t)
@@ -263,6 +284,12 @@ def run(params: Params, plan: Request, text: Text, negative: Text | None) -> Ten
         if plan.on_step is not None:
             plan.on_step(info)
     return x
+
+
+@exclusive
+def _rows_of(text: Text, rows: slice) -> Text:
+    """Return some rows of a Text; one row is for all pictures."""
+    return text if len(text.mask) in (1, rows.stop - rows.start) else Text(*(part[rows] for part in text))
 
 
 @exclusive

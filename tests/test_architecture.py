@@ -20,7 +20,7 @@ LAYERS = (
     "files",
     "backend",
     "models",
-    "params request denoiser",
+    "params request denoiser estimate",
     "checkpoint",
     "stages pipeline",
     "plots settings picture",

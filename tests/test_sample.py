@@ -78,7 +78,7 @@ def test_the_tail_of_a_grid_starts_from_noised_data(name):
         ({"grid": lambda steps: GRID}, TypeError, "makes; got a function"),
         ({"grid": GRID._replace(sigma=GRID.sigma[1:])}, ValueError, "must be arrays of one length, got shapes"),
         ({"grid": Grid([1.0, 0.0], [0.9, 1.0], [0.4, 0.0])}, ValueError, "must be arrays of one length"),
-        ({"denoise": 0.5}, TypeError, r"denoise must be a function \(x_t, t\) → x0, got a float"),
+        ({"denoise": 0.5}, TypeError, r"denoise must be a function of \(x, t\), got a float"),
         ({"x": [1.0, 2.0]}, TypeError, "x must be an array, a Tensor or a SolverState, got a list"),
         (
             {"x": solvers.unipc().init(np.ones((1, 1)))},

@@ -24,8 +24,8 @@ ASCEND = device.is_ascend()
 """Whether ops run on an Ascend NPU; asked once, since the device can't change after the first op."""
 FLASH_WIDTH = 16
 """Flash attention takes heads whose width is a multiple of this."""
-FEW = 64
-"""Rows up to which W xᵀ is faster than x Wᵀ, for which oneDNN first packs W."""
+FEW = 96
+"""Rows up to which it is W xᵀ, for which oneDNN needn't pack W, and which it sums in the same order for any rows."""
 SCORES = 2**25
 """Numbers in the scores of a block's self-attention that are in memory at a time: 128 MiB."""
 ROWS = 2**11

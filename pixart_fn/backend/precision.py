@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
+from ..checks import check_option
 from ..process.lock import lock
 from .device import has_amx
 
@@ -34,8 +35,7 @@ def precision(mode: str | None = None) -> str:
     global _chosen
     if mode is None or mode == _chosen:
         return _chosen
-    if mode not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, got {mode!r}")
+    check_option("precision", mode, list(PRECISIONS))
     if mode == "bf16-math" and not has_amx():
         raise ValueError(
             "bf16-math needs a CPU with AMX (amx_bf16 among the flags in /proc/cpuinfo), which this machine hasn't; "

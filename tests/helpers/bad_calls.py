@@ -63,6 +63,7 @@ SAID = {
 }
 SIZE = {"height": SIDE, "width": SIDE}
 TWO = [getattr(px, name) for name in ("text_denoiser", "text_variance_denoiser")]
+MEMORY = of.also(of.number(0), zero=0)
 
 STAGES = [
     Row(
@@ -77,6 +78,7 @@ STAGES = [
             },
             **{**SAMPLING, "images_per_prompt": of.whole(1), "output": of.option(), "clean": SWITCH, "binning": SWITCH},
             "tile": of.also(of.whole(1), three=3),
+            "memory": MEMORY,
         },
         SAID,
         runs=False,
@@ -90,7 +92,14 @@ STAGES = [
     Row(
         px.sample_latents,
         {"params": PARAMS, "text": TEXT, "key": KEY},
-        {"params": OF_PARAMS, "text": of.also(OF_TEXT, none=None), "key": of.key(), "negative": OF_TEXT, **SAMPLING},
+        {
+            "params": OF_PARAMS,
+            "text": of.also(OF_TEXT, none=None),
+            "key": of.key(),
+            "negative": OF_TEXT,
+            "memory": MEMORY,
+            **SAMPLING,
+        },
         SAID,
         runs=False,
     ),
@@ -105,6 +114,7 @@ STAGES = [
             },
             "size": of.also(of.instance(), three=(1, 2, 3), zero=(0, 1), huge=(10**30, 1), words=("a", "b")),
             "check": SWITCH,
+            "memory": MEMORY,
         },
         {"size": "size|height"},
         runs=False,
@@ -123,10 +133,19 @@ STAGES = [
                     "bools": np.ones((16, 16, 3), bool),
                 },
             },
-            **{"key": of.key(), "check": SWITCH},
+            **{"key": of.key(), "check": SWITCH, "memory": MEMORY},
         },
         {"pictures": "pictures|height"},
         runs=False,
+    ),
+    Row(
+        px.memory,
+        {"params": PARAMS},
+        {
+            **{"params": OF_PARAMS, "n": of.whole(1), **SIZE, "guidance": of.also(SCALE, two=[1.0, 2.0])},
+            **{"tile": of.also(of.whole(1), three=3), "tokens": of.whole(1, 300)},
+        },
+        SAID,
     ),
     Row(
         px.noise,
