@@ -171,8 +171,8 @@ def check_encoding(params: Params, size: tuple[int, int], n: int, memory: float 
     needed = PROCESS + weights(params) + encoding(params, size, n)
     if needed > limit:
         raise MemoryError(
-            f"encoding {size[0]} × {size[1]} pixels takes about {needed / GIB:.1f} GiB and {limit / GIB:.1f} GiB are "
-            "free; px.vae.encode_tiled encodes in squares, and memory= sets another limit, in bytes"
+            f"encoding {size[0]} × {size[1]} pixels takes about {needed / GIB:.1f} GiB, and there are "
+            f"{limit / GIB:.1f} GiB; px.vae.encode_tiled encodes in squares, and memory= sets another limit, in bytes"
         )
 
 
@@ -216,8 +216,8 @@ def _refusal(params: Params, size: tuple[int, int], branches: int, tile: int | N
         fits.append("px.load(stream=True), which leaves the text encoder in its file,")
     advice = f"; {' or '.join(fits)} would fit" if fits else ""
     return (
-        f"a picture of {size[0]} × {size[1]} pixels takes about {needed / GIB:.1f} GiB and {limit / GIB:.1f} GiB are "
-        f"free{advice}; memory= sets another limit, in bytes"
+        f"a picture of {size[0]} × {size[1]} pixels takes about {needed / GIB:.1f} GiB, and there are "
+        f"{limit / GIB:.1f} GiB{advice}; memory= sets another limit, in bytes"
     )
 
 

@@ -106,14 +106,16 @@ def test_every_option_reaches_the_library(run, monkeypatch):
 
     monkeypatch.setattr(pipeline, "generate", generate)
     monkeypatch.setattr(checkpoint, "load", load)
-    arguments = "--variant fp16 --dtype float16 --tile 8 --no-clean --no-binning --guidance 2 --size 8x16 --seed 5"
+    arguments = (
+        "--variant fp16 --dtype float16 --tile 8 --memory 2 --no-clean --no-binning --guidance 2 --size 8x16 --seed 5"
+    )
     arguments += " --solver heun"
     assert run(*arguments.split(), "--negative", "a dog")[0] == 0
     assert asked.pop("progress")
     assert asked == {
         "variant": "fp16", "dtype": "float16", "tile": 8, "clean": False, "binning": False, "guidance": 2.0,
         "height": 8, "width": 16, "negative_prompt": "a dog", "steps": 2, "solver": "heun", "prompt": PROMPT,
-        "images_per_prompt": 1, "key": [px.key(5).tolist()],
+        "images_per_prompt": 1, "key": [px.key(5).tolist()], "memory": 2**31,
     }  # fmt: skip
 
 
@@ -236,7 +238,7 @@ def test_a_write_that_fails_leaves_the_old_picture_and_nothing_else(run, tmp_pat
 
     monkeypatch.setattr(os, "replace", fail)
     status, _, err = run("--out", "cat.png", "--force")
-    assert status == 2 and err.endswith("pixart-fn: no space left on the disk\n")
+    assert status == 2 and err.endswith("pixart-fn: 'cat.png' can't be written: no space left on the disk\n")
     assert files(tmp_path) == ["cat.png"] and Path("cat.png").read_bytes() == b"old"
 
 

@@ -164,6 +164,17 @@ def test_too_little_memory_is_one_sentence(run, monkeypatch, error):
     assert err == "pixart-fn: there is too little memory for this; a smaller --size or --n, or --tile 512, needs less\n"
 
 
+def test_what_does_not_fit_is_refused_in_the_words_of_the_command(run, tmp_path):
+    status, _, err = run(
+        "generate", "a cat", "-q", "--size", "2048", "--memory", "2", "--out", str(tmp_path / "cat.png")
+    )
+    assert status == 2 and not (tmp_path / "cat.png").exists()
+    assert "takes about" in err and "and there are 2.0 GiB; --size 1024x1024 would fit" in err
+    assert err.endswith("--memory sets another limit, in GiB\n") and "memory=" not in err
+    status, _, err = run("generate", "a cat", "--memory", "nan")
+    assert (status, err) == (2, "pixart-fn: --memory must be a finite number above 0, got nan\n")
+
+
 def test_an_error_of_ours_is_not_hidden(run, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("a mistake of ours")

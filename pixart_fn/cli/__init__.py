@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable
 
@@ -80,10 +81,23 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError) as error:
         return report(str(error))
     except (MemoryError, RuntimeError) as error:
+        if "memory=" in str(error):  # it was refused before any work
+            return report(_as_options(str(error)))
         if not isinstance(error, MemoryError) and "memory failed" not in str(error):  # as MindSpore says it
             raise
         return report("there is too little memory for this; a smaller --size or --n, or --tile 512, needs less")
     return 0
+
+
+def _as_options(sentence: str) -> str:
+    """Say a sentence about memory, which names arguments of Python, with the command's options."""
+    for argument, option in (
+        (r"tile=(\d+)", r"--tile \1"),
+        (r"height=(\d+), width=(\d+)", r"--size \1x\2"),
+        ("memory= sets another limit, in bytes", "--memory sets another limit, in GiB"),
+    ):
+        sentence = re.sub(argument, option, sentence)
+    return sentence
 
 
 def _sentence(error: click.ClickException, words: list[str]) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from .. import picture as picture_
 from .. import rng, solvers
-from ..checks import check_whole
+from ..checks import check_number, check_whole
 from ..files import reading
 from ..process.signals import stoppable
 from .console import note, result
@@ -57,6 +57,7 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
 @click.option("--dtype", type=click.Choice(picture_.DTYPES), default="float32", help="Type that weights compute in.")
 @click.option("--tile", metavar="PIXELS", type=int, show_default="no tiles", help="Decode in squares, to save memory.")
+@click.option("--memory", metavar="GIB", type=float, show_default="what is free", help="The most memory to use.")
 @click.option("--no-clean", is_flag=True, help="Don't clean prompts as the models' training did.")
 @click.option("--no-binning", is_flag=True, help="Draw at the size itself, not at the nearest trained one.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
@@ -64,6 +65,8 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 def generate(words: tuple[str, ...], **options: Any) -> None:
     """Draw pictures of PROMPT and print the names of the files."""
     prompts = _prompts(words, options["prompts"])
+    if options["memory"] is not None:
+        check_number("--memory", options["memory"], 0, above=True)
     outputs = _outputs(prompts, options)
     _check(outputs, options["force"])
     settings, quiet = outputs[0].settings, options["quiet"]
@@ -75,7 +78,8 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
         params = _load(options)
         if options["sheet"] and not options["size"]:
             _check_sheet(outputs[0], *_own_size(params))
-        pictures = _draw(params, prompts, settings, options["n"], progress=not quiet)
+        more = {"memory": options["memory"] and options["memory"] * 2**30, "progress": not quiet}
+        pictures = _draw(params, prompts, settings, options["n"], more)
         if options["sheet"]:
             pictures = iter([picture_.sheet(list(pictures))])
         for (file, own), picture in zip(outputs, pictures, strict=True):
@@ -192,7 +196,7 @@ def _own_size(params: Params) -> tuple[int, int]:
 
 
 def _draw(
-    params: Params, prompts: list[str], settings: dict[str, Any], each: int, progress: bool
+    params: Params, prompts: list[str], settings: dict[str, Any], each: int, more: dict[str, Any]
 ) -> Iterator[Image.Image]:
     """Draw the pictures of each prompt in turn; picture i has the key that `generate` of all prompts gives it."""
     from ..pipeline import generate
@@ -202,7 +206,7 @@ def _draw(
     for first in (p * each + i for p in range(len(prompts)) for i in range(0, each, BATCH)):
         own = keys[first : min(first + BATCH, (first // each + 1) * each)]
         drawn = generate(
-            params, prompts[first // each], own, images_per_prompt=len(own), progress=progress,
+            params, prompts[first // each], own, images_per_prompt=len(own), **more,
             negative_prompt=settings["negative"], steps=settings["steps"], guidance=settings["guidance"],
             **{name: settings[name] for name in ("height", "width", "solver", "clean", "binning", "tile")},
         )  # fmt: skip
