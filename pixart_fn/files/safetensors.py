@@ -122,6 +122,7 @@ class Stored:
         values: NDArray[np.float32] = np.ndarray(self.shape, np.float32, self.file.bytes, self.offset)
         if self.name not in self.file.finite:
             self._check_finite(values)
+            self.release()  # it is read again when it is used
         return self._checked(values)
 
     def copy(self) -> NDArray[np.float32]:
