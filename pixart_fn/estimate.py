@@ -148,6 +148,7 @@ def pictures_at_once(
 
     if limit is None or needed(n) <= limit:
         return n
+    limit += mapped(params)
     if needed(1) > limit:
         raise MemoryError(_refusal(params, size, branches, tile, needed(1), limit))
     return max(1, bisect_right(range(1, n + 1), SPARE * limit, key=needed))
@@ -155,25 +156,40 @@ def pictures_at_once(
 
 def check_decoding(params: Params, size: tuple[int, int], n: int, tile: int | None, memory: float | None) -> None:
     """Raise a MemoryError where n pictures of a size in pixels can't be decoded in the memory that there is."""
-    limit = room(memory)
-    if limit is None or params.config.vae is None:
-        return
-    needed = PROCESS + weights(params) + decoding(params, size, n, tile)
-    if needed > limit:
-        raise MemoryError(_refusal(params, size, 1, tile, needed, limit))
+    if params.config.vae is not None:
+        needed, limit = _against(params, decoding(params, size, n, tile), memory)
+        if needed > limit:
+            raise MemoryError(_refusal(params, size, 1, tile, needed, limit))
 
 
 def check_encoding(params: Params, size: tuple[int, int], n: int, memory: float | None) -> None:
     """Raise a MemoryError where n pictures of a size in pixels can't be encoded in the memory that there is."""
-    limit = room(memory)
-    if limit is None or params.config.vae is None:
-        return
-    needed = PROCESS + weights(params) + encoding(params, size, n)
-    if needed > limit:
-        raise MemoryError(
-            f"encoding {size[0]} × {size[1]} pixels takes about {needed / GIB:.1f} GiB, and there are "
-            f"{limit / GIB:.1f} GiB; px.vae.encode_tiled encodes in squares, and memory= sets another limit, in bytes"
-        )
+    if params.config.vae is not None:
+        needed, limit = _against(params, encoding(params, size, n), memory)
+        if needed > limit:
+            raise MemoryError(
+                f"encoding {size[0]} × {size[1]} pixels takes about {needed / GIB:.1f} GiB, and there are "
+                f"{limit / GIB:.1f} GiB; px.vae.encode_tiled encodes in squares; memory= sets another limit, in bytes"
+            )
+
+
+def _against(params: Params, stage: int, memory: float | None) -> tuple[int, int]:
+    """Return what a stage needs with all that is there, and what there is."""
+    needed, limit = PROCESS + weights(params) + stage, room(memory)
+    if limit is None:
+        return 0, 0
+    return needed, limit if needed <= limit else limit + mapped(params)
+
+
+def mapped(params: Params) -> int:
+    """Return the bytes of weights that are pages of a file, which the kernel takes back and reads again as it must."""
+    pages, total = limits.file_pages(), 0
+    starts = [first for first, _ in pages]
+    for leaf in tree.leaves(params):
+        if hasattr(leaf, "data_ptr"):
+            i = bisect_right(starts, leaf.data_ptr()) - 1
+            total += _bytes(leaf) if i >= 0 and leaf.data_ptr() <= pages[i][1] else 0
+    return total
 
 
 def longest(prompts: Sequence[str]) -> int:

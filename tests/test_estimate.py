@@ -153,6 +153,20 @@ def test_without_an_argument_the_limit_is_what_is_free_and_what_this_process_has
     assert estimate.pictures_at_once(tiny.params(), 10**6, (16, 16), 2, None) == 10**6
 
 
+def test_weights_that_are_pages_of_a_file_are_no_reason_to_refuse(tmp_path, monkeypatch):
+    params = tiny.params()
+    assert estimate.mapped(params) == 0
+    px.save(params, tmp_path / "p")
+    monkeypatch.setattr("pixart_fn.files.safetensors.MAPPED", 0)
+    params = px.load(tmp_path / "p")
+    every = sum(leaf.nbytes for leaf in px.tree.leaves(params))
+    assert estimate.mapped(params) == every == estimate.weights(params)
+    limit = px.memory(params).total - every
+    assert estimate.pictures_at_once(params, 1, (16, 16), 2, limit) == 1
+    with pytest.raises(MemoryError):
+        estimate.pictures_at_once(tiny.params(), 1, (16, 16), 2, limit)
+
+
 def test_prompts_go_through_a_layer_in_parts(monkeypatch):
     params = tiny.params()
     prompts = [f"a cat and {word}" for word in ("a dog", "an apple", "two birds", "a house", "a tree")]

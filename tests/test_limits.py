@@ -72,6 +72,11 @@ def test_what_is_resident_is_without_pages_of_files(system):
     assert limits.resident(root) == 512 * 1024
 
 
+def test_the_pages_of_files_are_those_with_a_file(system):
+    root = system({"proc/self/maps": "1000-2000 r--p 00000000 00:00 0 \n3000-5000 rw-p 00000000 fe:00 58 /a b\n"})
+    assert limits.file_pages(root) == [(0x3000, 0x4FFF)]
+
+
 def test_this_system_says_something():
     if (limits.ROOT / "proc/meminfo").exists():
         assert limits.free() > MIB and limits.resident() > MIB

@@ -40,6 +40,18 @@ def resident(root: Path = ROOT) -> int:
     return next(_fields(root / "proc/self/status", "RssAnon:", 1024), 0)
 
 
+def file_pages(root: Path = ROOT) -> list[tuple[int, int]]:
+    """Return the first and the last address of each mapped file, ascending; the kernel can take such pages back."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/maps").read_text().splitlines():
+            addresses, _, _, _, inode = line.split()[:5]
+            if inode != "0":
+                first, end = addresses.split("-")
+                found.append((int(first, 16), int(end, 16) - 1))
+    return found
+
+
 def _left_by_groups(root: Path) -> Iterator[int]:
     """What each control group above this process leaves, of the second version or the first."""
     with contextlib.suppress(OSError):
