@@ -58,6 +58,15 @@ def test_two_processes_settle_on_different_cpus_and_stay(turns):
     assert sorted(chosen) == [(0,), (1,)]
 
 
+def test_cpus_that_a_container_numbers_otherwise_are_left_alone(monkeypatch):
+    monkeypatch.setattr(cpus, "workers", lambda: [1, 2])
+    monkeypatch.setattr(cpus, "_usage", lambda own: Usage(0.0, {0: 1.0}, {}))
+    monkeypatch.setattr(cpus._STATE, "usage", None)
+    monkeypatch.setattr(cpus._STATE, "chosen", ())
+    cpus._look([4, 7])
+    assert cpus._STATE.chosen == () and cpus._STATE.usage is None
+
+
 linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system doesn't say which CPUs there are")
 
 

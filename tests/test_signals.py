@@ -63,6 +63,19 @@ def test_a_handler_of_the_users_stays():
 
 
 @BOTH
+def test_a_handler_of_ctrl_c_of_the_users_gets_both(number):
+    got = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: got.append(number))
+    try:
+        with lock():
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+        assert got == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@BOTH
 def test_what_is_short_is_finished_first(number):
     finished = []
     with pytest.raises(KeyboardInterrupt), stoppable():

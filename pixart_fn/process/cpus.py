@@ -13,7 +13,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -71,10 +71,11 @@ def shared() -> Iterator[None]:
     here = threading.get_native_id()
     own = os.sched_getaffinity(here)
     _look(sorted(own))
-    withdrawn = 0 < len(_STATE.chosen) < len(own)
+    chosen = own.intersection(_STATE.chosen)
+    withdrawn = 0 < len(chosen) < len(own)
     try:
         if withdrawn:
-            _place(here, _STATE.chosen)
+            _place(here, chosen)
         yield
     finally:
         if withdrawn:
@@ -90,6 +91,8 @@ def _look(cpus: list[int]) -> None:
     if len(threads) != len(cpus):  # none yet, or more CPUs than workers, where Linux finds a free one
         return
     now = _usage(cpus)
+    if now.busy.keys() != set(cpus):  # a container may number them otherwise
+        return
     _STATE.usage = now
     chosen = tuple(cpus) if last is None else choose(last, now, _STATE.chosen or tuple(cpus), os.getpid())
     if chosen == _STATE.chosen:
@@ -123,11 +126,12 @@ def choose(before: Usage, after: Usage, chosen: tuple[int, ...], turn: int) -> t
 def _usage(cpus: list[int]) -> Usage:
     tick = os.sysconf("SC_CLK_TCK")
     busy, own = {}, {}
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *fields = line.split()
-        if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cpus:
-            user, nice, system, _, _, irq, softirq = map(int, fields[:7])
-            busy[int(name[3:])] = (user + nice + system + irq + softirq) / tick
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *fields = line.split()
+            if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cpus:
+                user, nice, system, _, _, irq, softirq = map(int, fields[:7])
+                busy[int(name[3:])] = (user + nice + system + irq + softirq) / tick
     for task in _TASKS.iterdir():
         with contextlib.suppress(OSError):
             fields = (task / "stat").read_text().rpartition(")")[2].split()
@@ -137,6 +141,6 @@ def _usage(cpus: list[int]) -> Usage:
     return Usage(time.monotonic(), busy, own)
 
 
-def _place(thread: int, cpus: tuple[int, ...] | set[int]) -> None:
+def _place(thread: int, cpus: Collection[int]) -> None:
     with contextlib.suppress(OSError):  # a thread that has ended, or a CPU that was taken away
         os.sched_setaffinity(thread, cpus)

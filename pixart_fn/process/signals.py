@@ -8,6 +8,7 @@ kernel.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import threading
@@ -17,7 +18,17 @@ from types import FrameType
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    """Do what Ctrl-C does: raise a KeyboardInterrupt, or call the handler that was set for it."""
+    own = signal.getsignal(signal.SIGINT)
+    if callable(own):
+        own(signal.SIGINT, frame)
+    else:
+        raise KeyboardInterrupt
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 @contextmanager
@@ -25,7 +36,8 @@ def stoppable() -> Iterator[None]:
     """Make Ctrl-C and SIGTERM raise a KeyboardInterrupt inside the `with` block, in the main thread.
 
     MindSpore makes the two the same signal. A handler of SIGTERM that isn't Python's default is left in place, and gets
-    both. In other threads nothing is changed, since only the main thread can handle signals.
+    both; otherwise a handler of SIGINT that isn't Python's own gets both. In other threads nothing is changed, since
+    only the main thread can handle signals.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
@@ -71,10 +83,9 @@ def kept() -> Iterator[None]:
     if os.name != "posix":
         yield
         return
-    libc = ctypes.CDLL(None)
     before = ctypes.create_string_buffer(512)  # more than a struct sigaction, which has 152 bytes on Linux
-    libc.sigaction(signal.SIGINT, None, before)
+    _library().sigaction(signal.SIGINT, None, before)
     try:
         yield
     finally:
-        libc.sigaction(signal.SIGINT, before, None)
+        _library().sigaction(signal.SIGINT, before, None)
