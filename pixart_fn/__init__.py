@@ -12,6 +12,7 @@ from .backend.precision import precision
 from .backend.runtime import set_environment
 from .guidance import Guidance
 from .process.lock import lock
+from .process.signals import deferred, prepare
 from .rng import fold_in, key, split
 from .sample import iterate, sample
 from .types import Denoiser, Grid, Key, Solver, Text, VarianceDenoiser
@@ -97,11 +98,18 @@ def __getattr__(name: str) -> object:
     found: object
     home = next((home for home, names in _HOMES.items() if name in names), None)
     if home is None:
-        found = import_module(f".models.{name}" if name in _MODELS else f".{name}", __name__)
+        home = f"models.{name}" if name in _MODELS else name
+        found = _imported(home)
     else:
-        found = getattr(import_module(f".{home}", __name__), name)
+        found = getattr(_imported(home), name)
     globals()[name] = found  # MindSpore's parser looks for it there
     return found
+
+
+def _imported(module: str) -> object:
+    prepare()
+    with deferred():  # MindSpore's import, which would abort
+        return import_module(f".{module}", __name__)
 
 
 def __dir__() -> list[str]:

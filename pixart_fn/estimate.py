@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from . import tree
 from .checks import check_number, check_whole
@@ -24,6 +24,8 @@ from .types import Tree
 GIB = 2**30
 PROCESS = int(0.4 * GIB)
 """Python, NumPy and MindSpore after a first operation."""
+OWN = int(0.16 * GIB)
+"""The part of it that isn't pages of a file."""
 GRAPHS = {"encode_prompt": int(0.04 * GIB), "sample_latents": int(0.06 * GIB), "decode_latents": int(0.3 * GIB)}
 """The compiled graphs of each stage."""
 BLOCK = 100
@@ -101,13 +103,23 @@ def memory(
 
 
 def estimate(
-    params: Params, n: int, size: tuple[int, int], branches: int, tile: int | None = None, tokens: int = 32
+    params: Params,
+    n: int,
+    size: tuple[int, int],
+    branches: int,
+    tile: int | None = None,
+    tokens: int = 32,
+    texts: int | None = None,
 ) -> Memory:
-    """Estimate as `memory` does, from arguments that are checked already; size is (height, width) in pixels."""
+    """Estimate as `memory` does, from arguments that are checked already.
+
+    size is (height, width) in pixels, and texts the number of prompts with negative ones, or None for n and one more.
+    """
     config = params.config
     encode = decode = 0
     if params.text_encoder is not None and config.text_encoder is not None:
-        encode = GRAPHS["encode_prompt"] + _encoding(params.text_encoder, config.text_encoder, n + 1, tokens)
+        rows = n + 1 if texts is None else texts
+        encode = GRAPHS["encode_prompt"] + _encoding(params.text_encoder, config.text_encoder, rows, tokens)
     if params.vae is not None and config.vae is not None:
         decode = decoding(params, size, n, tile)
     f = factor(params)
@@ -118,13 +130,7 @@ def estimate(
 
 
 def pictures_at_once(
-    params: Params,
-    n: int,
-    size: tuple[int, int],
-    branches: int,
-    memory: float | None,
-    tile: int | None = None,
-    tokens: int = 32,
+    params: Params, n: int, size: tuple[int, int], branches: int, memory: float | None, **how: int | None
 ) -> int:
     """Return how many of n pictures fit into memory together.
 
@@ -134,51 +140,81 @@ def pictures_at_once(
         size: (height, width) in pixels.
         branches: rows that are evaluated for each picture.
         memory: the bytes that this process may have; None takes what is free.
-        tile: the side, in pixels, of the squares to decode in, or None.
-        tokens: the length of the prompts.
+        **how: `tile`, `tokens` and `texts`, as in `estimate`; and `kept`, the bytes of all results.
     Returns:
         A number from 1 to n.
     Raises:
         MemoryError: one picture doesn't fit; the sentence says what would.
     """
-    limit = room(memory)
+    kept, limit = how.pop("kept", None) or 0, room(params, memory)
+    given: dict[str, Any] = how
 
-    def needed(n: int) -> int:
-        return estimate(params, n, size, branches, tile, tokens).total
+    def needed(n: int, size: tuple[int, int] = size, **change: int) -> int:
+        return kept + estimate(params, n, size, branches, **{**given, **change}).total
 
-    if limit is None or needed(n) <= limit:
+    if limit is None:
         return n
-    limit += mapped(params)
+    limit += 0 if needed(n) <= limit else mapped(params)
     if needed(1) > limit:
-        raise MemoryError(_refusal(params, size, branches, tile, needed(1), limit))
-    return max(1, bisect_right(range(1, n + 1), SPARE * limit, key=needed))
+        sizes = [half for half in _halves(params, size) if needed(1, half) <= limit][:1]
+        advice = _tiles(params, size, how.get("tile"), lambda side: needed(1, tile=side) <= limit)
+        advice += [f"height={height}, width={width}" for height, width in sizes]
+        advice += ["fewer prompts at a time"] if needed(1, texts=2) <= limit else []
+        if params.text_encoder is not None and needed(1) - _bytes(params.text_encoder) <= limit:
+            advice.append("px.load(…, stream=True), which leaves the text encoder in its file,")
+        raise MemoryError(_refusal(f"a picture of {_named(size)}", needed(1), limit, advice))
+    fits = n if needed(n) <= limit else max(1, bisect_right(range(1, n + 1), SPARE * limit, key=needed))
+    _STATE.largest = max(_STATE.largest, needed(fits) - PROCESS - weights(params))
+    return fits
+
+
+def check_results(params: Params, n: int, size: tuple[int, int], output: str, memory: float | None) -> int:
+    """Return the bytes of n results of `generate`; raise a MemoryError where they alone don't fit into memory."""
+    f, pixels = factor(params), size[0] * size[1]
+    numbers = {
+        "pil": 3 * pixels,
+        "numpy": 24 * pixels,
+        "latents": 8 * params.config.transformer.in_channels * pixels // f**2,
+    }
+    kept, limit = n * numbers[output], room(params, memory)
+    if limit is not None and PROCESS + kept > limit:
+        raise MemoryError(_refusal(f"{n} pictures of {_named(size)}", PROCESS + kept, limit, ["fewer at a time"]))
+    return kept
+
+
+def check_texts(params: Params, n: int, tokens: int, memory: float | None) -> None:
+    """Raise a MemoryError where n prompts can't be encoded together in the memory that there is."""
+    assert params.config.text_encoder is not None
+    own = GRAPHS["encode_prompt"] + _encoding(params.text_encoder, params.config.text_encoder, n, tokens)
+    advice = ["fewer at a time"] if n > 1 else []
+    _check(params, own, memory, f"encoding {n} prompt{'s' * (n > 1)}", lambda limit: advice)
 
 
 def check_decoding(params: Params, size: tuple[int, int], n: int, tile: int | None, memory: float | None) -> None:
     """Raise a MemoryError where n pictures of a size in pixels can't be decoded in the memory that there is."""
-    if params.config.vae is not None:
-        needed, limit = _against(params, decoding(params, size, n, tile), memory)
-        if needed > limit:
-            raise MemoryError(_refusal(params, size, 1, tile, needed, limit))
+
+    def advice(left: int) -> list[str]:
+        tiles = _tiles(params, size, tile, lambda side: decoding(params, size, n, side) <= left)
+        return tiles + (["fewer pictures at a time"] if decoding(params, size, 1, tile) <= left else [])
+
+    _check(params, decoding(params, size, n, tile), memory, f"decoding {_named(size)}", advice)
 
 
 def check_encoding(params: Params, size: tuple[int, int], n: int, memory: float | None) -> None:
     """Raise a MemoryError where n pictures of a size in pixels can't be encoded in the memory that there is."""
-    if params.config.vae is not None:
-        needed, limit = _against(params, encoding(params, size, n), memory)
-        if needed > limit:
-            raise MemoryError(
-                f"encoding {size[0]} × {size[1]} pixels takes about {needed / GIB:.1f} GiB, and there are "
-                f"{limit / GIB:.1f} GiB; px.vae.encode_tiled encodes in squares; memory= sets another limit, in bytes"
-            )
+    what = f"encoding {_named(size)}"
+    _check(params, encoding(params, size, n), memory, what, lambda limit: ["px.vae.encode_tiled"])
 
 
-def _against(params: Params, stage: int, memory: float | None) -> tuple[int, int]:
-    """Return what a stage needs with all that is there, and what there is."""
-    needed, limit = PROCESS + weights(params) + stage, room(memory)
+def _check(params: Params, stage: int, memory: float | None, what: str, advice: Callable[[int], Sequence[str]]) -> None:
+    """Raise a MemoryError where a stage doesn't fit; the advice is given what is left for a stage."""
+    always, limit = PROCESS + weights(params), room(params, memory)
     if limit is None:
-        return 0, 0
-    return needed, limit if needed <= limit else limit + mapped(params)
+        return
+    limit += 0 if always + stage <= limit else mapped(params)
+    if always + stage > limit:
+        raise MemoryError(_refusal(what, always + stage, limit, advice(limit - always)))
+    _STATE.largest = max(_STATE.largest, stage)
 
 
 def mapped(params: Params) -> int:
@@ -202,8 +238,17 @@ def slices(n: int, at_once: int) -> list[slice]:
     return [slice(i, min(i + at_once, n)) for i in range(0, n, at_once)]
 
 
-def room(memory: float | None) -> int | None:
-    """Return the bytes that this process may have in all; None where nobody says.
+class _State:
+    """The bytes of the largest stage that has run here: MindSpore keeps them for the next one."""
+
+    largest = 0
+
+
+_STATE = _State()
+
+
+def room(params: Params, memory: float | None) -> int | None:
+    """Return the bytes that a call may have, with what this process has for it already; None where nobody says.
 
     Raises:
         TypeError: memory isn't a number.
@@ -213,43 +258,44 @@ def room(memory: float | None) -> int | None:
         check_number("memory", memory, 0, above=True)
         return int(memory)
     free = limits.free()
-    return None if free is None else free + limits.resident()
+    if free is None:
+        return None
+    # what else this process holds is the user's
+    return free + min(limits.resident(), OWN + weights(params) - mapped(params) + _STATE.largest)
 
 
-def _refusal(params: Params, size: tuple[int, int], branches: int, tile: int | None, needed: int, limit: int) -> str:
-    """Say what a picture takes and which single change makes it fit."""
-    fits = []
-    if params.config.vae is not None and tile is None:
-        step = 4 * vae.factor(params.config.vae)
-        for side in (512, 256, step):
-            if side % step == 0 and side < max(size) and estimate(params, 1, size, branches, side).total <= limit:
-                fits.append(f"tile={side}")
-                break
-    smaller = _smaller(params, size, branches, tile, limit)
-    if smaller is not None:
-        fits.append(f"height={smaller[0]}, width={smaller[1]}")
-    if not fits and params.text_encoder is not None and _bytes(params.text_encoder) > needed // 4:
-        fits.append("px.load(stream=True), which leaves the text encoder in its file,")
-    advice = f"; {' or '.join(fits)} would fit" if fits else ""
+def _named(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]} pixels"
+
+
+def _refusal(what: str, needed: int, limit: int, advice: Sequence[str]) -> str:
+    """Say what is needed, what there is, and which single changes make it fit."""
+    fits = f"; {' or '.join(advice)} would fit" if advice else ""
     return (
-        f"a picture of {size[0]} × {size[1]} pixels takes about {needed / GIB:.1f} GiB, and there are "
-        f"{limit / GIB:.1f} GiB{advice}; memory= sets another limit, in bytes"
+        f"{what} takes about {needed / GIB:.1f} GiB, and there are {limit / GIB:.1f} GiB{fits}; "
+        "memory= sets another limit, in bytes"
     )
 
 
-def _smaller(
-    params: Params, size: tuple[int, int], branches: int, tile: int | None, limit: int
-) -> tuple[int, int] | None:
-    """The largest half, quarter … of a size that fits."""
+def _tiles(params: Params, size: tuple[int, int], tile: int | None, fits: Callable[[int], bool]) -> list[str]:
+    """Name the largest side of tiles with which a picture fits, if it isn't decoded in tiles yet."""
+    if params.config.vae is None or tile is not None:
+        return []
+    step = 4 * vae.factor(params.config.vae)
+    sides = [side for side in (512, 256, step) if side % step == 0 and side < max(size) and fits(side)]
+    return [f"tile={side}" for side in sides[:1]]
+
+
+def _halves(params: Params, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The half, the quarter … of a size."""
     multiple = factor(params) * params.config.transformer.patch_size
     while max(size) > multiple:
         size = max(multiple, size[0] // 2 // multiple * multiple), max(multiple, size[1] // 2 // multiple * multiple)
-        if estimate(params, 1, size, branches, tile).total <= limit:
-            return size
-    return None
+        yield size
 
 
 def weights(params: Params) -> int:
+    """Return the bytes of all weights that are in memory."""
     return sum(_bytes(getattr(params, name)) for name in params.TREES if getattr(params, name) is not None)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from .backend import autodiff
 from .checks import check_option, check_whole
-from .estimate import longest, pictures_at_once, slices
+from .estimate import check_results, longest, pictures_at_once, slices
 from .guidance import Guidance, Scale
 from .models import vae
 from .params import Params
@@ -20,6 +20,7 @@ from .process.lock import exclusive
 from .public import public
 from .request import (
     Picture,
+    Request,
     Sampling,
     binned_size,
     check_params,
@@ -180,17 +181,17 @@ def generate(
     check_switches(clean=clean, binning=binning)
     prompts, negatives = _prompts(prompt, negative_prompt, images_per_prompt)
     wanted, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
+    total = len(prompts) * images_per_prompt
+    kept = check_results(params, total, wanted, output, memory)
     given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
-    plan = request(params, len(prompts) * images_per_prompt, key, drawn, given)
-    at_once = pictures_at_once(params, len(plan.keys), drawn, plan.branches, memory, tile, longest(prompts))
-    text, negative = _encode_both(params, prompts, negatives if plan.guidance.compares else [], clean, check)
-    parts = []
-    for rows in slices(len(plan.keys), at_once):
-        own = None if negative is None else _each(rows, images_per_prompt, negative)
-        z = run(params, plan.part(rows), _each(rows, images_per_prompt, text), own)
+    plan = request(params, total, key, drawn, given)
+    negatives = negatives if plan.guidance.compares else []
+    at_once = _at_once(params, plan, [*prompts, *negatives], tile, kept, memory)
+    both, parts = _encode_both(params, prompts, negatives, clean, check, memory), []
+    for rows in slices(total, at_once):
+        z = run(params, plan.part(rows), *_each(rows, images_per_prompt, *both))
         parts.append(_finished(params, z, output, tile, None if drawn == wanted else wanted, check))
-    result = _together(parts)
-    return result[0] if isinstance(result, list) and isinstance(prompt, str) and images_per_prompt == 1 else result
+    return _together(parts, alone=isinstance(prompt, str) and images_per_prompt == 1)
 
 
 Part: TypeAlias = list[Picture] | NDArray[np.float32] | Tensor
@@ -210,23 +211,34 @@ def _finished(
 
 
 @exclusive
-def _together(parts: list[Any]) -> Part:
-    """Put the parts of a batch together, which are all of one kind."""
+def _together(parts: list[Any], alone: bool) -> Picture | Part:
+    """Put the parts of a batch together, which are all of one kind; a picture alone isn't in a list."""
     first: Part = parts[0]
+    if isinstance(first, list):
+        pictures = [picture for part in parts for picture in part]
+        return pictures[0] if alone else pictures
     if len(parts) == 1:
         return first
-    if isinstance(first, list):
-        return [picture for part in parts for picture in part]
     return np.concatenate(parts) if isinstance(first, np.ndarray) else ops.cat(parts, 0)
 
 
+def _at_once(params: Params, plan: Request, texts: list[str], tile: int | None, kept: int, memory: float | None) -> int:
+    """Return how many pictures of a request fit into memory together."""
+    how = {"tile": tile, "tokens": longest(texts), "texts": len(texts), "kept": kept}
+    return pictures_at_once(params, len(plan.keys), plan.size, plan.branches, memory, **how)
+
+
 @exclusive
-def _each(rows: slice, n: int, text: Text) -> Text:
-    """Return the text of some pictures, of which n follow each other for each prompt; one row is for all."""
-    if n == 1 and rows == slice(0, len(text.mask)):
-        return text
-    prompts = np.arange(rows.start, rows.stop, dtype=np.int32) // n % len(text.mask)
-    return Text(*(ops.gather(part, Tensor.from_numpy(prompts), 0) for part in text))
+def _each(rows: slice, n: int, text: Text, negative: Text | None) -> tuple[Text, Text | None]:
+    """Return the texts of some pictures, of which n follow each other for each prompt; one row is for all."""
+
+    def some(text: Text) -> Text:
+        if n == 1 and rows == slice(0, len(text.mask)):
+            return text
+        prompts = np.arange(rows.start, rows.stop, dtype=np.int32) // n % len(text.mask)
+        return Text(*(ops.gather(part, Tensor.from_numpy(prompts), 0) for part in text))
+
+    return some(text), None if negative is None else some(negative)
 
 
 def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], n: int) -> tuple[list[str], list[str]]:
@@ -242,10 +254,10 @@ def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], 
 
 @exclusive
 def _encode_both(
-    params: Params, prompts: list[str], negatives: list[str], clean: bool, check: bool
+    params: Params, prompts: list[str], negatives: list[str], clean: bool, check: bool, memory: float | None
 ) -> tuple[Text, Text | None]:
     """Encode all prompts at once; return those of the prompts, and those of the negative prompts if there are any."""
-    both = encode_prompt(params, [*prompts, *negatives], clean=clean, check=check)
+    both = encode_prompt(params, [*prompts, *negatives], clean=clean, check=check, memory=memory)
     text, negative = (Text(*rows) for rows in zip(*((x[: len(prompts)], x[len(prompts) :]) for x in both), strict=True))
     return text, negative if negatives else None
 

@@ -16,7 +16,7 @@ from .backend import autodiff
 from .backend.arrays import as_float, check_finite, clamp
 from .checks import check_whole
 from .denoiser import guided_denoiser
-from .estimate import check_decoding, check_encoding, pictures_at_once, slices
+from .estimate import check_decoding, check_encoding, check_texts, pictures_at_once, slices
 from .guidance import Guidance, Scale
 from .models import sizes, t5, vae
 from .models import tokenizer as tokenizer_
@@ -47,7 +47,13 @@ TEXT_LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 @public
 @exclusive
 def encode_prompt(
-    params: Params, prompt: str | Sequence[str], *, clean: bool = True, tokens: int = 1, check: bool = True
+    params: Params,
+    prompt: str | Sequence[str],
+    *,
+    clean: bool = True,
+    tokens: int = 1,
+    check: bool = True,
+    memory: float | None = None,
 ) -> Text:
     """Encode prompts as text states.
 
@@ -61,11 +67,13 @@ def encode_prompt(
             diffusers does.
         tokens: the least L, padding included, from 1 to the pipeline's 120 or 300.
         check: whether to raise an error where a state isn't finite.
+        memory: the most bytes that this process may take, as in `generate`.
     Returns:
         Text(states (B, L, C) float32, mask (B, L) int32).
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or the states aren't finite.
+        MemoryError: the prompts don't fit into memory together.
     """
     check_params(params)
     check_switches(clean=clean, check=check)
@@ -78,6 +86,7 @@ def encode_prompt(
     ids, mask = tokenizer_.encode(params.tokenizer, prepared, length)
     L = _bucket(max(int(mask.sum(1).max()), tokens), length)
     ids, mask = Tensor.from_numpy(ids[:, :L].copy()), Tensor.from_numpy(mask[:, :L].copy())
+    check_texts(params, len(ids), L, memory)
     states = t5.encode(params.text_encoder, config, ids, mask)
     if check:
         check_finite(states, "the text states of encode_prompt")
@@ -141,7 +150,8 @@ def sample_latents(
     if negative is None and plan.guidance.compares:
         if params.text_encoder is None:
             raise ValueError("without a text encoder, give negative= (a Text of the empty prompt) or guidance=1")
-        negative = encode_prompt(params, "", tokens=text.mask.shape[1] if plan.guidance.compat == "original" else 1)
+        tokens = text.mask.shape[1] if plan.guidance.compat == "original" else 1
+        negative = encode_prompt(params, "", tokens=tokens, memory=memory)
     parts = []
     for rows in slices(B, at_once):
         own = None if negative is None else _rows_of(negative, rows)

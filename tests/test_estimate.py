@@ -135,6 +135,17 @@ def test_what_does_not_fit_is_refused_before_any_work_with_what_would_fit():
             call()
     with pytest.raises(MemoryError, match=r"height=.*, width=.* would fit"):
         px.generate(params, "a cat", px.key(0), height=4096, width=4096, memory=limit + GIB // 8)
+    with pytest.raises(MemoryError, match=r"decoding 2048 × 2048 pixels .*; tile=512 would fit; memory="):
+        estimate.check_decoding(released("vae"), (2048, 2048), 1, None, 4 * GIB)
+    with pytest.raises(MemoryError, match=r"; fewer pictures at a time would fit; memory="):
+        px.decode_latents(params, np.zeros((10**4, 4, 8, 8), np.float32), memory=px.memory(params).total)
+    with pytest.raises(MemoryError, match=r"1000000000 pictures .*; fewer at a time would fit; memory="):
+        px.generate(params, "a cat", px.key(0), images_per_prompt=10**9, memory=limit)
+    little = estimate.PROCESS + estimate.weights(params) + estimate.GRAPHS["encode_prompt"] + 2**20
+    with pytest.raises(MemoryError, match=r"encoding 1000 prompts .*; fewer at a time would fit; memory="):
+        px.encode_prompt(params, ["a cat"] * 1000, memory=little)
+    with pytest.raises(MemoryError, match=r"; fewer prompts at a time would fit; memory="):
+        px.generate(params, ["a cat"] * 10**5, px.key(0), memory=limit + GIB // 4)
     assert jit.compilations() == before
 
 
@@ -144,13 +155,17 @@ def test_the_limit_is_a_number_above_0(memory):
         px.generate(tiny.params(), "a cat", px.key(0), memory=memory)
 
 
-def test_without_an_argument_the_limit_is_what_is_free_and_what_this_process_has(monkeypatch):
+def test_without_an_argument_the_limit_is_what_is_free_and_what_this_process_has_for_it(monkeypatch):
+    params = tiny.params()
+    own = estimate.OWN + estimate.weights(params) + estimate._STATE.largest
     monkeypatch.setattr(limits, "free", lambda: 1000)
     monkeypatch.setattr(limits, "resident", lambda: 234)
-    assert estimate.room(None) == 1234 and estimate.room(5e9) == 5 * 10**9
+    assert estimate.room(params, None) == 1234 and estimate.room(params, 5e9) == 5 * 10**9
+    monkeypatch.setattr(limits, "resident", lambda: 2**40)  # arrays of the user's
+    assert estimate.room(params, None) == 1000 + own
     monkeypatch.setattr(limits, "free", lambda: None)
-    assert estimate.room(None) is None
-    assert estimate.pictures_at_once(tiny.params(), 10**6, (16, 16), 2, None) == 10**6
+    assert estimate.room(params, None) is None
+    assert estimate.pictures_at_once(params, 10**6, (16, 16), 2, None) == 10**6
 
 
 def test_weights_that_are_pages_of_a_file_are_no_reason_to_refuse(tmp_path, monkeypatch):

@@ -43,7 +43,6 @@ def test_a_signal_while_it_computes_is_a_keyboard_interrupt_and_work_goes_on(num
 
 def test_afterwards_the_handlers_are_those_from_before():
     draw()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     # MindSpore's own, which a graph leaves behind, would send a SIGTERM instead
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -88,7 +87,7 @@ def test_what_is_short_is_finished_first(number):
 
 
 def test_other_threads_change_no_handler():
-    seen = []
+    before, seen = (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)), []
 
     def work():
         with stoppable(), deferred():
@@ -97,7 +96,56 @@ def test_other_threads_change_no_handler():
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [(signal.SIG_DFL, signal.default_int_handler)]
+    assert seen == [before]
+
+
+WORKER = """
+import threading, time
+import pixart_fn as px
+params = px.load()
+
+def draw():
+    while not stop.is_set():
+        px.generate(params, "a cat", px.key(0), steps=2, progress=False)
+        print("drawn", flush=True)
+
+stop = threading.Event()
+threading.Thread(target=draw).start()
+try:
+    time.sleep(100)
+finally:
+    stop.set()
+    print("cleaned up", flush=True)
+"""
+IDLE = """
+import time
+import pixart_fn as px
+px.encode_prompt(px.load(), "a cat")
+print("idle", flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_script_cleans_up_while_another_thread_computes(number):
+    printed, status = stopped([sys.executable, "-c", WORKER], "drawn", number)
+    assert "cleaned up" in printed and "KeyboardInterrupt" in printed and status == -signal.SIGINT
+
+
+@pytest.mark.slow
+def test_a_process_that_computes_nothing_ends_by_sigterm_as_any_other():
+    assert stopped([sys.executable, "-c", IDLE], "idle", signal.SIGTERM)[1] == -signal.SIGTERM
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.6, 0.9, 1.2, 1.6])
+def test_the_command_can_be_interrupted_while_it_imports(seconds, tmp_path):
+    words = ["generate", "a cat", "--out", str(tmp_path / "cat.png")]
+    process = subprocess.Popen([sys.executable, "-m", "pixart_fn", *words], stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130 and "Traceback" not in process.stderr.read()
 
 
 SCRIPT = """

@@ -16,6 +16,7 @@ import click
 
 import pixart_fn
 
+from ..process.signals import stoppable
 from .console import report
 from .generate import generate
 from .show import show
@@ -71,8 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         sentence on stderr.
     """
     try:
-        command.main(argv, prog_name="pixart-fn", standalone_mode=False)
-    except click.Abort:
+        with stoppable():
+            command.main(argv, prog_name="pixart-fn", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
         return 130
     except click.ClickException as error:
         return report(_sentence(error, sys.argv[1:] if argv is None else argv))

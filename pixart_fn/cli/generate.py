@@ -18,7 +18,7 @@ from .. import picture as picture_
 from .. import rng, solvers
 from ..checks import check_number, check_whole
 from ..files import reading
-from ..process.signals import stoppable
+from ..process.signals import deferred
 from .console import note, result
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
     size = settings["height"], settings["width"]
     if options["sheet"] and options["size"]:
         _check_sheet(outputs[0], *size)
-    with stoppable(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: None if quiet else note(str(message))
         params = _load(options)
         if options["sheet"] and not options["size"]:
@@ -175,7 +175,8 @@ def _check_sheet(sheet: Output, height: int, width: int) -> None:
 
 
 def _load(options: dict[str, Any]) -> Params:
-    from ..checkpoint import load
+    with deferred():  # an interrupted import of MindSpore would abort
+        from ..checkpoint import load
 
     if not options["quiet"]:
         note(f"loading {options['model'] or 'the embedded checkpoint'}")
@@ -199,7 +200,8 @@ def _draw(
     params: Params, prompts: list[str], settings: dict[str, Any], each: int, more: dict[str, Any]
 ) -> Iterator[Image.Image]:
     """Draw the pictures of each prompt in turn; picture i has the key that `generate` of all prompts gives it."""
-    from ..pipeline import generate
+    with deferred():
+        from ..pipeline import generate
 
     key, total = rng.key(settings["seed"]), settings["n"]
     keys = key[np.newaxis] if total == 1 else rng.split(key, total)

@@ -27,8 +27,8 @@ from ..types import Json, Key, Tree
 MASKED = -1e9
 """What is added to the scores of padding: far enough for a float32 softmax to give it exactly zero."""
 
-TOKENS = 2**26
-"""Numbers that one layer makes of the rows that go through it together; 1 GiB or less with all that it holds."""
+TOKENS = 2**24
+"""Numbers that one layer makes of the rows that go through it together: a quarter of a GiB with all that it holds."""
 
 
 @dataclass(frozen=True)

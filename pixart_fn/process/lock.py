@@ -47,9 +47,10 @@ def lock() -> Iterator[None]:
     """Hold the lock under which this package computes, for arithmetic of your own with Tensors in a thread.
 
     Every function here that computes takes the lock itself: a stage for as long as it runs, and `generate`, `sample`
-    and `iterate` for one step at a time, so that `on_step` and the body of a loop over `iterate` run without it. The
-    other threads wait, and Ctrl-C interrupts the one that waits in the main thread. A thread that has the lock may take
-    it again.
+    and `iterate` for one step at a time, so that `on_step` and the body of a loop over `iterate` run without it. A
+    denoiser, and a function that is differentiated, run with it: one that waits for another thread's computation waits
+    for ever. The other threads wait, and Ctrl-C interrupts the one that waits in the main thread. A thread that has the
+    lock may take it again.
 
     Returns:
         A context manager, as in `with px.lock(): y = x + 1`.

@@ -12,18 +12,28 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_INSIDE: set[object] = set()
+"""One entry for each block of `stoppable` that runs, in any thread."""
+
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Do what Ctrl-C does: raise a KeyboardInterrupt, or call the handler that was set for it."""
+    """Do what Ctrl-C does inside a block, as MindSpore may have made this SIGTERM of it; end the process elsewhere."""
     own = signal.getsignal(signal.SIGINT)
-    if callable(own):
+    if not _INSIDE:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif callable(own):
         own(signal.SIGINT, frame)
     else:
         raise KeyboardInterrupt
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @functools.cache
@@ -31,23 +41,30 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
+def prepare() -> None:
+    """Set a handler of SIGTERM, where this is the main thread and there is none, that ends the process as before.
+
+    Only inside a block of `stoppable`, in whatever thread, does it do what Ctrl-C does. It stays set, since only the
+    main thread can set one, and other threads may compute later.
+    """
+    if _is_main() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stop)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM raise a KeyboardInterrupt inside the `with` block, in the main thread.
+    """Make Ctrl-C and SIGTERM raise a KeyboardInterrupt in the main thread while the `with` block runs in any thread.
 
     MindSpore makes the two the same signal. A handler of SIGTERM that isn't Python's default is left in place, and gets
-    both; otherwise a handler of SIGINT that isn't Python's own gets both. In other threads nothing is changed, since
-    only the main thread can handle signals.
+    both; otherwise a handler of SIGINT that isn't Python's own gets both.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
+    token = object()
     try:
-        signal.signal(signal.SIGTERM, _stop)
+        prepare()
+        _INSIDE.add(token)
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is _stop:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _INSIDE.discard(token)
 
 
 @contextmanager
@@ -56,15 +73,18 @@ def deferred() -> Iterator[None]:
 
     This is so in the main thread, where they raise a KeyboardInterrupt; another handler is called at once.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main():
         yield
         return
-    caught = []
+    caught: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
         caught.append(number)
 
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _stop}
+    usual: dict[int, Callable[[int, FrameType | None], None]] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: _stop,
+    }
     waiting = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
     try:
         for number in waiting:
@@ -73,8 +93,8 @@ def deferred() -> Iterator[None]:
     finally:
         for number, handler in waiting.items():
             signal.signal(number, handler)
-        if caught:
-            raise KeyboardInterrupt
+        for number in caught[:1]:
+            waiting[number](number, None)
 
 
 @contextmanager

@@ -86,7 +86,14 @@ STAGES = [
     Row(
         px.encode_prompt,
         {"params": PARAMS, "prompt": "a cat"},
-        {"params": OF_PARAMS, "prompt": PROMPT, "clean": SWITCH, "tokens": of.whole(1, 120), "check": SWITCH},
+        {
+            "params": OF_PARAMS,
+            "prompt": PROMPT,
+            "clean": SWITCH,
+            "tokens": of.whole(1, 120),
+            "check": SWITCH,
+            "memory": MEMORY,
+        },
         runs=False,
     ),
     Row(
