@@ -26,7 +26,7 @@ PROCESS = int(0.4 * GIB)
 """Python, NumPy and MindSpore after a first operation."""
 OWN = int(0.16 * GIB)
 """The part of it that isn't pages of a file."""
-GRAPHS = {"encode_prompt": int(0.04 * GIB), "sample_latents": int(0.06 * GIB), "decode_latents": int(0.3 * GIB)}
+GRAPHS = {"encode_prompt": int(0.04 * GIB), "sample_latents": int(0.06 * GIB), "decode_latents": int(0.27 * GIB)}
 """The compiled graphs of each stage."""
 BLOCK = 100
 """Numbers that a block of the transformer holds at once for each number of its input, B · N · D."""
@@ -43,10 +43,11 @@ SPARE = 0.8
 
 
 class Memory(NamedTuple):
-    """The bytes that drawing pictures takes at most: what is there all the time, and each stage's share beside it."""
+    """The bytes that drawing pictures takes at most: what stays, and what each stage takes beside it while it runs."""
 
     process: int
     weights: int
+    graphs: int
     encode_prompt: int
     sample_latents: int
     decode_latents: int
@@ -54,7 +55,8 @@ class Memory(NamedTuple):
     @property
     def total(self) -> int:
         """The peak of the whole call."""
-        return self.process + self.weights + max(self.encode_prompt, self.sample_latents, self.decode_latents)
+        stays = self.process + self.weights + self.graphs
+        return stays + max(self.encode_prompt, self.sample_latents, self.decode_latents)
 
     def __repr__(self) -> str:
         """Show GiB."""
@@ -115,18 +117,16 @@ def estimate(
 
     size is (height, width) in pixels, and texts the number of prompts with negative ones, or None for n and one more.
     """
-    config = params.config
-    encode = decode = 0
+    config, f = params.config, factor(params)
+    rows = n + 1 if texts is None else texts
+    latent = size[0] // f, size[1] // f
+    stages = {"sample_latents": _sampling(config.transformer, branches * n, latent, tokens)}
     if params.text_encoder is not None and config.text_encoder is not None:
-        rows = n + 1 if texts is None else texts
-        encode = GRAPHS["encode_prompt"] + _encoding(params.text_encoder, config.text_encoder, rows, tokens)
+        stages["encode_prompt"] = _encoding(params.text_encoder, config.text_encoder, rows, tokens)
     if params.vae is not None and config.vae is not None:
-        decode = decoding(params, size, n, tile)
-    f = factor(params)
-    sample = GRAPHS["sample_latents"] + _sampling(
-        config.transformer, branches * n, (size[0] // f, size[1] // f), tokens
-    )
-    return Memory(PROCESS, weights(params), encode, sample, decode)
+        stages["decode_latents"] = decoding(params, size, n, tile) - GRAPHS["decode_latents"]
+    graphs = sum(GRAPHS[name] for name in stages)
+    return Memory(PROCESS, weights(params), graphs, **{**dict.fromkeys(GRAPHS, 0), **stages})
 
 
 def pictures_at_once(

@@ -2,9 +2,9 @@
 
 A graph's operation is shared out to all workers and ends with the last of them. Two things make one late. Linux wakes
 the second worker on the CPU of the first, where both share it for milliseconds. And a worker whose CPU another process
-uses waits for its turn in each of some thousand operations. So a process alone gives each worker a CPU, which is worth
-a third; and a process that isn't alone withdraws to the CPUs that the others leave, which for two processes on two CPUs
-is worth a half, and beside a busy neighbour a multiple.
+uses waits for its turn in each of some thousand operations. So a process alone gives each worker a CPU, which saves a
+third of the time; and a process that isn't alone withdraws to the CPUs that the others leave, which saves a sixth for
+two processes on two CPUs, and three quarters beside a busy neighbour.
 """
 
 from __future__ import annotations
