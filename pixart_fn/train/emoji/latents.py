@@ -108,7 +108,8 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NumPyArray:
         size = math.prod(shape) * dtype.itemsize
         if size != entry.file_size - file.tell():
             raise ValueError("an array has another size than its header says")
-        return np.frombuffer(file.read(size), dtype).reshape(shape)
+        array: NumPyArray = np.frombuffer(file.read(size), dtype).reshape(shape)
+        return array
 
 
 def _savez(content: dict[str, Any], file: Path) -> None:
