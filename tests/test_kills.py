@@ -1,4 +1,4 @@
-"""Real processes that are ended while they write; PIXART_FN_KILLS says how many, 20 unless it is set."""
+"""Real processes that are ended while they write; PIXART_FN_KILLS says how many, 8 unless it is set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pixart_fn.files import atomic
 pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parent
-KILLS = int(os.environ.get("PIXART_FN_KILLS", "20"))
+KILLS = int(os.environ.get("PIXART_FN_KILLS", "8"))
 SIGNALS: dict[str, tuple[int, ...]] = {
     "SIGINT": (signal.SIGINT,),
     "SIGTERM": (signal.SIGTERM,),
@@ -104,7 +104,7 @@ def test_processes_that_write_the_same_leave_one_that_is_whole(tmp_path, kind):
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for i, process in enumerate(processes):
-        process.stdin.write(f"{kind}\t{tmp_path}\t{10_000 * i}\n")
+        process.stdin.write(f"{kind}\t{tmp_path}\t{10_000 * i + 1}\n")
         process.stdin.flush()
     end = time.monotonic() + 2
     while time.monotonic() < end:

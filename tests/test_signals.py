@@ -139,7 +139,7 @@ def test_a_process_that_computes_nothing_ends_by_sigterm_as_any_other():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.6, 0.9, 1.2, 1.6])
+@pytest.mark.parametrize("seconds", [0.7, 1.2])
 def test_the_command_can_be_interrupted_while_it_imports(seconds, tmp_path):
     words = ["generate", "a cat", "--out", str(tmp_path / "cat.png")]
     process = subprocess.Popen([sys.executable, "-m", "pixart_fn", *words], stderr=subprocess.PIPE, text=True)

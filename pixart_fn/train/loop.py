@@ -36,7 +36,7 @@ def warmup_stable_decay(peak: float, steps: int, warmup: int = 100, decay: float
 
     Args:
         peak: the rate of the flat part, at least 0.
-        steps: of the whole run, at least 1.
+        steps: of the whole run, at least 0.
         warmup: steps of the rise, at least 1.
         decay: the share of the steps over which the rate falls, within (0, 1].
     Returns:
@@ -45,7 +45,7 @@ def warmup_stable_decay(peak: float, steps: int, warmup: int = 100, decay: float
         TypeError, ValueError: an argument isn't as described above.
     """
     check_number("peak", peak, 0)
-    check_whole("steps", steps, 1)
+    check_whole("steps", steps, 0)
     check_whole("warmup", warmup, 1)
     check_number("decay", decay, 0, 1, above=True)
 

@@ -124,7 +124,7 @@ TRAIN = [
         loop.warmup_stable_decay,
         {"peak": 1.0, "steps": 10},
         {
-            **{"peak": of.number(0), "steps": of.whole(1), "warmup": of.whole(1)},
+            **{"peak": of.number(0), "steps": of.whole(0), "warmup": of.whole(1)},
             "decay": of.also(of.number(0, 1), zero=0),
         },
     ),
