@@ -47,9 +47,9 @@ def test_processes_agree_bit_for_bit_whatever_cpus_they_have():
 @pytest.mark.parametrize("guidance", [4.5, 1])
 def test_a_picture_of_the_embedded_checkpoint_does_not_depend_on_its_batch(guidance):
     params, prompts = px.load(), ["a cat", "a dog", "a cow", "a red car", "a house", "a tree"]
-    keys, options = px.split(px.key(0), 6), {"steps": 3, "progress": False, "output": "numpy", "guidance": guidance}
+    keys, options = px.split(px.key(0), 6), {"steps": 2, "progress": False, "output": "numpy", "guidance": guidance}
     whole = px.generate(params, prompts, keys, **options)
-    for n in (1, 2, 3, 4, 5):
+    for n in (1, 4):
         for i in range(0, 6, n):
             assert np.array_equal(px.generate(params, prompts[i : i + n], keys[i : i + n], **options), whole[i : i + n])
     again = px.encode_image(params, whole).asnumpy()
