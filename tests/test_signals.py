@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -49,29 +50,31 @@ def test_afterwards_the_handlers_are_those_from_before():
         time.sleep(5)
 
 
-def test_a_handler_of_the_users_stays():
+@contextlib.contextmanager
+def handled(number):
+    """Set a handler that remembers what it gets, and set the one from before in the end."""
     got = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    before = signal.signal(number, lambda number, frame: got.append(number))
     try:
-        with stoppable(), deferred():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)
-            assert got == [signal.SIGTERM]
+        yield got
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
+
+
+def test_a_handler_of_the_users_stays():
+    with handled(signal.SIGTERM) as got, stoppable(), deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert got == [signal.SIGTERM]
 
 
 @BOTH
 def test_a_handler_of_ctrl_c_of_the_users_gets_both(number):
-    got = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: got.append(number))
-    try:
+    with handled(signal.SIGINT) as got:
         with lock():
             os.kill(os.getpid(), number)
             time.sleep(0.01)
         assert got == [signal.SIGINT]
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @BOTH

@@ -213,7 +213,7 @@ def of_zip(rng: random.Random, data: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
-    except Exception:  # a damaged one
+    except Exception:  # zipfile raises errors of many kinds for a damaged archive, and any may come here
         return flip(rng, data)
     made = io.BytesIO()
     chosen = rng.choice(list(members) or [""])
