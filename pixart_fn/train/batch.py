@@ -1,0 +1,40 @@
+"""What training passes around: a batch of examples, the model as a loss sees it, and what a step reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from mindspore import Tensor
+
+from ..types import Array, Text, summary
+
+Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(x_t (B, C, h, w), t (B,)) → the model's raw output (B, C or 2·C, h, w), with the batch's text inside."""
+
+Metrics: TypeAlias = dict[str, Tensor]
+"""What a loss reports beside its value: Tensors by name, those of shape (B,) one number for each example."""
+
+
+class Batch(NamedTuple):
+    """Examples that a step sees together; all pictures have one size.
+
+    Args:
+        x0: scaled latents, float32 (B, C, h, w).
+        text: the captions' states (B, L, D) and mask (B, L).
+        resolution: height and width in pixels, float32 (B, 2), for a model with micro-conditions; None elsewhere.
+        aspect_ratio: height / width, float32 (B, 1), likewise.
+        weight: of each example in the loss, float32 (B,); None weighs all alike.
+        names: where each example came from, for errors and tables; may be empty.
+    """
+
+    x0: Array
+    text: Text
+    resolution: Array | None = None
+    aspect_ratio: Array | None = None
+    weight: Array | None = None
+    names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Show arrays by dtype and shape."""
+        return summary(self)
