@@ -1,0 +1,235 @@
+"""LoRA (arXiv:2106.09685), DoRA (arXiv:2402.09353) and rsLoRA (arXiv:2312.03732): small changes of a model's weights.
+
+O and I are a matrix's outputs and inputs, r the rank. A convolution (O, C, k, k) counts as a matrix with I = C·k·k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+from numpy.typing import NDArray
+
+from .. import rng
+from .. import tree as tree_
+from ..backend.arrays import as_float
+from ..backend.autodiff import refuse_recording
+from ..checks import check_number, check_type, first_few, kind
+from ..files.safetensors import array
+from ..process.lock import exclusive
+from ..public import public
+from ..types import Key, Tree
+from .lora_config import ATTENTION as ATTENTION
+from .lora_config import AUTHORS as AUTHORS
+from .lora_config import PARTS, Factors, check_adaptable, places, weights
+from .lora_config import Adapter as Adapter
+from .lora_config import Config as Config
+
+SMALLEST = 1e-30
+"""The length by which a row of zeros is divided."""
+
+Adapters: TypeAlias = Adapter | Sequence[Adapter]
+Wide: TypeAlias = NDArray[np.float64]
+
+
+@public
+@exclusive
+def init(key: Key, tree: Tree, config: Config) -> Adapter:
+    """Make an adapter that changes nothing yet, as peft does.
+
+    A is uniform within ±1/√I (He et al.'s initialisation with a = √5) and depends on the key and the module's name
+    alone; B is zero; DoRA's magnitudes are the lengths of the rows of W.
+
+    Args:
+        key: uint64 (2,), from `px.key`.
+        tree: the transformer's tree, the text encoder's, or Params, of which these two are adapted.
+        config: the adapter's settings.
+    Returns:
+        The adapter, of float32 Tensors; for Params, the modules' names begin with "transformer" or "text_encoder".
+    Raises:
+        TypeError: tree isn't such a tree, or config isn't a Config.
+        ValueError: key isn't one key, the tree has no target, or a target is neither a linear nor a convolution in
+            memory.
+    """
+    if rng.check_key(key).ndim != 1:
+        raise ValueError(f"key must be one key of shape (2,), got shape {key.shape}")
+    check_type("config", config, Config, "a lora.Config")
+    flat = {}
+    for path, leaf in weights(tree).items():
+        name, _, last = path.rpartition(".")
+        # the VAE has attention too, whose parts have the same names
+        if last != "weight" or not config.adapts(name) or not (isinstance(tree, dict) or path.startswith(PARTS)):
+            continue
+        check_adaptable(path, leaf)
+        (O, *inner), rank = leaf.shape, config.rank_at(name)
+        tail = [1] * (len(inner) - 1) if len(inner) > 1 else []
+        flat[f"{name}.lora_A.weight"] = _uniform(rng.fold_in(key, _number(name)), (rank, *inner))
+        flat[f"{name}.lora_B.weight"] = np.zeros((O, rank, *tail[:2]), np.float32)
+        if config.dora:
+            lengths = np.linalg.norm(_matrix(leaf), axis=1)
+            flat[f"{name}.lora_magnitude_vector.weight"] = lengths.reshape((1, O, 1, 1) if tail else (O,))
+    if not flat:
+        raise ValueError(f"targets must name modules of the tree, got {first_few(map(repr, config.targets))}")
+    return Adapter(tree_.nest({name: Tensor(value, ms.float32) for name, value in flat.items()}), config)
+
+
+@public
+@exclusive
+def apply(tree: Tree, adapter: Adapter, weight: float = 1.0) -> Tree:
+    """Add an adapter to a tree by operations that can be differentiated with respect to the adapter.
+
+    W' = W + weight · scale · B A, with scale = alpha/r, or alpha/√r for rsLoRA. For DoRA, each row of that is stretched
+    to the length that was learned, m · W'/‖W'‖, and ‖W'‖ counts as a constant for the gradient (arXiv:2402.09353,
+    sec. 4.3); so another weight than 1 changes the direction of a row alone, as in peft. Nothing is compiled.
+
+    Args:
+        tree: Params, or the tree of a transformer or of a text encoder; its leaves are Tensors. A weight in half
+            precision stays so: the sum is made in float32 and rounded, where a change below its last bit is lost.
+        adapter: from `init` or `load`.
+        weight: how much of the adapter is added, any finite number.
+    Returns:
+        The tree, which shares the leaves that the adapter doesn't change; the tree that was given stays as it was.
+    Raises:
+        TypeError: tree, adapter or weight has the wrong type, or a weight that is changed isn't a Tensor.
+        ValueError: the adapter belongs to another model, or changes weights that are int8 or still in their file.
+    """
+    check_number("weight", weight)
+    changes = places(tree, adapter)
+    leaves = weights(tree)
+    for name in changes:
+        if not isinstance(leaves[name], Tensor):
+            hint = "px.tree.map(mindspore.Tensor, tree) makes them"
+            raise TypeError(f"tree must hold Tensors, got {kind(leaves[name])} at {name}; {hint}")
+    return _changed(tree, {name: _adapted(leaves[name], factors, weight) for name, factors in changes.items()})
+
+
+@public
+@exclusive
+def merge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0) -> Tree:
+    """Add one or several adapters to a tree on the host, in float64: W + Σ (W'ᵢ − W), with W'ᵢ as in `apply`.
+
+    Args:
+        tree: as in `apply`, or of NumPy arrays; float16 and bfloat16 stay and are rounded once.
+        adapter: one adapter, or a list of them; their order doesn't matter.
+        weight: how much of it is added, one number for all or one for each.
+    Returns:
+        The tree, which shares the leaves that no adapter changes; the tree that was given stays as it was.
+    Raises:
+        TypeError: tree, adapter or weight has the wrong type.
+        ValueError: an adapter belongs to another model, or changes weights that are int8 or still in their file; there
+            are more or fewer weights than adapters; or a sum is beyond the dtype of its weight.
+        RuntimeError: eager autodiff is recording; `apply` can be differentiated.
+    """
+    return _on_host(tree, adapter, weight, lambda W, factors, weight: _merged(W, factors, weight) - W)
+
+
+@public
+@exclusive
+def unmerge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0) -> Tree:
+    """Take adapters that `merge` added off again; in float32 this restores the weights to about 1e-7 of their size.
+
+    Where the tree from before is still there, that is exact and takes no time: `merge` doesn't change it.
+
+    Args:
+        tree: what `merge` gave.
+        adapter: what it was given; DoRA can't be taken off.
+        weight: what it was given.
+    Returns:
+        The tree, which shares the leaves that no adapter changed.
+    Raises:
+        TypeError, ValueError, RuntimeError: as `merge`.
+        ValueError: an adapter is DoRA, after which the length of each row of W is known no more.
+    """
+    for each in [adapter] if isinstance(adapter, Adapter) else adapter if isinstance(adapter, Sequence) else ():
+        if isinstance(each, Adapter) and isinstance(each.config, Config) and each.config.dora:
+            raise ValueError(
+                "adapter is DoRA, which can't be taken off: it replaces the length of each row of a weight, and the old"
+                " one is known no more; keep the tree from before, which merge doesn't change"
+            )
+    return _on_host(tree, adapter, weight, lambda W, factors, weight: -weight * factors.scale * _product(factors))
+
+
+def _on_host(
+    tree: Tree, adapter: Adapters, weight: float | Sequence[float], change: Callable[[Wide, Factors, float], Wide]
+) -> Tree:
+    """Add to each weight what `change` gives for each of the adapters, all for the weight as it was."""
+    refuse_recording("merging", "px.lora.apply can be")
+    adapters = [adapter] if isinstance(adapter, Adapter) else adapter
+    check_type("adapter", adapters, Sequence, "an adapter or a list of them")
+    each = weight if isinstance(weight, Sequence) else [weight] * len(adapters)
+    if not adapters or len(each) != len(adapters):
+        raise ValueError(f"weight must be one number, or one for each adapter, got {len(each)} for {len(adapters)}")
+    for number in each:
+        check_number("weight", number)
+    found = [places(tree, one) for one in adapters]
+    leaves, out = weights(tree), {}
+    for name in {name: None for changes in found for name in changes}:
+        W = _matrix(leaves[name])
+        changes = [(changes[name], number) for changes, number in zip(found, each, strict=True) if name in changes]
+        out[name] = _like(leaves[name], sum((change(W, *one) for one in changes), W), name)
+    return _changed(tree, out)
+
+
+def _changed(tree: Tree, leaves: dict[str, Any]) -> Tree:
+    return tree_.unflatten(tree, [leaves.get(name, leaf) for name, leaf in tree_.items(tree)])
+
+
+def _adapted(W: Tensor, factors: Factors, weight: float) -> Tensor:
+    A, B = (as_float(each, "the adapter's weights") for each in factors[:2])
+    product = ops.matmul(B.reshape(B.shape[0], -1), A.reshape(A.shape[0], -1))  # (O, I)
+    out = W.float().reshape(product.shape) + product * (weight * factors.scale)
+    if factors.magnitude is not None:
+        rows = ops.stop_gradient(out)
+        lengths = ops.maximum(ops.sqrt((rows * rows).sum(1)), Tensor(SMALLEST, ms.float32))  # (O,)
+        magnitude = as_float(factors.magnitude, "the adapter's weights").reshape(-1)
+        out = out * (magnitude / lengths).reshape(-1, 1)
+    return ops.cast(out.reshape(W.shape), W.dtype)
+
+
+def _merged(W: Wide, factors: Factors, weight: float) -> Wide:
+    out = W + weight * factors.scale * _product(factors)
+    if factors.magnitude is None:
+        return out
+    lengths = np.maximum(np.linalg.norm(out, axis=1), SMALLEST)
+    stretched: Wide = out * (array(factors.magnitude).reshape(-1) / lengths)[:, None]
+    return stretched
+
+
+def _product(factors: Factors) -> Wide:
+    product: Wide = _matrix(factors.B) @ _matrix(factors.A)
+    return product
+
+
+def _matrix(leaf: Any) -> Wide:
+    """Return a weight as float64 (O, I)."""
+    return array(leaf).reshape(leaf.shape[0], -1).astype(np.float64)
+
+
+def _like(leaf: Any, value: Wide, name: str) -> Any:
+    """Return numbers as what the leaf is: an array or a Tensor of its shape and dtype."""
+    half = str(leaf.dtype).lower() == "float16"
+    limit = float(np.finfo(np.float16 if half else np.float32).max)
+    if not np.abs(value).max(initial=0.0) <= limit:
+        raise ValueError(
+            f"the sum at {name} goes beyond {limit:g}, the largest number of its dtype; give a smaller weight"
+        )
+    value = value.reshape(leaf.shape)
+    if not isinstance(leaf, Tensor):
+        return value.astype(leaf.dtype)
+    tensor = Tensor.from_numpy(value.astype(np.float16 if half else np.float32))
+    return tensor if tensor.dtype == leaf.dtype else tensor.astype(leaf.dtype)
+
+
+def _uniform(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
+    bound = float(np.prod(shape[1:])) ** -0.5
+    draw = np.random.Generator(np.random.Philox(key=key)).uniform(-bound, bound, tuple(shape))
+    return draw.astype(np.float32)
+
+
+def _number(name: str) -> int:
+    """A module's number, so that its A doesn't depend on which others are adapted."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
