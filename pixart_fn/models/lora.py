@@ -112,6 +112,9 @@ def apply(tree: Tree, adapter: Adapter, weight: float = 1.0) -> Tree:
 def merge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0) -> Tree:
     """Add one or several adapters to a tree on the host, in float64: W + Σ (W'ᵢ − W), with W'ᵢ as in `apply`.
 
+    Of several DoRAs each is that of the weights as they were; peft stretches what one has made by the next. Nothing is
+    compiled.
+
     Args:
         tree: as in `apply`, or of NumPy arrays; float16 and bfloat16 stay and are rounded once.
         adapter: one adapter, or a list of them; their order doesn't matter.
