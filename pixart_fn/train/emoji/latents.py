@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
-import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +18,8 @@ from tqdm import tqdm
 
 from ...backend.runtime import settle_on_cpu
 from ...checks import shown
-from ...files import atomic, reading
+from ...files import atomic, npy, reading
 from ...models import vae
-from ...types import NumPyArray
 from . import autoencoder, data
 
 LARGEST = 2**30
@@ -73,10 +70,9 @@ def load(folder: str | Path) -> Encoded:
 def _chunk(file: Path) -> Encoded:
     content = reading.content(file, LARGEST)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            arrays = {name: _array(archive, archive.getinfo(f"{name}.npy")) for name in ("latents", "captions")}
+        arrays = npy.arrays(content, ("latents", "captions"), most=LARGEST)
         captions = reading.parse(str(arrays["captions"]).encode())
-    except Exception as error:  # a damaged archive makes zipfile raise whatever it stumbles over
+    except ValueError as error:
         raise ValueError(
             f"{file} isn't what latents wrote ({shown(str(error))}); delete it and write it again"
         ) from error
@@ -95,21 +91,6 @@ def _chunk(file: Path) -> Encoded:
     if not np.isfinite(latents).all():
         raise ValueError(f"the latents in {file} must be finite; delete it and write it again")
     return Encoded(latents.astype(np.float32), captions)
-
-
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NumPyArray:
-    """Read an array that is stored without compression, after its size is known to be that of the file."""
-    format: Any = np.lib.format  # which NumPy leaves without types
-    with archive.open(entry) as file:
-        read = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}[format.read_magic(file)]
-        shape, fortran, dtype = read(file)
-        if fortran or dtype.hasobject or entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError("an array is stored in another way")
-        size = math.prod(shape) * dtype.itemsize
-        if size != entry.file_size - file.tell():
-            raise ValueError("an array has another size than its header says")
-        array: NumPyArray = np.frombuffer(file.read(size), dtype).reshape(shape)
-        return array
 
 
 def _savez(content: dict[str, Any], file: Path) -> None:

@@ -1,0 +1,12 @@
+"""Data to train on: where pictures lie, their encoding once, and which of them a step sees.
+
+source = data.sources.open("my pictures")
+data.prepare.run(source, params, "prepared")
+batches = data.order.Batches(data.prepared.open("prepared"), batch_size=16, seed=0)
+batches(0)
+"""
+
+from . import authors, order, prepare, prepared, sources
+from .examples import arrays
+
+__all__ = ["arrays", "authors", "order", "prepare", "prepared", "sources"]
