@@ -51,6 +51,13 @@ def test_the_authors_numbers():
     assert (metrics["t"].asnumpy() == T).all()
 
 
+def test_the_bound_of_a_hopeless_guess_is_finite():
+    """At t = 0 a probability counts as 1e-12 at least, which is 39.86 bits."""
+    loss = losses.diffusion(SCHEDULE, "x0", learned_variance=True, times=at([0] * B))
+    _, metrics = loss(lambda x, t: ops.cat([0 * x + 50, 0 * x], 1), BATCH._replace(x0=0 * X0), KEY)
+    assert float(metrics["vb"]) == pytest.approx(12 / math.log10(2))
+
+
 # --- a plain loss in float64 ------------------------------------------------------------------------------------------
 
 ALPHA_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))

@@ -184,10 +184,8 @@ def evaluate(predict: Predict, name: str, schedule: Schedule, x: Tensor, t: NumP
     return out, None
 
 
-def x0_and_epsilon(
-    output: Tensor, x: Tensor, t: NumPyArray, schedule: Schedule, prediction: str
-) -> tuple[Tensor, Tensor]:
-    """Turn a network's prediction into x0 and ε, at x = α x0 + σ ε and v = α ε - σ x0 (arXiv:2202.00512, app. D).
+def predicted_x0(output: Tensor, x: Tensor, t: NumPyArray, schedule: Schedule, prediction: str) -> Tensor:
+    """Turn a network's prediction into x0, at x = α x0 + σ ε and v = α ε - σ x0 (arXiv:2202.00512, app. D).
 
     Args:
         output: what the network predicts, (B, C, h, w).
@@ -196,14 +194,24 @@ def x0_and_epsilon(
         schedule: of α and σ.
         prediction: "epsilon", "x0" or "v".
     Returns:
-        x0 and ε, each (B, C, h, w).
+        (B, C, h, w).
     """
+    if prediction == "x0":
+        return output
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     if prediction == "v":
-        return column(alpha) * x - column(sigma) * output, column(sigma) * x + column(alpha) * output
-    if prediction == "x0":
-        return output, column(1 / sigma) * x - column(alpha / sigma) * output
-    return column(1 / alpha) * x - column(sigma / alpha) * output, output
+        return column(alpha) * x - column(sigma) * output
+    return column(1 / alpha) * x - column(sigma / alpha) * output
+
+
+def predicted_epsilon(output: Tensor, x: Tensor, t: NumPyArray, schedule: Schedule, prediction: str) -> Tensor:
+    """Turn a network's prediction into ε; the arguments are those of `predicted_x0`."""
+    if prediction == "epsilon":
+        return output
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    if prediction == "v":
+        return column(sigma) * x + column(alpha) * output
+    return column(1 / sigma) * x - column(alpha / sigma) * output
 
 
 def check_predict(**networks: Predict) -> None:
