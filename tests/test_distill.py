@@ -11,7 +11,7 @@ from helpers.tolerances import assert_close
 
 import pixart_fn as px
 from pixart_fn import rng
-from pixart_fn.backend import autodiff
+from pixart_fn.backend import autodiff, jit
 from pixart_fn.train import distill, losses, times
 from pixart_fn.train.batch import Batch
 
@@ -57,13 +57,13 @@ def affine(a, b):
 # --- latent consistency -----------------------------------------------------------------------------------------------
 
 
-def scalings(t):
+def scalings(t, unit=0.1, std=0.5):
     """c_skip and c_out as the authors' script has them: t / 0.1 and σ_data 0.5."""
-    tau = column(t) / 0.1
-    return 0.5**2 / (tau**2 + 0.5**2), tau / np.sqrt(tau**2 + 0.5**2)
+    tau = column(t) / unit
+    return std**2 / (tau**2 + std**2), tau / np.sqrt(tau**2 + std**2)
 
 
-def plain_lcm(student, target, teacher, null, prediction, k):
+def plain_lcm(student, target, teacher, null, prediction, k, *scaling):
     """The authors' loss in float64: w = 4.5 in teacher + w (teacher - null), and 50 steps of DDIM."""
     t = np.arange(1, 51)[k] * 20 - 1
     before = np.maximum(t - 20, 0)
@@ -75,9 +75,9 @@ def plain_lcm(student, target, teacher, null, prediction, k):
     )
     alpha, sigma = alpha_sigma(before)
     x_before = alpha * x0 + sigma * eps
-    skip, out = scalings(before)
+    skip, out = scalings(before, *scaling)
     wanted = skip * x_before + out * x0_of(target(x_before, before), x_before, before, prediction)
-    skip, out = scalings(t)
+    skip, out = scalings(t, *scaling)
     made = skip * x + out * x0_of(student(x, t), x, t, prediction)
     each = (np.sqrt((made - wanted) ** 2 + 0.001**2) - 0.001).mean((1, 2, 3))
     return each, (each * WEIGHT).mean()
@@ -109,6 +109,14 @@ def test_lcm_agrees_with_the_authors_and_its_gradient_with_finite_differences(pr
     for name in p:
         slope = (theirs(**{**p, name: p[name] + h})[1] - theirs(**{**p, name: p[name] - h})[1]) / (2 * h)
         assert float(gradients[name]) == pytest.approx(slope, rel=1e-5), name
+
+
+def test_the_scalings_count():
+    """With the authors' c_out is nearly 1 at all times but 0."""
+    loss = distill.lcm(SCHEDULE, "v", timestep_scaling=0.01, sigma_data=2.0)
+    _, metrics = loss(NULL, TARGET, TEACHER, NULL, BATCH, KEY)
+    k = (metrics["t"].asnumpy().astype(int) + 1) // 20 - 1
+    assert_close(metrics["losses"], plain_lcm(NULL, TARGET, TEACHER, NULL, "v", k, 100, 2.0)[0], 1e-5)
 
 
 MEAN, NULL_MEAN, STD = 0.4, -0.3, 0.5
@@ -200,15 +208,23 @@ def test_the_consistency_function_at_the_last_time_is_the_identity():
     assert one == other > 0
 
 
-def shared(loss, **more):
+@jit.block
+def compiled(p, x, t, config):
+    return affine(p["a"], p["b"])(x, t)
+
+
+def shared(loss):
     """The gradient with respect to a weight that all four networks have, and to the student's alone."""
 
-    def f(p, *networks):
-        return loss(*(affine(q, b) for q, b in zip(networks, (0.1, 0.2, 0.3, 0.4), strict=True)), BATCH, KEY, **more)[0]
+    def network(a, b):
+        return lambda x, t: compiled({"a": a, "b": Tensor(b, ms.float32)}, x, t)
 
-    one = Tensor(0.5, ms.float32)
+    def f(p, *weights):
+        return loss(*(network(a, b) for a, b in zip(weights, (0.1, 0.2, 0.3, 0.4), strict=True)), BATCH, KEY)[0]
+
+    one, others = Tensor(0.5, ms.float32), [Tensor(0.5, ms.float32)] * 3
     together = autodiff.grad(lambda p: f(p, p["a"], p["a"], p["a"], p["a"]))({"a": one})
-    alone = autodiff.grad(lambda p: f(p, p["a"], one, one, one))({"a": one})
+    alone = autodiff.grad(lambda p: f(p, p["a"], *others))({"a": one})
     return float(together["a"]), float(alone["a"])
 
 
@@ -266,6 +282,20 @@ def test_dmd_is_still_where_the_scores_agree():
         assert agreeing < 1e-4 * differing
 
 
+def test_a_regression_differentiates_the_student_alone():
+    """Features with a weight of their own see the target as it is."""
+
+    def gradient(p, weight):
+        loss = distill.dmd(SCHEDULE, features=lambda x: x * weight(p), regression_weight=1.0)
+        return loss(affine(p["a"], 0.1), NULL, NULL, NULL, BATCH, KEY, X0)[0]
+
+    start = {"a": Tensor(0.5, ms.float32), "w": Tensor(2.0, ms.float32)}
+    whole = autodiff.grad(gradient)(start, lambda p: p["w"])
+    x = distill.one_step(affine(0.5, 0.1), SCHEDULE, X0).asnumpy()
+    slope = (2 * 2.0 * (x - X0) * x).mean((1, 2, 3))  # of mean (w x - 2 x0)²
+    assert float(whole["w"]) == pytest.approx((slope * WEIGHT).mean(), rel=1e-4)
+
+
 def features(x):
     """A matrix and a square, of Tensors and of arrays."""
     return [x.reshape(-1, N) * 2.0, (x * x)[:, :1]]
@@ -321,8 +351,6 @@ def test_one_step_is_x0_at_400():
     assert seen == [400] * B
     a = ALPHA_BAR[400]
     assert_close(made, (z - math.sqrt(1 - a) * 0.3 * z) / math.sqrt(a))
-    plain = distill.dmd(SCHEDULE)
-    assert (plain.start, plain.scale, plain.regression_weight) == (400, 3.0, 0.25)
 
 
 def test_the_fake_score_learns_at_the_times_of_the_comparison():
@@ -342,6 +370,12 @@ def test_an_example_sees_the_same_alone_and_in_a_batch():
         _, one = loss(*networks, BATCH._replace(x0=X0[1:2], weight=None), KEYS[1:2])
         assert one["t"].asnumpy()[0] == metrics["t"].asnumpy()[1]
         assert_close(one["losses"], metrics["losses"][1:2])
+
+
+def test_the_authors_options():
+    lcm, dmd = distill.lcm(SCHEDULE), distill.dmd(SCHEDULE)
+    assert (lcm.steps, lcm.scale, lcm.timestep_scaling, lcm.sigma_data) == (50, 5.5, 10.0, 0.5)
+    assert (dmd.start, dmd.scale, dmd.regression_weight) == (400, 3.0, 0.25)
 
 
 def test_a_distillation_is_a_value():

@@ -14,7 +14,6 @@ from mindspore import Tensor, ops
 from numpy.typing import NDArray
 
 from .. import rng
-from ..backend.private import no_grad
 from ..checks import check_function, check_number, check_whole, kind
 from ..guidance import combine
 from ..process.lock import exclusive
@@ -184,9 +183,8 @@ class LCM:
         t = (k + 1) * width - 1
         before = np.maximum(t - width, 0)
         x = noising.noisy(self.schedule, x0, t, noising.noise(keys, x0.shape))
-        with no_grad():
-            x_before = self._ddim(teacher, null, x, t, before)
-            wanted = ops.stop_gradient(self._consistency(target, "target", x_before, before))
+        x_before = self._ddim(teacher, null, x, t, before)
+        wanted = ops.stop_gradient(self._consistency(target, "target", x_before, before))
         losses = self.distance(self._consistency(student, "student", x, t) - wanted).mean((1, 2, 3))
         metrics = {"losses": ops.stop_gradient(losses), "t": noising.row(t)}
         return noising.mean_of(losses, weight), metrics
@@ -278,8 +276,7 @@ class DMD:
         z = noising.noise(keys, x0.shape) if noise is None else noising.latents(noise, "noise", like=x0)
         t, drawn = noising.draw(self.times, keys, None)
         x = _x0(student, "student", self.schedule, str(self.prediction), z, np.full(len(x0), self.start))
-        with no_grad():
-            away = self._direction(fake, teacher, null, ops.stop_gradient(x), t, keys)
+        away = self._direction(fake, teacher, null, ops.stop_gradient(x), t, keys)  # or all three would be taped
         matching = 0.5 * ops.square(x - ops.stop_gradient(x - away)).mean((1, 2, 3)) * noising.row(drawn)
         losses, metrics = matching, {"matching": matching.mean()}
         if self.features is not None:
@@ -309,8 +306,7 @@ def _x0(predict: Predict, name: str, schedule: Schedule, prediction: str, x: Ten
 
 def _regression(features: Features, latents: Tensor, target: Tensor) -> Tensor:
     """The mean square of the features' difference, summed over the lists that they may be: (B,)."""
-    with no_grad():
-        wanted = _listed(features(target), len(target))
+    wanted = _listed(features(target), len(target))
     every = [
         ops.square(one - ops.stop_gradient(other)).reshape(len(target), -1).mean(1)
         for one, other in zip(_listed(features(latents), len(target)), wanted, strict=True)
