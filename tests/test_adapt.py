@@ -45,6 +45,7 @@ def test_a_new_token_starts_as_the_mean_of_what_it_is_said_to_be(n):
     np.testing.assert_array_equal(table(added)[:V], table(p))
     assert added.config.text_encoder == dataclasses.replace(p.config.text_encoder, vocab_size=V + n)
     assert ids(added, "a <my-cat> sits")[1:2] == [V] and TOKEN not in p.tokenizer.specials
+    assert added.tokenizer.specials[TOKEN] == tk.AddedToken(TOKEN, V, special=False)  # as in transformers' add_tokens
     names = [TOKEN, "<my-cat>_1", "<my-cat>_2"][:n]
     prompt = adapt.write_prompt(added, "a <my-cat> sits")
     assert prompt == f"a {' '.join(names)} sits"
@@ -97,6 +98,18 @@ def test_the_gradient_of_the_rows_is_that_of_finite_differences():
     _, gradients = value_and_grad(f)(rows)
     values = rows[TOKEN].asnumpy().astype(np.float64)
     np.testing.assert_allclose(gradients[TOKEN].asnumpy(), 3 * values**2 * w[-2:], rtol=1e-5)
+
+
+def test_vectors_of_a_token_follow_each_other():
+    """A tokenizer from elsewhere may have a token of such a name that isn't one of them."""
+    p = tiny.params()
+    for token in ("<x>", "<y>", "<z>"):
+        p = adapt.add_token(p, token, "cat")
+    *two, z = p.tokenizer.added
+    apart = dataclasses.replace(p.tokenizer, added=(*two, dataclasses.replace(z, content="<x>_1")))
+    assert adapt.token_rows(p.replace(tokenizer=apart), "<x>")["<x>"].shape == (1, 32)
+    with pytest.raises(ValueError, match="token must not be named as a further vector of '<x>', got '<x>_1'"):
+        adapt.add_token(p, "<x>_1", "cat")
 
 
 def test_an_encoder_that_is_int8_takes_a_token():

@@ -21,14 +21,13 @@ from ..params import Params
 from ..picture import prepare, read_settings, save_picture
 from ..pipeline import Options, generate
 from ..public import public
-from ..request import check_params, check_switches
+from ..request import binned_size, check_params, check_switches
 from ..types import Key
-from .inversion import add_token as add_token
-from .inversion import load_embedding as load_embedding
-from .inversion import save_embedding as save_embedding
-from .inversion import token_rows as token_rows
-from .inversion import with_token_rows as with_token_rows
-from .inversion import write_prompt as write_prompt
+from .inversion import add_token, load_embedding, save_embedding, token_rows, with_token_rows, write_prompt
+
+__all__ = [
+    "add_token", "class_pictures", "load_embedding", "save_embedding", "token_rows", "with_token_rows", "write_prompt"
+]  # fmt: skip
 
 AT_ONCE = 8
 """Pictures that are drawn together, which is as many as are lost when it is stopped."""
@@ -84,6 +83,7 @@ def class_pictures(
     check_whole("steps", steps, 1)
     check_number("guidance", guidance)
     check_switches(clean=clean, progress=progress)
+    binned_size(params, height, width)
     if rng.check_key(key).ndim != 1:
         raise ValueError(f"key must be one key of shape (2,), got shape {key.shape}")
     folder = Path(os.path.expanduser(written(out, "out", "a folder")))

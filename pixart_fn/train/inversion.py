@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -206,6 +207,9 @@ def _check_new(tokenizer: Tokenizer, token: str, names: list[str]) -> None:
             f"token must be a name in lower case without white space or a full stop, such as '<my-cat>', got"
             f" {shown(token)}"
         )
+    base = re.fullmatch(r"(.+)_\d+", token)
+    if base and base[1] in {each.content for each in tokenizer.added}:
+        raise ValueError(f"token must not be named as a further vector of {shown(base[1])}, got {shown(token)}")
     for name in [*names, f"▁{token}"]:  # the piece of a word, which a token of that name would take the place of
         if name in tokenizer.specials or added_tokens.piece_id(tokenizer.processor, name) is not None:
             raise ValueError(f"token must be new to the vocabulary, which has {shown(name)}; choose another name")
