@@ -100,6 +100,24 @@ def test_the_gradient_of_the_rows_is_that_of_finite_differences():
     np.testing.assert_allclose(gradients[TOKEN].asnumpy(), 3 * values**2 * w[-2:], rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_the_rows_learn_through_the_text_encoder():
+    p = adapt.add_token(tiny.params(), TOKEN, "cat", vectors=2)
+    found = tk.encode(p.tokenizer, [adapt.write_prompt(p, "a <my-cat> sits on <my-cat>"), "a dog"], 16)
+    rows, w = adapt.token_rows(p, TOKEN), ms.Tensor(trees.normal(3, 2, 16, 32) * found[1][..., None])
+
+    def f(rows):
+        encoder = adapt.with_token_rows(p, rows).text_encoder
+        return (t5.encode(encoder, p.config.text_encoder, *map(ms.Tensor, found)) * w).sum()
+
+    _, gradients = value_and_grad(f)(rows)
+    slope = float((gradients[TOKEN] ** 2).sum().asnumpy())
+    assert gradients[TOKEN].asnumpy().any(1).all()
+    step = 0.01 / slope**0.5
+    ends = [float(f(tree.map(lambda a, g, s=s: a + s * step * g, rows, gradients)).asnumpy()) for s in (1, -1)]
+    assert abs((ends[0] - ends[1]) / (2 * step) / slope - 1) < 0.01  # float32's differences
+
+
 def test_vectors_of_a_token_follow_each_other():
     """A tokenizer from elsewhere may have a token of such a name that isn't one of them."""
     p = tiny.params()
