@@ -77,15 +77,9 @@ def class_pictures(
         OSError: a file can't be read or written.
     """
     check_params(params)
-    for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-        check_type(name, text, str, "a string")
-    check_whole("n", n, 1, 100_000)
-    check_whole("steps", steps, 1)
-    check_number("guidance", guidance)
+    _check_arguments({"prompt": prompt, "negative_prompt": negative_prompt}, n, key, steps, guidance)
     check_switches(clean=clean, progress=progress)
     binned_size(params, height, width)
-    if rng.check_key(key).ndim != 1:
-        raise ValueError(f"key must be one key of shape (2,), got shape {key.shape}")
     folder = Path(os.path.expanduser(written(out, "out", "a folder")))
     options: Options = {"steps": steps, "guidance": guidance, "height": height, "width": width, "clean": clean}
     said = _settings(prompt, key, {**options, "negative": negative_prompt})
@@ -102,6 +96,16 @@ def class_pictures(
             atomic.write(files[i].with_suffix(".txt"), partial(Path.write_text, data=prompt + "\n", encoding="utf-8"))
             save_picture(picture, files[i], **said, index=i, n=max(n, 2))  # the command splits a key for two or more
     return files
+
+
+def _check_arguments(texts: Mapping[str, str], n: int, key: Key, steps: int, guidance: float) -> None:
+    for name, text in texts.items():
+        check_type(name, text, str, "a string")
+    check_whole("n", n, 1, 100_000)
+    check_whole("steps", steps, 1)
+    check_number("guidance", guidance)
+    if rng.check_key(key).ndim != 1:
+        raise ValueError(f"key must be one key of shape (2,), got shape {key.shape}")
 
 
 def _settings(prompt: str, key: Key, options: Mapping[str, Any]) -> dict[str, Any]:
