@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import zipfile
 
 import numpy as np
@@ -34,6 +35,8 @@ def test_kid_is_that_of_clean_fid_and_torch_fidelity():
     """Of all rows, of which every subset is another order."""
     mean, std = evaluate.kid(REAL[:32], GENERATED, KEY, subsets=3, size=32)
     assert mean == pytest.approx(-0.07351020509802719, rel=1e-10) and std < 1e-12
+    options = inspect.signature(evaluate.kid).parameters
+    assert (options["subsets"].default, options["size"].default) == (100, 1000)
 
 
 def test_precision_and_recall_are_those_of_torch_fidelity():

@@ -21,6 +21,8 @@ from ..public import public
 from ..schedule.noise import MOST
 from ..types import Array, Key, NumPyArray, summary
 
+__all__ = ["History", "Times", "importance", "logit_normal", "uniform"]
+
 State: TypeAlias = Any
 """What a sampler remembers between steps: None, or a NamedTuple of NumPy arrays such as History."""
 
