@@ -146,8 +146,11 @@ def write_prompt(params: Params, prompt: str) -> str:
         TypeError: an argument has the wrong type.
         ValueError: there is no tokenizer.
     """
-    tokenizer, _, _ = _encoder(params)
+    check_params(params)
     check_type("prompt", prompt, str, "a string")
+    tokenizer = params.tokenizer
+    if tokenizer is None:
+        raise ValueError("params must have a tokenizer; load them with text_encoder=True")
     parts = added_tokens.split(prompt, tokenizer.pattern, tokenizer.specials)
     contents = {token.content for token in tokenizer.added}
     return "".join(" ".join(_names(part, _place(tokenizer, part)[1])) if part in contents else part for part in parts)
