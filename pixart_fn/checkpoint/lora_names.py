@@ -62,7 +62,7 @@ def read_names(names: Iterable[str], where: object) -> tuple[bool, dict[str, dic
     for name in every:
         found = _NAME.fullmatch(name.removeprefix(PEFT if peft else ""))
         if found is None or not (peft or found["module"].split(".")[0] in (*PARTS, *_ROOTS)):
-            raise _foreign(name, where)
+            raise _foreign([name, *every], where)
         module, what = found["module"], next(filter(None, found.groups()[1:]))
         if what in out.setdefault(module, {}):
             raise ValueError(f"{where} holds {what} of {module} twice, as {out[module][what]} and as {name}")
@@ -75,8 +75,10 @@ def read_names(names: Iterable[str], where: object) -> tuple[bool, dict[str, dic
     return peft, out
 
 
-def _foreign(name: str, where: object) -> ValueError:
-    what = next((said for pattern, said in _OTHERS.items() if re.search(pattern, name)), "another tool's names")
+def _foreign(names: list[str], where: object) -> ValueError:
+    """Make the error for names of which the first isn't read here, though another may tell the tool better."""
+    known = ((name, said) for name in names for pattern, said in _OTHERS.items() if re.search(pattern, name))
+    name, what = next(known, (names[0], "another tool's names"))
     return ValueError(
         f"{where} holds {what}, such as {shown(name)}; what is read here is peft's base_model.model.….lora_A.weight and"
         " diffusers' transformer.….lora_A.weight"
