@@ -58,6 +58,13 @@ def test_the_bound_of_a_hopeless_guess_is_finite():
     assert float(metrics["vb"]) == pytest.approx(12 / math.log10(2))
 
 
+def test_huber_keeps_its_digits():
+    for x, expected in ((0.0, 0.0), (1e-6, 5e-10), (1e-3, (math.sqrt(2) - 1) * 1e-3), (3.0, 3 - 1e-3)):
+        value, slope = autodiff.value_and_grad(lambda p: losses.huber(0.001)(p["x"]))({"x": Tensor(x, ms.float32)})
+        assert float(value) == pytest.approx(expected, rel=1e-6)
+        assert float(slope["x"]) == pytest.approx(x / math.hypot(x, 1e-3), rel=1e-5)
+
+
 # --- a plain loss in float64 ------------------------------------------------------------------------------------------
 
 ALPHA_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))

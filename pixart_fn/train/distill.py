@@ -47,7 +47,7 @@ def lcm(
     sigma_data: float = 0.5,
     distance: Distance = LCM_HUBER,
 ) -> LCM:
-    """Make the loss of latent consistency distillation (LCM, arXiv:2310.04378, eq. 14 and algorithm 1).
+    """Make the loss of latent consistency distillation (LCM, arXiv:2310.04378, algorithm 1).
 
     With f(x, t) = c_skip(t) x + c_out(t) x̂0(x, t), the student's f at t_k should be the target network's f at the time
     before, t_{k-1}, where one DDIM step of the guided teacher leads: mean d(f(x_t, t) - f⁻(x', t')). With

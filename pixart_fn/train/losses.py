@@ -82,14 +82,19 @@ def huber(c: float) -> Distance:
     """Make the pseudo-Huber distance √(x² + c²) - c: x²/2c near 0 and |x| far away (LCM, arXiv:2310.04378; 2310.14189).
 
     Args:
-        c: where it turns from a square into a line, above 0; 0.001 in PixArt-LCM.
+        c: where it turns from a square into a line, at least 1e-12; 0.001 in PixArt-LCM.
     Returns:
         A function of the error, Tensor → Tensor.
     Raises:
         TypeError, ValueError: c isn't such a number.
     """
-    check_number("c", c, 0, above=True)
-    return lambda error: ops.sqrt(error * error + c * c) - c
+    check_number("c", c, 1e-12)
+
+    def distance(error: Tensor) -> Tensor:
+        square = error * error
+        return square / (ops.sqrt(square + c * c) + c)  # the same, where float32 would lose what is much smaller than c
+
+    return distance
 
 
 def snr(low: float = 0.0, high: float = math.inf) -> Weighting:
@@ -112,7 +117,7 @@ def snr(low: float = 0.0, high: float = math.inf) -> Weighting:
 
 
 def min_snr(gamma: float = 5.0) -> Weighting:
-    """Make the weight min(snr, γ) of ‖x̂0 - x0‖², so that no time dominates (min-SNR-γ, arXiv:2303.09556, eq. 8).
+    """Make the weight min(snr, γ) of ‖x̂0 - x0‖², so that no time dominates (arXiv:2303.09556, sec. 3.4).
 
     For ε the weight is min(snr, γ)/snr, and for v min(snr, γ)/(snr + 1).
 
