@@ -14,7 +14,7 @@ import sys
 from helpers import compare
 from reference.case import Case, load
 
-from pixart_fn.backend import convolution, nn
+from pixart_fn.backend import convolution, heads, nn
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 from mindspore import ops
@@ -45,12 +45,12 @@ def main(dtype: str, *names: str) -> None:
     cases = {name: load(name) for name in names}
 
     used = set()
-    native, flash = convolution._native, nn.mix_flash
+    native, flash = convolution._native, heads.mix_flash
     convolution._native = lambda *inputs: used.add("convolution") or native(*inputs)
-    nn.mix_flash = lambda *inputs: used.add("flash") or flash(*inputs)
+    heads.mix_flash = lambda *inputs: used.add("flash") or flash(*inputs)
     os.environ["MS_JIT"] = "0"  # as Python
     seen = {f"{name} as Python": errors(case, name) for name, case in cases.items()}
-    convolution._native, nn.mix_flash = native, flash
+    convolution._native, heads.mix_flash = native, flash
     os.environ["MS_JIT"] = "1"
     compiled = {name: errors(case, name) for name, case in cases.items()}
     print(json.dumps({"errors": {**seen, **compiled}, "used": sorted(used)}))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.tolerances import assert_close
 
-from pixart_fn.backend import nn
+from pixart_fn.backend import heads, nn
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -78,7 +78,7 @@ def test_attention_is_its_formula_head_by_head(biased):
         scores = 0.7 * q[b, :, part].astype(np.float64) @ k[b, :, part].T + (bias[b, a] if biased else 0)
         weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
         expected[b, :, part] = weights @ v[b, :, part]
-    assert_close(run(nn.attention, q, k, v, bias, 3, 0.7), expected)
+    assert_close(run(heads.attention, q, k, v, bias, 3, 0.7), expected)
 
 
 def test_modulation_is_its_formula():

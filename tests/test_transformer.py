@@ -11,7 +11,7 @@ from helpers.initial import assert_different, assert_normal
 from reference.case import load
 
 from pixart_fn import rng, transformer, tree
-from pixart_fn.backend import nn
+from pixart_fn.backend import heads
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -19,15 +19,15 @@ import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 @pytest.fixture(params=[600, 100], ids=["heads", "queries"])
 def parts(request, monkeypatch):
     """Few scores at a time; gives how many parts attention went in."""
-    monkeypatch.setattr(nn, "SCORES", request.param)
-    monkeypatch.setattr(nn, "ROWS", 10)
-    seen, mix = [], nn._mix
+    monkeypatch.setattr(heads, "SCORES", request.param)
+    monkeypatch.setattr(heads, "ROWS", 10)
+    seen, mix = [], heads._mix
 
     def watched(q, k, v):
         seen.append(q.shape)
         return mix(q, k, v)
 
-    monkeypatch.setattr(nn, "_mix", watched)
+    monkeypatch.setattr(heads, "_mix", watched)
     return seen
 
 
@@ -48,7 +48,7 @@ def test_gradients_of_large_pictures_agree_with_torch(parts):
 
 
 def test_more_pictures_than_rows_go_patch_by_patch(parts, monkeypatch):
-    monkeypatch.setattr(nn, "ROWS", 1)
+    monkeypatch.setattr(heads, "ROWS", 1)
     errors = compare.gradient_errors("gradients_transformer", load("gradients_transformer"), "apply")
     assert not compare.too_far(errors, compare.GRADIENT)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import mindspore as ms
 from mindspore import Tensor
@@ -27,7 +27,11 @@ from .private import Function, compile_cache, executor, no_grad
 T = TypeVar("T")
 
 
-def block(f: Callable[..., T]) -> Callable[..., T]:
+@overload
+def block(f: Callable[..., T]) -> Callable[..., T]: ...
+@overload
+def block(f: Callable[..., Any], pull: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]: ...
+def block(f: Callable[..., Any], pull: Callable[..., tuple[Any, ...]] | None = None) -> Callable[..., Any]:
     """Make f(p, *inputs, config, *tables) a compiled block that eager autodiff goes through correctly.
 
     Args:
@@ -36,29 +40,54 @@ def block(f: Callable[..., T]) -> Callable[..., T]:
             inputs, each a float Tensor or a tuple of float Tensors;
             config, a frozen dataclass or None, which is a constant of the compilation;
             tables, Tensors without a gradient.
+        pull: f's gradient, where it is written by hand: (p, inputs, kept, cotangent, config) → (gradients of p as a
+            tree like p, gradients of each input). f then gives (Tensor, kept), where `kept` is a tuple of Tensors that
+            the gradient needs.
     Returns:
-        call(p, *inputs, config=None, tables=()).
+        call(p, *inputs, config=None, tables=(), recompute=True). With a gradient by hand, recompute=False keeps what it
+        needs until then, where the block is otherwise computed once more.
     """
 
     @functools.wraps(f)
     def call(
-        p: Tree, *inputs: Tensor | tuple[Tensor, ...], config: Hashable = None, tables: tuple[Tensor, ...] = ()
-    ) -> T:
-        run, pull = _compiled(f, config, len(inputs), precision())
+        p: Tree,
+        *inputs: Tensor | tuple[Tensor, ...],
+        config: Hashable = None,
+        tables: tuple[Tensor, ...] = (),
+        recompute: bool = True,
+    ) -> Any:
+        graphs = _compiled(f, pull, config, len(inputs), precision())
         if not recording():
-            result: T = run(p, *inputs, *tables)
-            return result
+            return graphs.run(p, *inputs, *tables)
         # numbers in place of the inputs, which would otherwise stay in memory as long as the tape does
         like = (p, *(tuple(range(len(each))) if isinstance(each, tuple) else 0 for each in inputs))
-        result = _Block.apply((run, pull, like, tables), *tree_.leaves((p, *inputs)))
-        return result
+        keep = pull is not None and not recompute
+        return _Block.apply((graphs, keep, like, tables), *tree_.leaves((p, *inputs)))
 
     return call
 
 
+class _Compiled(NamedTuple):
+    """The graphs of a block; each is compiled when it is first called."""
+
+    run: _Graphs
+    pull: _Graphs
+    """(p, cotangents, *inputs, *tables) → gradients."""
+    keep: _Graphs | None = None
+    """(p, *inputs) → (output, *kept)."""
+    pull_kept: _Graphs | None = None
+    """(p, cotangents, kept, *inputs) → gradients."""
+
+
 @functools.cache
-def _compiled(f: Callable[..., Any], config: Hashable, n: int, mode: str) -> tuple[_Graphs, _Graphs]:
+def _compiled(
+    f: Callable[..., Any], own: Callable[..., tuple[Any, ...]] | None, config: Hashable, n: int, mode: str
+) -> _Compiled:
     """f of n inputs and its pullback, jitted for a precision. The closures hold functions and constants, no Tensors."""
+    # MindSpore warns of a recompilation where two functions share a name
+    name = f"{f.__module__}.{f.__qualname__}({config}, {n}, {mode})"
+    if own is not None:
+        return _by_hand(f, own, config, name)
 
     def run(p: Tree, *tensors: Any) -> Any:
         return f(p, *tensors[:n], config, *tensors[n:])
@@ -72,15 +101,39 @@ def _compiled(f: Callable[..., Any], config: Hashable, n: int, mode: str) -> tup
             total = total + (outputs[i] * cotangents[i]).sum()
         return total
 
-    # MindSpore warns of a recompilation where two functions share a name
-    run.__name__ = f"{f.__module__}.{f.__qualname__}({config}, {n}, {mode})"
     gradient = ms.grad(inner, grad_position=(0, *range(2, 2 + n)))
 
     def pull(p: Tree, cotangents: tuple[Tensor, ...], *tensors: Any) -> tuple[Tensor, ...]:
         return _flat(gradient(p, cotangents, *tensors))
 
-    pull.__name__ = f"gradient of {run.__name__}"
-    return _Graphs(run), _Graphs(pull)
+    return _Compiled(_Graphs(run, name), _Graphs(pull, f"gradient of {name}"))
+
+
+def _by_hand(f: Callable[..., Any], own: Callable[..., tuple[Any, ...]], config: Hashable, name: str) -> _Compiled:
+    """The same where the gradient is written by hand."""
+
+    def run(p: Tree, *inputs: Any) -> Any:
+        return f(p, *inputs, config)[0]
+
+    def keep(p: Tree, *inputs: Any) -> tuple[Tensor, ...]:
+        y, kept = f(p, *inputs, config)
+        return (y, *kept)
+
+    def pull(p: Tree, cotangents: tuple[Tensor, ...], *inputs: Any) -> tuple[Tensor, ...]:
+        _, kept = f(p, *inputs, config)
+        return _flat_like((p, *inputs), own(p, inputs, kept, cotangents[0], config))
+
+    def pull_kept(
+        p: Tree, cotangents: tuple[Tensor, ...], kept: tuple[Tensor, ...], *inputs: Any
+    ) -> tuple[Tensor, ...]:
+        return _flat_like((p, *inputs), own(p, inputs, kept, cotangents[0], config))
+
+    return _Compiled(
+        _Graphs(run, name),
+        _Graphs(pull, f"gradient of {name}"),
+        _Graphs(keep, f"keeping {name}"),
+        _Graphs(pull_kept, f"kept gradient of {name}"),
+    )
 
 
 class _Graphs:
@@ -89,7 +142,8 @@ class _Graphs:
     MindSpore looks a graph up by describing all inputs anew, which on a CPU takes a third of a small block's time.
     """
 
-    def __init__(self, f: Callable[..., Any]) -> None:
+    def __init__(self, f: Callable[..., Any], name: str) -> None:
+        f.__name__ = name
         self.jitted = ms.jit(f)
         self.phases: dict[tuple[object, ...], str] = {}
 
@@ -133,25 +187,46 @@ def _flat(node: Tree) -> tuple[Tensor, ...]:
     return leaves
 
 
+def _flat_like(like: Tree, node: Tree) -> tuple[Tensor, ...]:
+    """`_flat`, in the order of another tree of the same names."""
+    if isinstance(like, Tensor):
+        return (node,)
+    leaves: tuple[Tensor, ...] = ()
+    if isinstance(like, dict):
+        for name, child in like.items():
+            leaves = leaves + _flat_like(child, node[name])
+    else:
+        for i in range(len(like)):
+            leaves = leaves + _flat_like(like[i], node[i])
+    return leaves
+
+
 class _Block(Function):
     """The node that a block leaves on the eager tape."""
 
     @staticmethod
     def forward(ctx: Any, compiled: tuple[Any, ...], *tensors: Tensor) -> Any:
-        run, _, like, tables = compiled
+        graphs, keep, like, tables = compiled
         ctx.compiled = compiled
-        ctx.save_for_backward(*tensors)
+        p, *inputs = tree_.unflatten(like, tensors)
         with no_grad():  # or MindSpore builds a gradient graph of its own
-            outputs = run(*tree_.unflatten(like, tensors), *tables)
-        return outputs
+            if not keep:
+                ctx.save_for_backward(*tensors)
+                return graphs.run(p, *inputs, *tables)
+            output, *kept = graphs.keep(p, *inputs)
+        ctx.save_for_backward(*tensors, *kept)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         refuse_recording("the gradient of a compiled block", "second derivatives would be silent zeros")
-        _, pull, like, tables = ctx.compiled
-        p, *inputs = tree_.unflatten(like, ctx.saved_tensors)
+        graphs, keep, like, tables = ctx.compiled
+        n = len(tree_.paths(like))
+        p, *inputs = tree_.unflatten(like, ctx.saved_tensors[:n])
         with no_grad():
-            return None, *pull(p, cotangents, *inputs, *tables)
+            if not keep:
+                return None, *graphs.pull(p, cotangents, *inputs, *tables)
+            return None, *graphs.pull_kept(p, cotangents, tuple(ctx.saved_tensors[n:]), *inputs)
 
 
 def function(f: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:

@@ -40,3 +40,5 @@ compile_cache = _find("mindspore.graph.api", "ms_compile_cache")
 """The names of all graphs that the process has compiled: a set."""
 Function = _find("mindspore.common._grad_function", "_Function", "apply")
 """A node of the tape with a backward of its own."""
+SigmoidGrad = _find("mindspore.ops.operations._grad_ops", "SigmoidGrad")
+"""(y, dy) → dy · y · (1 - y) in one operation."""

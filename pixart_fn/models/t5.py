@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .. import config as config_
 from .. import rng, tree
-from ..backend import jit, nn, stream
+from ..backend import heads, jit, nn, stream
 from ..backend.arrays import as_tensor, check_mask, check_weights
 from ..checks import check_type, kind
 from ..process.lock import exclusive
@@ -332,7 +332,7 @@ def _position_bias(p: Tree, one_hot: Tensor, config: Config) -> Tensor:
 def _block(p: Tree, x: Tensor, bias: Tensor, config: Config) -> Tensor:
     h = nn.rms_norm(p["norm_a"], x, config.layer_norm_epsilon)
     a = p["attention"]
-    h = nn.attention(nn.linear(a["q"], h), nn.linear(a["k"], h), nn.linear(a["v"], h), bias, config.num_heads, 1.0)
+    h = heads.attention(nn.linear(a["q"], h), nn.linear(a["k"], h), nn.linear(a["v"], h), bias, config.num_heads, 1.0)
     x = x + _wide(nn.linear(a["o"], h))
     h = nn.rms_norm(p["norm_m"], x, config.layer_norm_epsilon)
     h = nn.gelu_tanh(_wide(nn.linear(p["mlp"]["wi_0"], h))) * _wide(nn.linear(p["mlp"]["wi_1"], h))

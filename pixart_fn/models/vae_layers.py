@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mindspore import Tensor, ops
 
-from ..backend import convolution, jit, nn
+from ..backend import convolution, heads, jit, nn
 from ..types import Tree
 from .vae_config import Config
 
@@ -288,7 +288,7 @@ def _resnet_whole(p: Tree, x: Tensor, config: Config, *tables: Tensor) -> Tensor
 def _attention_whole(p: Tree, x: Tensor, config: Config) -> Tensor:
     h = nn.group_norm(p["group_norm"], _flat(x), config.norm_num_groups, EPS)
     q, k, v = nn.linear(p["to_q"], h), nn.linear(p["to_k"], h), nn.linear(p["to_v"], h)  # (B, H·W, C) each
-    h = nn.attention(q, k, v, None, 1, x.shape[3] ** -0.5)
+    h = heads.attention(q, k, v, None, 1, x.shape[3] ** -0.5)
     return x + nn.linear(p["to_out"][0], h).reshape(x.shape)
 
 
@@ -301,7 +301,7 @@ def _keys_values(p: Tree, x: Tensor, affine: Affine, config: Config) -> tuple[Te
 @jit.block
 def _attend(p: Tree, x: Tensor, affine: Affine, keys: Tensor, values: Tensor, config: Config) -> Tensor:
     q = nn.linear(p["q"], nn.scale_shift(_flat(x), *affine))  # (B, R·W, C)
-    h = nn.attention(q, keys, values, None, 1, x.shape[3] ** -0.5)
+    h = heads.attention(q, keys, values, None, 1, x.shape[3] ** -0.5)
     return x + nn.linear(p["out"], h).reshape(x.shape)
 
 
