@@ -22,6 +22,7 @@ set_environment()  # before the first import of mindspore
 if TYPE_CHECKING:
     from . import plots, train, tree, types
     from .backend.autodiff import grad, value_and_grad
+    from .checkpoint import lora
     from .checkpoint.load import load
     from .checkpoint.save import save
     from .denoiser import text_denoiser, text_variance_denoiser
@@ -55,6 +56,7 @@ __all__ = [
     "key",
     "load",
     "lock",
+    "lora",
     "memory",
     "noise",
     "plots",
@@ -78,7 +80,7 @@ __all__ = [
     "value_and_grad",
 ]
 
-_MODELS = ("t5", "transformer", "vae")
+_MODULES = {"lora": "checkpoint.lora", **{name: f"models.{name}" for name in ("t5", "transformer", "vae")}}
 _HOMES = {
     "backend.autodiff": ("grad", "value_and_grad"),
     "checkpoint": ("load", "save"),
@@ -95,13 +97,8 @@ def __getattr__(name: str) -> object:
     """Import a name that needs MindSpore when it is first used; schedules, solvers and guidance don't need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object
     home = next((home for home, names in _HOMES.items() if name in names), None)
-    if home is None:
-        home = f"models.{name}" if name in _MODELS else name
-        found = _imported(home)
-    else:
-        found = getattr(_imported(home), name)
+    found: object = getattr(_imported(home), name) if home else _imported(_MODULES.get(name, name))
     globals()[name] = found  # MindSpore's parser looks for it there
     return found
 

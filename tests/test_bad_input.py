@@ -10,12 +10,12 @@ import inspect
 import sys
 
 import pytest
-from helpers import bad_calls, bad_files, bad_rows, bad_solvers
+from helpers import bad_calls, bad_files, bad_lora, bad_rows, bad_solvers, bad_train
 
 import pixart_fn as px
 from pixart_fn.backend import jit
 
-ROWS = bad_rows.ROWS + bad_solvers.ROWS + bad_calls.ROWS + bad_files.ROWS
+ROWS = bad_rows.ROWS + bad_solvers.ROWS + bad_calls.ROWS + bad_files.ROWS + bad_lora.ROWS + bad_train.ROWS
 
 
 HELD = "holds what it is given, which is checked where it is used"
@@ -26,6 +26,9 @@ EXEMPT = {
         (f"types.{name}" for name in ("Grid", "Moments", "Solver", "StepInfo", "Text", "VarianceSolver")), HELD
     ),
     **dict.fromkeys(("train.optim.AdamW", "train.optim.State", "models.transformer.Captions"), HELD),
+    "models.lora_config.Adapter": HELD,
+    **dict.fromkeys((f"train.evaluate.{name}" for name in ("Statistics", "KID", "PrecisionRecall")), HELD),
+    **dict.fromkeys(("train.times.History", "train.batch.Batch"), HELD),
     **dict.fromkeys(("types.SolverState", "types.summary", "tree.check_names"), "for this package's own use"),
     **dict.fromkeys(
         (f"models.transformer.{name}" for name in ("captions", "evaluate", "sinusoid", "unpatchify")), INNER

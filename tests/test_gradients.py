@@ -73,3 +73,25 @@ def test_a_composition_agrees_with_finite_differences():
         ours = sum(float((compare.array(g) * direction[name]).sum()) for name, g in tree.items(gradients[part]))
         # Float32 values 2h apart: rounding gives 1e-4 of the slope, and curvature about as much.
         assert (at(h) - at(-h)) / (2 * h) == pytest.approx(ours, rel=1e-2), part
+
+
+@pytest.mark.parametrize("name", ["gradients_transformer", "gradients_transformer_micro"])
+def test_a_block_that_keeps_what_it_computed_has_the_same_gradient(name):
+    """Bit for bit, since it is the same arithmetic."""
+    case = load(name)
+    values, config = case.values["apply"], transformer.read_config(case.config)
+    inputs = {
+        key: ms.Tensor(values[key]) for key in ("x", "t", "text", "mask", "resolution", "aspect_ratio") if key in values
+    }
+    point = {"params": compare.tensors(case.weights), "x": inputs.pop("x"), "text": inputs.pop("text")}
+
+    def f(point, recompute):
+        out = transformer.apply(
+            point["params"], config, x=point["x"], text=point["text"], recompute=recompute, **inputs
+        )
+        return (out * ms.Tensor(values["w"])).sum()
+
+    once, twice = (autodiff.value_and_grad(f)(point, recompute) for recompute in (False, True))
+    assert float(once[0]) == float(twice[0])
+    for path, kept, again in tree.rows(once[1], twice[1]):
+        np.testing.assert_array_equal(kept.asnumpy(), again.asnumpy(), err_msg=path)

@@ -239,6 +239,7 @@ MODELS = [
             "t": of.also(of.array((2,), (1, 1)), nan=np.float32([np.nan]), inf=np.float32([np.inf])),
             "text": of.array((1, 4, 31), (1, 4)),
             "perturbed": of.also(of.without(of.instance(), "a dict", "a tuple"), far=[2], below=[-1], words=["a"]),
+            "recompute": SWITCH,
         },
         runs=False,
     ),
