@@ -198,9 +198,9 @@ def test_links_and_devices_in_a_tar_are_left_alone(tmp_path):
 def test_a_damaged_tar_is_one_sentence(tmp_path):
     tar(tmp_path / "a.tar", {"a.png": b"x" * 2000, "a.txt": "one"})
     whole = (tmp_path / "a.tar").read_bytes()
-    for content in (b"nonsense" * 100, whole[:1500], whole[:512] + b"\1" * 4096):
+    for content, why in ((b"nonsense" * 100, "invalid header"), (whole[:1500], "unexpected end of data")):
         (tmp_path / "a.tar").write_bytes(content)
-        with pytest.raises((ValueError, FileNotFoundError), match=r"a\.tar.* (is no tar file, or is dam|holds no pic)"):
+        with pytest.raises(ValueError, match=rf"a\.tar is no tar file, or is damaged \({why}"):
             sources.open(tmp_path / "a.tar")
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, 2**40

@@ -24,6 +24,8 @@ from ...types import NumPyArray, Text
 from .entries import Entry, Skipped, inner, named
 from .examples import Example
 
+__all__ = ["open"]
+
 LARGEST_LIST = 2**30
 """Bytes of a data_info.json at most."""
 LARGEST_FEATURES = 2**28

@@ -129,13 +129,13 @@ def arrays(
     if x.ndim != 4 or 0 in x.shape:
         raise ValueError(f"latents must have the shape (N, C, h, w), got {tuple(x.shape)}")
     check_finite(x, "latents")
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names must be a list of texts, got {shown(names)}")
     N, text = len(x), hosted("texts", texts)
     named = tuple(names) or tuple(map(str, range(N)))
     if len(text.mask) != N or len(named) != N or (sizes is not None and np.shape(sizes) != (N, 2)):
         counts = f"{len(text.mask)} texts, {len(named)} names and sizes of the shape {np.shape(sizes or [])}"
         raise ValueError(f"texts, names and sizes must be as many as the {N} latents, got {counts}")
-    if not all(isinstance(name, str) for name in named):
-        raise TypeError(f"names must be texts, got {shown(names)}")
     pixels = np.full((N, 2), np.multiply(x.shape[2:], 8)) if sizes is None else np.asarray(sizes)
     if pixels.dtype.kind not in "iu" or (pixels < 1).any():
         raise ValueError(f"sizes must be whole numbers of pixels, at least 1, got {shown(sizes)}")

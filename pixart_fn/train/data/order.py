@@ -29,6 +29,8 @@ from ..batch import Batch
 from .ahead import ahead as ahead_
 from .examples import Dataset, Example, hosted, real
 
+__all__ = ["Batches", "mixed", "prefetch"]
+
 Order: TypeAlias = Callable[[int], Batch]
 """step → the batch that this worker sees, a pure function."""
 

@@ -41,6 +41,8 @@ from .job import Job, make
 from .prepared import BEGUN, INDEX, NULL, SKIPPED, read_chunk, read_json
 from .sources import Source
 
+__all__ = ["run"]
+
 
 class Report(NamedTuple):
     """What `run` has done: the examples that are ready and what was skipped, of this shard; whether all shards are."""

@@ -27,6 +27,8 @@ from ...types import Text
 from .entries import Skipped
 from .examples import Example, hosted
 
+__all__ = ["open"]
+
 INDEX, BEGUN, NULL, SKIPPED = "index.json", "options.json", "null.safetensors", "skipped.jsonl"
 LARGEST_INDEX = 2**30
 """Bytes of an index at most: twenty for each example."""

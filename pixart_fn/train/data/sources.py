@@ -12,6 +12,8 @@ from ...public import public
 from . import authors, folders, tars
 from .entries import Entry, Skipped
 
+__all__ = ["open"]
+
 KINDS = ("imagefolder", "webdataset", "authors")
 
 

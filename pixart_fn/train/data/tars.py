@@ -50,9 +50,8 @@ class _Bounded:
 
 def _tar(path: Path, column: str | None) -> Iterator[Entry | Skipped]:
     with os.fdopen(reading.descriptor(path), "rb") as file:
-        end = os.fstat(file.fileno()).st_size
         try:
-            groups = _groups(file, end)
+            groups = _groups(file)
         except (tarfile.TarError, ValueError, OverflowError) as error:
             hint = "; a compressed tar must be unpacked first" if path.suffix != ".tar" else ""
             raise ValueError(f"{path} is no tar file, or is damaged ({error}){hint}") from error
@@ -64,7 +63,7 @@ def _tar(path: Path, column: str | None) -> Iterator[Entry | Skipped]:
                 yield Skipped(f"{path.name}/{base}.{ending}", f"it is the second picture named {base}")
 
 
-def _groups(file: BinaryIO, end: int) -> dict[str, dict[str, tuple[int, int]]]:
+def _groups(file: BinaryIO) -> dict[str, dict[str, tuple[int, int]]]:
     """Return where each member lies, (offset, size), by its name up to the first point, and by its ending."""
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     opened: Any = _Bounded(file)
@@ -76,8 +75,6 @@ def _groups(file: BinaryIO, end: int) -> dict[str, dict[str, tuple[int, int]]]:
             stem, _, ending = path.name.partition(".")
             if not member.isreg() or member.sparse is not None or not stem:
                 continue
-            if member.offset_data + member.size > end:
-                raise tarfile.ReadError(f"{member.name} is cut off")
             place = member.offset_data, member.size
             groups.setdefault((path.parent / stem).as_posix(), {}).setdefault(ending.lower(), place)
     return groups
