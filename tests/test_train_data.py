@@ -117,6 +117,19 @@ def test_the_column_of_the_captions_can_be_named(tmp_path):
         sources.open(tmp_path)
 
 
+def test_pictures_without_a_caption_may_share_one(tmp_path):
+    picture = encoded(square())
+    for name in ("a.png", "b.png"):
+        put(tmp_path / name, picture)
+    put(tmp_path / "b.txt", "its own")
+    source = sources.open(tmp_path, caption="a photo of sks dog")
+    assert listed(source) == {"a.png": "a photo of sks dog", "b.png": "its own"} and not source.skipped
+    tar(tmp_path / "a.tar", {"a.png": picture, "b.png": picture, "b.txt": "its own", "c.png": picture, "c.json": "1"})
+    source = sources.open(tmp_path / "a.tar", caption="a dog")
+    assert listed(source) == {"a.tar/a.png": "a dog", "a.tar/b.png": "its own"}
+    assert [each.name for each in source.skipped] == ["a.tar/c.png"], "a caption that can't be read is no missing one"
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     put(tmp_path / "elsewhere" / "a.png", encoded(square()))
     put(tmp_path / "elsewhere" / "a.txt", "one")

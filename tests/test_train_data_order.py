@@ -250,6 +250,12 @@ def test_dropout_needs_an_empty_prompt():
     order.Batches(dataset, 2, 0, null=NULL)
 
 
+def test_an_empty_prompt_of_another_encoder():
+    other = Text(np.zeros((1, 1, 4), np.float32), np.ones((1, 1), np.int32))
+    with pytest.raises(ValueError, match="its states have a width of 4, the captions of 3"):
+        batches(Numbered(4), 2, null=other)(0)
+
+
 def test_mixtures_that_do_not_fit():
     one = batches(Numbered(4), 2)
     with pytest.raises(ValueError, match="the same batch_size, got 2 and 4"):

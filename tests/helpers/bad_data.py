@@ -27,7 +27,7 @@ ROWS = [
     Row(
         data.sources.open,
         {"path": NOWHERE},
-        {"path": PLACE, "kind": of.option(), "column": of.without(of.text(), "None")},
+        {"path": PLACE, "kind": of.option(), **dict.fromkeys(("column", "caption"), of.optional(of.text()))},
         {"path": "path|folder or file"},
         runs=False,
     ),

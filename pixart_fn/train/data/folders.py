@@ -19,12 +19,13 @@ LARGEST_TABLE = 2**30
 """Bytes of a file of metadata at most."""
 
 
-def listed(root: Path, column: str) -> list[Entry | Skipped]:
+def listed(root: Path, column: str, caption: str | None) -> list[Entry | Skipped]:
     """List the pictures of a folder and its folders.
 
     Args:
         root: the folder.
         column: the name of the captions in metadata.
+        caption: of pictures that have none; None skips these.
     Returns:
         The pictures in the order of their names.
     Raises:
@@ -37,11 +38,11 @@ def listed(root: Path, column: str) -> list[Entry | Skipped]:
         if len(tables) > 1:
             raise ValueError(f"{folder} holds both metadata.jsonl and metadata.csv; keep one of them")
         for table in tables:
-            for path, caption in _table(folder / table, column):
-                captions[(folder.relative_to(root) / path).as_posix()] = caption
+            for path, own in _table(folder / table, column):
+                captions[(folder.relative_to(root) / path).as_posix()] = own
         here = folder.relative_to(root)
         files += [(here / name).as_posix() for name in names if Path(name).suffix.lower() in pictures.SUFFIXES]
-    return [_pictured(root, name, captions.get(name)) for name in sorted({*files, *captions})]
+    return [_pictured(root, name, captions.get(name), caption) for name in sorted({*files, *captions})]
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -55,11 +56,13 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
             yield Path(folder), sorted(name for name in names if not name.startswith("."))
 
 
-def _pictured(root: Path, name: str, caption: str | None) -> Entry | Skipped:
+def _pictured(root: Path, name: str, caption: str | None, otherwise: str | None) -> Entry | Skipped:
     path = root / name
     if caption is None:
         beside = path.with_suffix(".txt")
         if not beside.exists():
+            if otherwise is not None:
+                return named(root, name, otherwise, path)
             return Skipped(name, f"it has no caption: no {beside.name} beside it and no line of metadata")
         try:
             caption = text(reading.content(beside, LARGEST_CAPTION))

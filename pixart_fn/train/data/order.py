@@ -174,6 +174,9 @@ class Batches:
         if self.sample:
             x = x + found.std * rng.normal(rng.fold_in(key, _NOISE), x.shape)
         states = found.states
+        if self._empty is not None and self._empty.shape[1] != states.shape[1]:
+            widths = f"{self._empty.shape[1]}, the captions of {states.shape[1]}"
+            raise ValueError(f"null must be of the captions' text encoder, but its states have a width of {widths}")
         if self._empty is not None and _uniform(rng.fold_in(key, _DROPOUT)) < self.dropout:
             states = self._empty
         return found._replace(mean=x * np.float32(self.dataset.scale), states=states)

@@ -34,7 +34,9 @@ class Source:
 
 
 @public
-def open(path: str | os.PathLike[str], kind: str | None = None, column: str | None = None) -> Source:
+def open(
+    path: str | os.PathLike[str], kind: str | None = None, column: str | None = None, caption: str | None = None
+) -> Source:
     """List the pictures of a folder or file with their captions.
 
     Three kinds are known. "imagefolder": pictures in a folder and its folders, each with its caption in a .txt file of
@@ -48,6 +50,7 @@ def open(path: str | os.PathLike[str], kind: str | None = None, column: str | No
         kind: one of the above; None tells from what is there.
         column: the name of the captions in the metadata; None takes "text" in a metadata file, "caption" in a .json of
             a tar, and "prompt" in data_info.json.
+        caption: of every picture that has none of its own, as DreamBooth's pictures of one subject; None skips these.
     Returns:
         The Source; a picture without a caption is among its `skipped`.
     Raises:
@@ -60,15 +63,17 @@ def open(path: str | os.PathLike[str], kind: str | None = None, column: str | No
         check_option("kind", kind, KINDS)
     if column is not None:
         check_type("column", column, str, "the name of the captions in the metadata")
+    if caption is not None:
+        check_type("caption", caption, str, "a text")
     if not root.exists():
         raise FileNotFoundError(f"there is no folder or file {str(root)!r}")
     kind = kind or _kind(root)
     if kind == "webdataset":
-        found = tars.listed(root, column)
+        found = tars.listed(root, column, caption)
     elif kind == "authors":
         found = authors.listed(root, column or "prompt")
     elif root.is_dir():
-        found = folders.listed(root, column or "text")
+        found = folders.listed(root, column or "text", caption)
     else:
         raise ValueError(f"{str(root)!r} is neither a folder nor a .tar file nor a data_info.json")
     found = [_named(each) for each in found]

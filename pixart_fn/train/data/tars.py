@@ -18,12 +18,13 @@ LARGEST_NAME = 2**20
 """Bytes of a member's own header at most, which holds its name."""
 
 
-def listed(path: Path, column: str | None) -> list[Entry | Skipped]:
+def listed(path: Path, column: str | None, caption: str | None) -> list[Entry | Skipped]:
     """List the pictures of a tar or of a folder's tars.
 
     Args:
         path: the file or the folder.
         column: the key of the caption in .json members; None takes a .txt, or else the key "caption".
+        caption: of pictures that have neither; None skips these.
     Returns:
         The pictures in the order of the tars' names and of their members.
     Raises:
@@ -33,7 +34,7 @@ def listed(path: Path, column: str | None) -> list[Entry | Skipped]:
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not files:
         raise FileNotFoundError(f"{str(path)!r} holds no .tar file")
-    return [each for file in files for each in _tar(file, column)]
+    return [each for file in files for each in _tar(file, column, caption)]
 
 
 class _Bounded:
@@ -48,7 +49,7 @@ class _Bounded:
         return self._read(size)
 
 
-def _tar(path: Path, column: str | None) -> Iterator[Entry | Skipped]:
+def _tar(path: Path, column: str | None, caption: str | None) -> Iterator[Entry | Skipped]:
     with os.fdopen(reading.descriptor(path), "rb") as file:
         try:
             groups = _groups(file)
@@ -58,7 +59,7 @@ def _tar(path: Path, column: str | None) -> Iterator[Entry | Skipped]:
         for base, members in groups.items():
             found = [ending for ending in members if ending in PICTURES]
             for ending in found[:1]:
-                yield _member(file, path, f"{base}.{ending}", members, column)
+                yield _member(file, path, f"{base}.{ending}", members, column, caption)
             for ending in found[1:]:
                 yield Skipped(f"{path.name}/{base}.{ending}", f"it is the second picture named {base}")
 
@@ -81,27 +82,41 @@ def _groups(file: BinaryIO) -> dict[str, dict[str, tuple[int, int]]]:
 
 
 def _member(
-    file: BinaryIO, path: Path, name: str, members: dict[str, tuple[int, int]], column: str | None
+    file: BinaryIO,
+    path: Path,
+    name: str,
+    members: dict[str, tuple[int, int]],
+    column: str | None,
+    otherwise: str | None,
 ) -> Entry | Skipped:
     """Return the entry of a member that is a picture, or why there is none."""
     offset, size = members[name.rpartition(".")[2]]
     name = f"{path.name}/{name}"
     if size > pictures.LARGEST:
         return Skipped(name, f"it holds more than {pictures.LARGEST >> 20} MiB")
+    try:
+        own = _caption(file, members, column)
+    except ValueError as error:
+        return Skipped(name, str(error))
+    caption = otherwise if own is None else own
+    if caption is None:
+        return Skipped(name, "it has no caption: no .txt and no .json of its name")
+    return Entry(name, caption, path, offset, size)
+
+
+def _caption(file: BinaryIO, members: dict[str, tuple[int, int]], column: str | None) -> str | None:
     ending = "txt" if "txt" in members and column is None else "json"
     if ending not in members:
-        return Skipped(name, "it has no caption: no .txt and no .json of its name")
+        return None
     start, length = members[ending]
     if length > LARGEST_CAPTION:
-        return Skipped(name, f"its .{ending} holds more than {LARGEST_CAPTION >> 20} MiB")
+        raise ValueError(f"its .{ending} holds more than {LARGEST_CAPTION >> 20} MiB")
     file.seek(start)
+    content = file.read(length)
     try:
-        content = file.read(length)
-        return Entry(
-            name, text(content) if ending == "txt" else _field(content, column or "caption"), path, offset, size
-        )
+        return text(content) if ending == "txt" else _field(content, column or "caption")
     except ValueError as error:
-        return Skipped(name, f"its .{ending} can't be used: {error}")
+        raise ValueError(f"its .{ending} can't be used: {error}") from error
 
 
 def _field(content: bytes, column: str) -> str:
