@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from mindspore import Tensor
 
-from .. import tree
-from ..checks import check_number, check_type, kind, shown
-from ..types import Tree
+from ... import tree
+from ...checks import check_number, check_type, kind, shown
+from ...types import Tree
 
 
 class AdamW(NamedTuple):
