@@ -47,7 +47,7 @@ def test_features_make_batches(tmp_path):
         batch = batches(step)
         (name,) = batch.names
         np.testing.assert_allclose(batch.x0[0], 0.13025 * written[name]["mean"].astype(np.float32), rtol=1e-6)
-        assert batch.text.states.shape == (1, 512, files.WIDTH)
+        assert batch.text.states.shape == (1, 300, files.WIDTH)
     texts = {batches(step).text.states.tobytes() for step in range(30)}
     assert len(texts) == 7, "the empty prompt, and the two captions of each"
     with pytest.raises(ValueError, match="dropout needs null="):

@@ -135,7 +135,9 @@ def test_captions_are_dropped_as_often_as_asked_by_the_examples_own_key():
 
 
 def test_captions_are_padded_to_few_lengths():
-    assert [order.padded_length(n) for n in (1, 16, 17, 33, 120, 300)] == [16, 16, 32, 64, 128, 512]
+    assert [order.padded_length(n) for n in (1, 16, 17, 33, 65, 121, 257, 301)] == [
+        *(16, 16, 32, 64, 120, 256, 300, 512)
+    ]
     dataset = Numbered(20)
     for step in range(10):
         batch = batches(dataset, 4)(step)

@@ -41,7 +41,7 @@ class Entry(NamedTuple):
             file.seek(self.offset)
             content = file.read(self.size)
         if len(content) < self.size:
-            raise OSError(f"{self.file} was cut off after it was listed")
+            raise OSError("it was cut off after it was listed")
         return content
 
 

@@ -24,6 +24,8 @@ from .sources import Source
 
 CHUNK = 64
 """Examples of the source in a file, which is what a run that is killed loses at most."""
+FORMAT = 1
+"""Counted up where the same options come to mean other bytes."""
 SMALL = 2**16
 """Numbers of a weight at most that is read to know a model again: norms and biases differ between any two."""
 
@@ -71,6 +73,7 @@ def make(source: Source, params: Params, out: str, given: tuple[int | str | None
     check_whole("batch", batch, 1, 2**16)
     table = _table(params, size)
     options = {
+        "format": FORMAT,
         "size": size if isinstance(size, str) else table[0][0],
         "dtype": dtype,
         "clean": bool(clean),

@@ -34,6 +34,8 @@ __all__ = ["Batches", "mixed", "prefetch"]
 Order: TypeAlias = Callable[[int], Batch]
 """step → the batch that this worker sees, a pure function."""
 
+LENGTHS = (16, 32, 64, 120, 256, 300)
+"""What captions are padded to, the longest of PixArt-α and PixArt-Σ among them."""
 _SHUFFLE, _MIX, _EXAMPLE = 0, 1, 2
 _NOISE, _DROPOUT, _CAPTION = 0, 1, 2
 
@@ -120,13 +122,12 @@ class Batches:
         Args:
             step: from 0.
         Returns:
-            B / workers examples as float32 arrays, captions padded with mask 0 to 16, 32, 64 … tokens, the same for
-            all workers.
+            B / workers examples as float32 arrays, captions padded with mask 0 to one of LENGTHS, the same for all
+            workers.
         Raises:
             OSError, ValueError: a file of the dataset can't be read.
         """
-        check_whole("step", step, 0)
-        rows = self.rows(int(step))
+        rows = self.rows(step)
         longest = max(int(self._lengths[rows.numbers].max()), 0 if self._empty is None else len(self._empty))
         share = self.batch_size // self.workers
         own = slice(self.rank * share, (self.rank + 1) * share)
@@ -139,7 +140,8 @@ class Batches:
         Args:
             step: from 0.
         """
-        B = self.batch_size
+        check_whole("step", step, 0)
+        B, step = self.batch_size, int(step)
         epoch = self._epoch(step)
         first, end = ([e * len(own) // B for own in self._buckets] for e in (epoch, epoch + 1))
         ends = np.cumsum(np.subtract(end, first))
@@ -259,9 +261,9 @@ def padded_length(tokens: int) -> int:
     Args:
         tokens: of the longest caption.
     Returns:
-        16, 32, 64 …
+        One of LENGTHS, or the next power of two.
     """
-    return max(16, 1 << (tokens - 1).bit_length())
+    return next((length for length in LENGTHS if length >= tokens), 1 << (tokens - 1).bit_length())
 
 
 def _prefetched(batches: Order, start: int, n: int) -> Iterator[Batch]:

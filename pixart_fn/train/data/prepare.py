@@ -211,8 +211,10 @@ def _load(table: sizes.Table, entry: Entry) -> _Picture | Skipped:
     """Read a picture and bring it to the nearest size of the table."""
     try:
         picture = pictures.decode(entry.read())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return Skipped(entry.name, str(error))
+    except OSError as error:  # whose own sentence names a path, which differs between machines
+        return Skipped(entry.name, f"its file can't be read ({error.strerror or error})")
     height, width = picture.height, picture.width
     return _Picture(pictures.fit(picture, *sizes.nearest_bin(height, width, table)), (height, width))
 
