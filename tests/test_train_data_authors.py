@@ -208,6 +208,19 @@ def test_damaged_files_of_features(tmp_path):
         opened(tmp_path).example(0, 0.0)
 
 
+def test_every_file_can_be_checked_before_training(tmp_path):
+    files.write(tmp_path, "sigma", False)
+    authors.check(opened(tmp_path, "sigma"), progress=False)
+    latents = "img_sdxl_vae_features_256resolution_new"
+    for folder, ending in ((files.LONG, ".npz"), ("caption_features_new", ".npz"), (latents, ".npy")):
+        (tmp_path / folder / f"b_2{ending}").rename(tmp_path / "kept")
+        with pytest.raises(FileNotFoundError, match=rf"{folder}/b_2\{ending}"):
+            authors.check(opened(tmp_path, "sigma"), progress=False)
+        (tmp_path / "kept").rename(tmp_path / folder / f"b_2{ending}")
+    (tmp_path / files.LONG / "b_2.npz").unlink()
+    authors.check(opened(tmp_path, "sigma", real_prompt_ratio=1.0), progress=False)
+
+
 def test_arrays_in_another_order_of_axes_are_read(tmp_path):
     files.write(tmp_path, "alpha", False)
     array = np.random.default_rng(0).random((8, 32, 32)).astype(np.float32)

@@ -243,6 +243,12 @@ def test_wrong_arguments(change, sentence):
         order.Batches(**{"dataset": Numbered(4), "batch_size": 4, "seed": 0, **change})
 
 
+@pytest.mark.parametrize("step", [-1, 1.0, True])
+def test_a_step_is_a_whole_number(step):
+    with pytest.raises((TypeError, ValueError), match="step must be"):
+        batches(Numbered(4), 2)(step)
+
+
 def test_dropout_needs_an_empty_prompt():
     dataset = Numbered(4)
     dataset.null = None

@@ -41,6 +41,12 @@ ROWS = [
         {"path": "path|data_info"},
         runs=False,
     ),
+    Row(
+        data.authors.check,
+        {"dataset": DATASET},
+        {"dataset": {**of.instance(), "None": None, "arrays": DATASET}, "progress": SWITCH},
+        runs=False,
+    ),
     Row(data.prepared.open, {"path": NOWHERE}, {"path": PLACE}, {"path": "path|preparation"}, runs=False),
     Row(
         data.prepare.run,

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from ...checkpoint.hub import written
-from ...checks import check_number, check_option, check_switch, check_whole, is_number, kind, shown
+from ...checks import check_number, check_option, check_switch, check_type, check_whole, is_number, kind, shown
 from ...files import npy, reading
 from ...models import sizes as sizes_
 from ...public import public
@@ -24,7 +25,7 @@ from ...types import NumPyArray, Text
 from .entries import Entry, Skipped, inner, named
 from .examples import Example
 
-__all__ = ["open"]
+__all__ = ["check", "open"]
 
 LARGEST_LIST = 2**30
 """Bytes of a data_info.json at most."""
@@ -211,6 +212,26 @@ def open(
         own, rows, skipped, tuple(texts), latents, endings, float(ratio), width, channels, own.scale,
         np.array(each, np.int32).reshape(-1, 2) // FACTOR,
     )  # fmt: skip
+
+
+@public
+def check(dataset: Features, progress: bool = True) -> None:
+    """Read every file of a dataset once, so that a mistake in one comes before training and not in the middle of it.
+
+    Args:
+        dataset: from `open`.
+        progress: whether to show a bar.
+    Raises:
+        TypeError: an argument has the wrong type.
+        FileNotFoundError: a file isn't there.
+        ValueError: a file has a mistake; the sentence names it.
+    """
+    check_switch("progress", progress)
+    check_type("dataset", dataset, Features, "what authors.open returns")
+    choices = (0.0, 1.0)[: len(dataset.texts)]  # on either side of real_prompt_ratio
+    for i in tqdm(range(len(dataset)), unit="example", disable=not progress):
+        for choice in choices:
+            dataset.example(i, choice)
 
 
 def listed(root: Path, column: str) -> list[Entry | Skipped]:
