@@ -66,7 +66,7 @@ LONG_CAPTIONS = "sharegpt4v_caption_features_new"
 
 
 class Row(NamedTuple):
-    """A picture in data_info.json; `sharegpt4v` is "" where the file has none."""
+    """A picture in data_info.json; `texts` holds its prompt and, where another caption is used, that too."""
 
     path: PurePosixPath
     height: int
