@@ -3,8 +3,16 @@
 `step(chain(clip_by_global_norm(1.0), adamw(1e-4)), params, gradients, state)` is one step of training.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 from .adam import adamw as adamw
+from .adam import lion as lion
 from .adam import scale_by_adam as scale_by_adam
+from .adam import scale_by_lion as scale_by_lion
+from .adam import sgd as sgd
+from .adam import trace as trace
 from .common import add_decayed_weights as add_decayed_weights
 from .common import clip as clip
 from .common import clip_by_global_norm as clip_by_global_norm
@@ -12,6 +20,9 @@ from .common import ema as ema
 from .common import matrices as matrices
 from .common import scale_by_learning_rate as scale_by_learning_rate
 from .common import scale_by_name as scale_by_name
+from .factored import adafactor as adafactor
+from .factored import came as came
+from .factored import scale_by_came as scale_by_came
 from .leaves import Leaf as Leaf
 from .leaves import LeafwiseState as LeafwiseState
 from .leaves import global_norm as global_norm
@@ -28,6 +39,15 @@ from .transform import leafwise as leafwise
 from .transform import step as step
 
 __all__ = ["AdamW", "State", "check_hyper", "check_leaves", "init", "update"]
+
+OPTIMISERS: dict[str, Callable[..., Transformation]] = {
+    "adafactor": adafactor,
+    "adamw": adamw,
+    "came": came,
+    "lion": lion,
+    "sgd": sgd,
+}
+"""Makers of optimisers by the names that recipes give them."""
 
 for _each in (AdamW, State, check_leaves):  # the tests know them by the place that they had before `legacy`
     _each.__module__ = __name__

@@ -201,3 +201,9 @@ def as_schedule(name: str, value: float | Schedule) -> Schedule:
 def check_beta(name: str, value: float) -> None:
     """Raise where this isn't the weight of a moving average, within [0, 1)."""
     check_number(name, value, 0, math.nextafter(1, 0))
+
+
+def average(mean: Numbers, a: Numbers, beta: float) -> None:
+    """Move an average towards a, mean ← β · mean + (1 - β) · a, in place."""
+    np.multiply(mean, np.float32(beta), out=mean)
+    np.add(mean, a * np.float32(1 - beta), out=mean)

@@ -20,6 +20,9 @@ from ...types import NumPyArray, Tree
 PIECE = 1 << 15
 """Numbers of a leaf that are worked on at once, of which the ten arrays of a step fit into a core's cache."""
 
+SUMMED = 1 << 13
+"""Numbers that are summed at once: the linear algebra library has threads of its own for more."""
+
 
 class Leaf(NamedTuple):
     """Which leaf of the parameters a function works on.
@@ -302,10 +305,11 @@ def global_norm(updates: Tree) -> float:
         TypeError: a leaf isn't a Tensor or array of such numbers.
     """
     rows = [numbers("updates", name, leaf) for name, leaf in tree.items(updates)]
-    return float(np.sqrt(sum(_in_threads(_square, rows))))
+    return float(np.sqrt(sum(_in_threads(sum_of_squares, rows))))
 
 
-def _square(a: NumPyArray) -> float:
+def sum_of_squares(a: NumPyArray) -> float:
+    """Σ a² in float64."""
     flat = a.reshape(-1)
-    pieces = (flat[i : i + PIECE].astype(np.float64) for i in range(0, flat.size, PIECE))
+    pieces = (flat[i : i + SUMMED].astype(np.float64) for i in range(0, flat.size, SUMMED))
     return sum(float(np.dot(piece, piece)) for piece in pieces)
