@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -200,7 +199,9 @@ def as_schedule(name: str, value: float | Schedule) -> Schedule:
 
 def check_beta(name: str, value: float) -> None:
     """Raise where this isn't the weight of a moving average, within [0, 1)."""
-    check_number(name, value, 0, math.nextafter(1, 0))
+    check_number(name, value, 0, 1)
+    if value == 1:
+        raise ValueError(f"{name} must be below 1, got 1")
 
 
 def average(mean: Numbers, a: Numbers, beta: float) -> None:

@@ -192,9 +192,9 @@ def _rows(rules: Sequence[Rule], updates: Tree, states: Sequence[Tree], params: 
         check_type("state", state, LeafwiseState, "what the transformation's init or step before gave")
     rows = []
     for name, p, g in tree.rows(params, updates):
-        p, g = numbers("params", name, p, np.float32), numbers("updates", name, g)
+        p, g = numbers("params", name, p, np.float32), numbers("gradients or updates", name, g)
         if g.shape != p.shape:
-            raise ValueError(f"{name} has the shape {p.shape}, and its update {g.shape}")
+            raise ValueError(f"{name} has the shape {p.shape}, and its gradient or update {g.shape}")
         found = [
             None if rule.init is None else _found(state.leaves, name) for rule, state in zip(rules, states, strict=True)
         ]
@@ -208,8 +208,8 @@ def _rows(rules: Sequence[Rule], updates: Tree, states: Sequence[Tree], params: 
 def numbers(argument: str, name: str, leaf: Tree, dtype: type | None = None) -> NumPyArray:
     """The numbers of a leaf, in its own memory; `argument` is what a sentence calls the tree."""
     where = f"{argument} at {name or 'the root'!r}"
-    check_type(where, leaf, (Tensor, np.ndarray), "a Tensor or an array")
-    a: NumPyArray = leaf.asnumpy() if isinstance(leaf, Tensor) else leaf
+    check_type(where, leaf, (Tensor, np.ndarray, np.floating), "a Tensor or an array")
+    a: NumPyArray = leaf.asnumpy() if isinstance(leaf, Tensor) else np.asarray(leaf)
     if not np.issubdtype(a.dtype, np.floating) or (dtype is not None and a.dtype != dtype):
         raise TypeError(f"{where} must be {np.dtype(dtype).name if dtype else 'floating'}, got {a.dtype}")
     return a

@@ -17,7 +17,7 @@ from ...checks import check_function, check_number, check_switch, check_type, ki
 from ...public import public
 from ...types import Tree
 from . import leaves
-from .leaves import Leaf, Rule
+from .leaves import Leaf, LeafwiseState, Rule
 
 __all__ = ["Transformation", "apply_updates", "chain", "leafwise", "step"]
 
@@ -105,6 +105,7 @@ def chain(*transformations: Transformation) -> Transformation:
     parts = tuple(part for each in transformations for part in _parts(each))
 
     def update(updates: Tree, state: Tree, params: Tree, donate: bool = False) -> tuple[Tree, Tree]:
+        check_switch("donate", donate)
         states, done = _states(parts, state), list[Tree]()
         for segment in _segments(parts):
             updates, new = _updated(segment, updates, states[len(done) :], params, donate)
@@ -168,8 +169,11 @@ def step(
     """
     check_type("transformation", transformation, Transformation, "a Transformation")
     check_switch("donate", donate)
-    if ema is not None:
-        check_type("ema", ema, Transformation, "a Transformation or None")
+    check_type("ema", ema, (Transformation, type(None)), "a Transformation or None")
+    if ema is None and ema_state is not None:
+        raise ValueError(f"ema_state must be None where ema is None, got {kind(ema_state)}")
+    if ema and ema.rule:
+        check_type("ema_state", ema_state, LeafwiseState, "what the init of ema or the step before gave")
     if norm is not None:
         check_number("norm", norm, 0)
     parts = _parts(transformation)
