@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -10,107 +11,178 @@ import pytest
 from helpers.tolerances import assert_close
 from helpers.trees import assert_same, normal, numbers, tensors
 
+from pixart_fn import rng
 from pixart_fn.files import safetensors
-from pixart_fn.train import loop
+from pixart_fn.train import loop, optim, record, state, step
 
-import mindspore as ms  # isort: skip - after pixart_fn, which silences it
-from mindspore import Tensor  # isort: skip
+from mindspore import Tensor  # isort: skip - after pixart_fn, which silences it
 
 START = {"weight": normal(0, 3, 4), "bias": normal(1, 4)}
+RATE = optim.warmup_stable_decay(0.1, 6, warmup=2)
+OPTIMISER = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(RATE, weight_decay=0.01))
+AVERAGE = optim.ema(0.9)
 
 
 def test_the_rate_rises_stays_and_falls():
-    lr = loop.warmup_stable_decay(2.0, 1000, warmup=10, decay=0.2)
+    lr = optim.warmup_stable_decay(2.0, 1000, warmup=10, decay=0.2)
     assert [lr(0), lr(4), lr(9), lr(500), lr(800)] == pytest.approx([0.2, 1.0, 2.0, 2.0, 2.0])
     assert [lr(900), lr(999), lr(5000)] == pytest.approx([1.0, 0.02, 0.02])
     rates = [lr(i) for i in range(1000)]
     assert sorted(rates[:10]) == rates[:10] and sorted(rates[800:], reverse=True) == rates[800:]
 
 
-def quadratic(p, target) -> Tensor:
-    error = p["weight"] - target
-    return (error * error).sum() + (p["bias"] * p["bias"]).sum()
+def quadratic(p, target, key):
+    error = p["weight"] - target.mean(0)
+    noise = Tensor(rng.normal(key, (len(target), 4)).mean(0))
+    return (error * error).sum() + (p["bias"] * (p["bias"] + noise)).sum(), {"extra": error.sum()}
 
 
-def trained(folder, steps: int, **options):
-    target = tensors([normal(20 + i, 3, 4) for i in range(6)])
-    lr = loop.warmup_stable_decay(0.1, 6, warmup=2)
-    return loop.run(quadratic, tensors(START), lambda step: target[step], folder, steps=steps, lr=lr, **options)
+def begin():
+    return state.init(tensors(START), OPTIMISER, rng.key(7), ema=AVERAGE)
 
 
-def test_a_stopped_command_saves(tmp_path, monkeypatch):
-    """Ctrl-C in the middle of a run: MindSpore turns it into a SIGTERM to itself."""
-    for module, name in ((ms, "set_device"), (ms.runtime, "launch_blocking")):  # only before the first computation
-        monkeypatch.setattr(module, name, lambda *_: None)
-    before = signal.getsignal(signal.SIGTERM)
-    loop.prepare()
+def trained(folder, steps: int, batches=None, **options):
+    targets = tensors([normal(20 + i, 2, 3, 4) for i in range(6)])
+    one = step.make(quadratic, OPTIMISER, ema=AVERAGE)
+    return loop.run(one, begin(), batches or (lambda i: targets[i]), folder, steps=steps, progress=False, **options)
 
-    def stop(step: int):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return tensors(normal(step, 3, 4))
 
-    try:
-        with pytest.raises(SystemExit, match="the same command goes on from here"):
-            loop.run(quadratic, tensors(START), stop, tmp_path, steps=6, lr=lambda step: 0.1)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert loop.restore(tmp_path / "state.safetensors", tensors(START))[1].step == 2
+def steps_of(folder) -> list[dict]:
+    """The records without what time decides."""
+    return [
+        {name: value for name, value in each.items() if name not in ("seconds", "examples_per_second")}
+        for each in record.read(folder).steps
+    ]
 
 
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path):
-    params, state = trained(tmp_path / "whole", 6)
-    _, early = trained(tmp_path / "parts", 3)
-    assert early.step == 3
-    resumed, resumed_state = trained(tmp_path / "parts", 6)
-    assert resumed_state.step == state.step == 6
-    assert_same(resumed, params)
-    for part in ("m", "v", "ema"):
-        assert_same(getattr(resumed_state, part), getattr(state, part))
-    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "parts")]
-    steps, again = ([line.rsplit(",", 1)[0] for line in lines] for lines in logs)  # all but the seconds
-    assert steps == again and [line.split(",")[0] for line in steps] == list("012345")
+    whole = trained(tmp_path / "whole", 6)
+    assert trained(tmp_path / "parts", 3).step == 3
+    resumed = trained(tmp_path / "parts", 6)
+    assert resumed.step == whole.step == 6
+    assert_same(resumed.params, whole.params)
+    assert_same(resumed.average, whole.average)
+    contents = [(tmp_path / name / "state.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert contents[0] == contents[1]
+    assert steps_of(tmp_path / "whole") == steps_of(tmp_path / "parts")
+    assert [each["step"] for each in steps_of(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_was_recorded_after_the_last_save_is_recorded_once(tmp_path):
+    """As after a kill: the log is ahead of the state."""
+    trained(tmp_path, 3)
+    log = tmp_path / "metrics.jsonl"
+    ahead = [json.dumps({"step": i, "loss": 0.0}) for i in (4, 5)]
+    log.write_text("\n".join([*log.read_text().splitlines(), *ahead, '{"step": 6, "lo']))
+    trained(tmp_path, 6)
+    assert [each["step"] for each in steps_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stopped_command_saves_when_the_step_has_ended(tmp_path):
+    """Ctrl-C in the middle of a run: MindSpore turns it into a SIGTERM to itself."""
+
+    def stop(i: int):
+        if i == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Tensor(normal(i, 2, 3, 4))
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path, 6, stop)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert state.restore(tmp_path / "state.safetensors", begin()).step == 2
+
+
+def test_a_stop_within_a_step_waits_for_its_end(tmp_path):
+    one = step.make(quadratic, OPTIMISER, ema=AVERAGE)
+
+    def stopped(now, batch, donate=False):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return one(now, batch, donate)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(stopped, begin(), lambda i: Tensor(normal(i, 2, 3, 4)), tmp_path, steps=3, progress=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert state.restore(tmp_path / "state.safetensors", begin()).step == 1
 
 
 def test_a_finished_run_and_one_out_of_time_take_no_step(tmp_path):
-    params, _ = trained(tmp_path, 2)
-    again, state = trained(tmp_path, 2)
-    assert_same(again, params)
-    unmoved, state = trained(tmp_path, 6, minutes=0)
-    assert state.step == 2
-    assert_same(unmoved, params)
+    last = numbers(trained(tmp_path, 2).params)
+    assert_same(trained(tmp_path, 2).params, last)
+    unmoved = trained(tmp_path, 6, minutes=0)
+    assert unmoved.step == 2
+    assert_same(unmoved.params, last)
 
 
 def test_a_run_saves_as_it_goes(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(loop, "save", lambda file, params, state: saved.append(state.step))
+    monkeypatch.setattr(state, "save", lambda file, now: saved.append(now.step))
     trained(tmp_path, 3, save_every_minutes=0)
     assert saved == [1, 2, 3, 3]
 
 
+def test_a_loss_that_is_nan_says_where_and_leaves_the_state_before_it(tmp_path):
+    def batches(i: int):
+        return Tensor(normal(i, 2, 3, 4) * (np.nan if i == 2 else 1))
+
+    with pytest.raises(step.NotFinite, match=r"step 2 gives the loss nan .*state\.safetensors holds the state before"):
+        trained(tmp_path, 6, batches)
+    assert state.restore(tmp_path / "state.safetensors", begin()).step == 2
+
+
+def test_what_watches_sees_every_step_and_its_metrics(tmp_path):
+    seen = []
+    trained(tmp_path, 3, on_step=lambda now, metrics: seen.append((now.step, sorted(metrics))))
+    assert seen == [(i, ["extra", "loss", "norm"]) for i in (1, 2, 3)]
+
+
 STATES = {
-    "no step": ({}, None, "doesn't say at which step it was written"),
-    "a step that is a word": ({"step": "x"}, None, "doesn't say at which step it was written"),
-    "a negative step": ({"step": "-1"}, None, "doesn't say at which step it was written"),
-    "other tensors": ({"step": "1"}, {"params/weight": normal(0, 3, 4)}, "doesn't hold the tensors of its"),
-    "nan": ({"step": "1"}, {"m/bias": np.full(4, np.nan, np.float32)}, "holds nan in m/bias, where only finite"),
+    "no step": ({"step": ""}, {}, "doesn't say at which step it was written"),
+    "a step that is a word": ({"step": "x"}, {}, "doesn't say at which step it was written"),
+    "another key": ({"key": "1 2"}, {}, "of a run with another key; go on with the same seed"),
+    "a number that is a word": ({"number optimiser.1.step": "x"}, {}, "doesn't hold the number optimiser.1.step"),
+    "other tensors": ({}, {"other": normal(0, 3, 4)}, "doesn't hold the tensors of its"),
+    "nan": ({}, {"params.bias": np.full(4, np.nan, np.float32)}, "holds nan in params.bias, where only finite"),
 }
 
 
 @pytest.mark.parametrize("case", STATES)
 def test_a_state_that_isnt_one_is_one_sentence(tmp_path, case):
-    metadata, changed, sentence = STATES[case]
-    flat = {f"{part}/{name}": value for part in loop.PARTS for name, value in START.items()}
-    flat = changed if case == "other tensors" else flat | (changed or {})
-    safetensors.write_file(tmp_path / "state.safetensors", flat, dict.fromkeys(flat, "F32"), metadata)
+    more, changed, sentence = STATES[case]
+    file = tmp_path / "state.safetensors"
+    state.save(file, begin())
+    stored, metadata = safetensors.open_with_metadata(file)
+    flat = {name: leaf.copy() for name, leaf in stored.items()} | changed
+    safetensors.write_file(file, flat, dict.fromkeys(flat, "F32"), metadata | more)
     with pytest.raises(ValueError, match=rf"state\.safetensors.* {sentence}"):
-        loop.restore(tmp_path / "state.safetensors", tensors(START))
+        state.restore(file, begin())
 
 
 def test_the_moving_average_starts_short(tmp_path):
     """ema ← d ema + (1 - d) p with d = min(decay, (1 + step) / (10 + step)): 1/10, then 2/11."""
-    first, _ = trained(tmp_path, 1)
-    second, state = trained(tmp_path, 2, decay=0.15)
+    first = numbers(trained(tmp_path, 1).params)
+    last = trained(tmp_path, 2)
     for name, start in START.items():
-        once = 0.1 * start + 0.9 * numbers(first)[name]
-        assert_close(numbers(state.ema)[name], 0.15 * once + 0.85 * numbers(second)[name])
+        once = 0.1 * start + 0.9 * first[name]
+        assert_close(numbers(last.average)[name], 2 / 11 * once + 9 / 11 * numbers(last.params)[name])
+
+
+LOGS = {
+    "empty": ("", "must begin with a header"),
+    "no header": ('{"step": 1}\n', "must begin with a header"),
+    "no record": ('{"header": {}}\n{"loss": 1}\n', "line 2 of .* must be the record of a step"),
+    "no JSON": ('{"header": {}}\nloss 1\n', "line 2 of .* isn't JSON"),
+}
+
+
+@pytest.mark.parametrize("case", LOGS)
+def test_metrics_that_arent_ours_are_one_sentence(tmp_path, case):
+    content, sentence = LOGS[case]
+    (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        record.read(tmp_path)

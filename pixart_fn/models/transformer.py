@@ -26,6 +26,7 @@ from .transformer_checks import check_blocks, check_conditions, check_shape_of_t
 from .transformer_checks import check_latents as check_latents
 from .transformer_config import FREQUENCIES
 from .transformer_config import Config as Config
+from .transformer_config import check_config as check_config
 from .transformer_config import init as init
 from .transformer_config import read_config as read_config
 from .transformer_config import shapes as shapes

@@ -1,6 +1,31 @@
-"""Training: the loop, its optimiser, and in `emoji` the recipe of the embedded checkpoint."""
+"""Training: losses, optimisers, data, the step and the loop; `emoji` is the recipe of the embedded checkpoint.
 
-from . import adapt, distill, evaluate, loop, losses, optim, times
+state = train.init(params.transformer, optimiser, px.key(0))
+step = train.make_step(train.objective.of_transformer(params.config.transformer, loss), optimiser)
+state, metrics = step(state, batch)
+"""
+
+from . import adapt, data, distill, evaluate, loop, losses, objective, optim, times, watch
 from .batch import Batch
+from .state import LossScale, TrainState, init
+from .step import NotFinite
+from .step import make as make_step
 
-__all__ = ["Batch", "adapt", "distill", "evaluate", "loop", "losses", "optim", "times"]
+__all__ = [
+    "Batch",
+    "LossScale",
+    "NotFinite",
+    "TrainState",
+    "adapt",
+    "data",
+    "distill",
+    "evaluate",
+    "init",
+    "loop",
+    "losses",
+    "make_step",
+    "objective",
+    "optim",
+    "times",
+    "watch",
+]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from mindspore import Tensor
 
+from .. import tree
 from ..types import Array, Text, summary
+
+T = TypeVar("T")
 
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(x_t (B, C, h, w), t (B,)) → the model's raw output (B, C or 2·C, h, w), with the batch's text inside."""
@@ -38,3 +41,35 @@ class Batch(NamedTuple):
     def __repr__(self) -> str:
         """Show arrays by dtype and shape."""
         return summary(self)
+
+
+def size(batch: object) -> int:
+    """Count the examples of a batch: the length of the first axis of its first array.
+
+    Args:
+        batch: a Batch, or any tree of arrays or Tensors whose first axis is the examples'.
+    Returns:
+        B.
+    Raises:
+        ValueError: it holds no array.
+    """
+    for leaf in tree.leaves(batch):
+        if getattr(leaf, "shape", ()):
+            return int(leaf.shape[0])
+    raise ValueError("a batch must hold arrays whose first axis is the examples', got none")
+
+
+def rows_of(batch: T, rows: slice) -> T:
+    """Take some of the examples of a batch.
+
+    Args:
+        batch: a Batch, or any tree of arrays or Tensors whose first axis is the examples'.
+        rows: which; all of them give the batch itself.
+    Returns:
+        A batch of the same kind.
+    """
+    if (rows.start or 0) == 0 and rows.stop == size(batch):
+        return batch
+    names = batch.names[rows] if isinstance(batch, Batch) else ()
+    part: T = tree.map(lambda leaf: leaf[rows] if hasattr(leaf, "shape") else leaf, batch)
+    return part._replace(names=names) if isinstance(part, Batch) else part

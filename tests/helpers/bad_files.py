@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,9 +13,6 @@ from helpers.bad_rows import GRID, KEY, NOISE, SWITCH, Row, X, x0
 
 import pixart_fn as px
 from pixart_fn.checkpoint.text import load_text, save_text
-from pixart_fn.train import loop, optim
-
-import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
 mpl.use("Agg")
 FOLDER = Path("a folder of nothing")
@@ -87,63 +83,6 @@ FILES = [
 
 # --- training, gradients, sampling, precision, figures ---------------------------------------------------------------
 
-LEAF = {"a": ms.Tensor(np.float32([1, 2]))}
-STATE = optim.init(LEAF)
-LEAVES = {"array": {"a": np.ones(2)}, "a number": 1, "text": "x", "others": {"b": LEAF["a"]}}
-HYPER = {
-    f"{name} {value}": optim.AdamW(**{name: value})
-    for name, values in {
-        "b1": (1, -1, np.nan, "a"),
-        "b2": (1, None),
-        "eps": (0, -1, np.inf),
-        "weight_decay": (-1, "a"),
-        "clip": (0, np.nan),
-        "rates": (1, [1], [("a", "b")], [("a", -1)]),
-    }.items()
-    for value in values
-}
-
-
-def _loss(tree: Any, batch: Any) -> Any:
-    return tree["a"].sum()
-
-
-TRAIN = [
-    Row(optim.init, {"params": LEAF}, {"params": of.without(LEAVES, "others")}),
-    Row(
-        optim.update,
-        {"hyper": optim.AdamW(), "params": LEAF, "gradients": LEAF, "state": STATE, "lr": 0.1, "decay": 0.9},
-        {
-            **{"hyper": {**of.instance(), **HYPER}, "params": LEAVES, "gradients": LEAVES, "state": of.instance()},
-            **{"lr": of.number(0), "decay": of.number(0, 1)},
-        },
-        {"params": "params|tree", "gradients": "gradients|tree"},
-    ),
-    Row(optim.check_hyper, {"hyper": optim.AdamW()}, {"hyper": {**of.instance(), **HYPER}}),
-    Row(
-        loop.warmup_stable_decay,
-        {"peak": 1.0, "steps": 10},
-        {
-            **{"peak": of.number(0), "steps": of.whole(0), "warmup": of.whole(1)},
-            "decay": of.also(of.number(0, 1), zero=0),
-        },
-    ),
-    Row(
-        loop.run,
-        {"loss": _loss, "params": LEAF, "batch": lambda step: None, "folder": "run", "steps": 0, "lr": 0.1},
-        {
-            **{"loss": of.function(2), "params": of.without(LEAVES, "others"), "batch": of.function(1)},
-            **{"folder": of.without(of.path(), "empty", "white space", "long", "NULs"), "steps": of.whole(0)},
-            **{
-                "lr": of.without(of.number(0), "a type"),
-                "minutes": of.without(of.number(0), "inf"),
-                "decay": of.number(0, 1),
-            },
-            **{"hyper": {**of.instance(), **HYPER}, "save_every_minutes": of.without(of.number(0), "inf")},
-        },
-    ),
-]
-
 PLOTS = [
     Row(
         px.plots.schedules,
@@ -201,7 +140,7 @@ LOOP = [
 OTHERS = [
     Row(
         px.value_and_grad,
-        {"f": _loss},
+        {"f": lambda tree: tree["a"].sum()},
         {"f": of.without(of.function(1), "none", "too many"), "has_aux": SWITCH},
         {"f": "function"},
     ),
@@ -213,4 +152,4 @@ OTHERS = [
     ),
     Row(px.precision, {"mode": None}, {"mode": of.without(of.option(), "a list", "long")}, {"mode": "precision"}),
 ]
-ROWS = [*FILES, *TRAIN, *PLOTS, *LOOP, *OTHERS]
+ROWS = [*FILES, *PLOTS, *LOOP, *OTHERS]

@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from pixart_fn import checkpoint, tree
 from pixart_fn.checkpoint.text import load_text, save_text
 from pixart_fn.params import Configs, Params
 from pixart_fn.picture import read_settings, save_picture
-from pixart_fn.train import loop, optim
+from pixart_fn.train import state
 from pixart_fn.types import Text
 
 STATE = {"a": (64, 64), "b": (7,)}
@@ -68,15 +67,18 @@ def read_picture(folder: Path) -> set[float]:
 
 
 def write_state(folder: Path, version: int) -> None:
-    arrays = full(STATE, version)
-    tensors = {name: SimpleNamespace(asnumpy=lambda value=value: value) for name, value in arrays.items()}
-    loop.save(folder / "state.safetensors", tensors, optim.State(version, arrays, arrays, arrays))
+    state.save(folder / "state.safetensors", _state(version))
 
 
 def read_state(folder: Path) -> set[float]:
-    params, state = loop.restore(folder / "state.safetensors", full(STATE, 0))
-    leaves = [*flat(params).values(), *state.m.values(), *state.v.values(), *state.ema.values()]
-    return {float(value) for leaf in leaves for value in np.unique(leaf)} | {state.step}
+    found = state.restore(folder / "state.safetensors", _state(0))
+    values = [np.unique(leaf) for part in (found.params, *found.optimiser) for leaf in tree.leaves(part)]
+    return {float(value) for each in values for value in each} | {found.step}
+
+
+def _state(version: int) -> state.TrainState:
+    arrays = full(STATE, version)
+    return state.TrainState(arrays, (arrays, arrays), None, np.zeros(2, np.uint64), version)
 
 
 def write_text(folder: Path, version: int) -> None:

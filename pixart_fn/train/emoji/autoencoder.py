@@ -14,11 +14,13 @@ from mindspore import Tensor, ops
 from numpy.typing import NDArray
 
 from ... import checkpoint, rng, tree
+from ...backend.runtime import settle_on_cpu
 from ...files import atomic
 from ...files.safetensors import open_file, write_file
 from ...models import vae
 from ...types import Key, Tree
-from .. import loop
+from .. import loop, optim, state, step
+from ..batch import Metrics
 from . import captions, data
 
 CONFIG = vae.Config(
@@ -27,23 +29,23 @@ CONFIG = vae.Config(
 KL = 3e-4
 
 
-def loss(p: Tree, batch: tuple[Tensor, Key]) -> Tensor:
+def loss(p: Tree, x: Tensor, keys: Key) -> tuple[Tensor, Metrics]:
     """|e| + 2 e² + |differences of e between neighbours|/2 + 3e-4 KL of e = x̂ - x, each a mean over its elements.
 
     Args:
         p: the autoencoder's weights.
-        batch: pictures, float32 (B, 3, H, W) in [-1, 1], and the key of the posterior's sample.
+        x: pictures, float32 (B, 3, H, W) in [-1, 1].
+        keys: of the posterior's sample, (2,) or (B, 2).
     Returns:
-        Scalar Tensor.
+        Scalar Tensor, and no metrics.
     """
-    x, key = batch
     moments = vae.encode(p, CONFIG, x)
-    error = vae.decode(p, CONFIG, vae.sample(key, moments)) - x
+    error = vae.decode(p, CONFIG, vae.sample(keys, moments)) - x
     edges = (
         ops.abs(error[:, :, 1:] - error[:, :, :-1]).mean() + ops.abs(error[:, :, :, 1:] - error[:, :, :, :-1]).mean()
     )
     kl = 0.5 * (moments.mean**2 + ops.exp(moments.logvar) - 1 - moments.logvar).mean()
-    return ops.abs(error).mean() + 2 * (error**2).mean() + 0.5 * edges + KL * kl
+    return ops.abs(error).mean() + 2 * (error**2).mean() + 0.5 * edges + KL * kl, {}
 
 
 def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> NDArray[np.uint8]:
@@ -145,26 +147,22 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.save:
         atomic.target(arguments.save)
-    loop.prepare()
+    settle_on_cpu()
     glyphs = data.load(arguments.data)
-    key = rng.key(1)
-
-    def batch(step: int) -> tuple[Tensor, Key]:
-        return to_tensor(pictures(0, step, glyphs)), rng.fold_in(key, step)
-
-    lr = loop.warmup_stable_decay(arguments.lr, arguments.steps)
-    _, state = loop.run(
-        loss,
-        vae.init(rng.key(0), CONFIG),
-        batch,
+    rate = optim.warmup_stable_decay(arguments.lr, arguments.steps)
+    optimiser = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(rate, b2=0.99, weight_decay=0.01))
+    average = optim.ema(0.999)
+    last = loop.run(
+        step.make(loss, optimiser, ema=average),
+        state.init(vae.init(rng.key(0), CONFIG), optimiser, rng.key(1), ema=average),
+        lambda i: to_tensor(pictures(0, i, glyphs)),
         arguments.out,
         steps=arguments.steps,
-        lr=lr,
         minutes=arguments.minutes,
     )
     if arguments.save:
         seen, _ = data.batch(1, 0, 512, glyphs, 64)
-        leaves = dict(tree.items(whiten(tree.map(Tensor.from_numpy, state.ema), seen)))
+        leaves = dict(tree.items(whiten(last.average, seen)))
         atomic.write(arguments.save, lambda temporary: write_file(temporary, leaves, dict.fromkeys(leaves, "F32")))
 
 

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from ... import checkpoint, rng, tree
 from ... import schedule as schedule_
+from ...backend.runtime import settle_on_cpu
 from ...files import atomic, reading
 from ...files.folder import check
 from ...models import t5, tokenizer, transformer
 from ...params import Configs, Params
 from ...types import Key, Tree
-from .. import loop, optim
+from .. import loop, optim, state, step
+from ..batch import Metrics
 from . import autoencoder, latents
 
 VOCABULARY = 3000
@@ -142,7 +144,7 @@ def draw(key: Key, data: Dataset, schedule: schedule_.Schedule, n: int) -> Batch
     return Batch._make(Tensor.from_numpy(array) for array in (*(a.astype(np.float32) for a in floats), ids, mask))
 
 
-def loss(p: Tree, batch: Batch) -> Tensor:
+def loss(p: Tree, batch: Batch, key: Key) -> tuple[Tensor, Metrics]:
     """mean w(t) (x̂0 - x0)² with w = min(SNR, 5) + 1.
 
     As ε̂ - ε = -α/σ (x̂0 - x0) this is PixArt's ε-loss weighted by w/SNR: more where noise is strong and the text
@@ -151,12 +153,13 @@ def loss(p: Tree, batch: Batch) -> Tensor:
     Args:
         p: {"text_encoder": tree, "transformer": tree}, of float32 Tensors.
         batch: what `draw` makes.
+        key: unused, since the batch holds its noise.
     Returns:
-        Scalar Tensor.
+        Scalar Tensor, and no metrics.
     """
     text = t5.encode(p["text_encoder"], T5, batch.ids, batch.mask)
     error = transformer.apply(p["transformer"], TRANSFORMER, batch.x, batch.t, text, batch.mask) - batch.x0
-    return ((error * error).mean((1, 2, 3)) * batch.weight).mean()
+    return ((error * error).mean((1, 2, 3)) * batch.weight).mean(), {}
 
 
 def init(key: Key) -> Tree:
@@ -207,7 +210,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.save:
         check(Path(arguments.save))
-    loop.prepare()
+    settle_on_cpu()
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     encoded = latents.load(arguments.latents)
@@ -219,16 +222,28 @@ def main() -> None:
         first = {"text_encoder": start.text_encoder, "transformer": start.transformer}
     words = _words(out / "spiece.model", encoded, start)
     data, schedule, key = dataset(encoded, words), schedule_.from_betas(schedule_.linear()), rng.key(2)
-    _, state = loop.run(
-        loss, first, lambda step: draw(rng.fold_in(key, step), data, schedule, arguments.batch), out,
+    optimiser, average = _optimiser(arguments.lr, arguments.steps), optim.ema(0.999)
+    begin = state.init(first, optimiser, rng.key(3), ema=average)
+    last = loop.run(
+        step.make(loss, optimiser, ema=average), begin,
+        lambda i: draw(rng.fold_in(key, i), data, schedule, arguments.batch), out,
         steps=arguments.steps, minutes=arguments.minutes,
-        lr=loop.warmup_stable_decay(arguments.lr, arguments.steps, decay=0.5),
-        hyper=optim.AdamW(rates=(("shared.weight", EMBEDDING_RATE),)),
     )  # fmt: skip
     if arguments.save:
-        averaged = tree.map(Tensor.from_numpy, state.ema)
-        made = pipeline(averaged, autoencoder.read(arguments.autoencoder), words)
+        made = pipeline(last.average, autoencoder.read(arguments.autoencoder), words)
         checkpoint.save(made, arguments.save, dtype="float16")
+
+
+def _optimiser(lr: float, steps: int) -> optim.Transformation:
+    """AdamW with a higher rate for the words, clipped."""
+    rate = optim.warmup_stable_decay(lr, steps, decay=0.5)
+    return optim.chain(
+        optim.clip_by_global_norm(1.0),
+        optim.scale_by_adam(0.9, 0.99, 1e-8),
+        optim.add_decayed_weights(0.01),
+        optim.scale_by_learning_rate(rate),
+        optim.scale_by_name((("shared.weight", EMBEDDING_RATE),)),
+    )
 
 
 def _words(file: Path, encoded: latents.Encoded, start: Params | None) -> tokenizer.Tokenizer:

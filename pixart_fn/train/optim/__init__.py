@@ -26,7 +26,6 @@ from .factored import scale_by_came as scale_by_came
 from .leaves import Leaf as Leaf
 from .leaves import LeafwiseState as LeafwiseState
 from .leaves import global_norm as global_norm
-from .legacy import AdamW, State, check_hyper, check_leaves, init, update
 from .schedules import constant as constant
 from .schedules import warmup_constant as warmup_constant
 from .schedules import warmup_cosine as warmup_cosine
@@ -38,8 +37,6 @@ from .transform import chain as chain
 from .transform import leafwise as leafwise
 from .transform import step as step
 
-__all__ = ["AdamW", "State", "check_hyper", "check_leaves", "init", "update"]
-
 OPTIMISERS: dict[str, Callable[..., Transformation]] = {
     "adafactor": adafactor,
     "adamw": adamw,
@@ -48,6 +45,3 @@ OPTIMISERS: dict[str, Callable[..., Transformation]] = {
     "sgd": sgd,
 }
 """Makers of optimisers by the names that recipes give them."""
-
-for _each in (AdamW, State, check_leaves):  # the tests know them by the place that they had before `legacy`
-    _each.__module__ = __name__

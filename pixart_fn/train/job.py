@@ -1,0 +1,257 @@
+"""From a recipe to a training: the parts that its fields name, put together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import checkpoint, rng, solvers
+from ..backend.workers import Workers
+from ..checkpoint import lora
+from ..checks import check_switch, check_type
+from ..files.folder import check
+from ..models import transformer
+from ..params import Params
+from ..public import public
+from ..schedule import Schedule
+from ..stages import encode_prompt
+from ..types import Key, Tree
+from . import data, distill, losses, objective, optim, reparameterise, times, watch
+from . import loop as loop_
+from . import state as state_
+from . import step as step_
+from .batch import Batch
+from .recipe import Recipe
+from .state import LossScale, TrainState
+
+SCHEDULES: dict[str, Callable[[float, int, int], Callable[[int], float]]] = {
+    "constant": lambda lr, warmup, steps: optim.warmup_constant(lr, warmup),
+    "linear": lambda lr, warmup, steps: optim.warmup_linear(lr, steps, warmup),
+    "cosine": lambda lr, warmup, steps: optim.warmup_cosine(lr, steps, warmup),
+    "stable": lambda lr, warmup, steps: optim.warmup_stable_decay(lr, steps, warmup),
+}
+
+
+class Job(NamedTuple):
+    """What a recipe comes to.
+
+    Args:
+        params: the pipeline that the training starts from.
+        batches: step → batch.
+        step: of the training.
+        state: before the first step.
+    """
+
+    params: Params
+    batches: Callable[[int], Batch]
+    step: step_.Step
+    state: TrainState
+
+
+@public
+def run(recipe: Recipe, *, workers: Workers = Workers(0, 1), progress: bool = True) -> TrainState:  # noqa: B008
+    """Train as a recipe says, or go on where its folder stands, and write what came of it.
+
+    At the end `run.out` holds state.safetensors and metrics.jsonl, the sheets in samples/, and the moving average's
+    weights as pipeline/ or adapter/.
+
+    Args:
+        recipe: from `recipe.read`.
+        workers: which part of the job this process is, as `workers.start` says.
+        progress: whether to show a bar.
+    Returns:
+        The last state.
+    Raises:
+        TypeError, ValueError: the recipe doesn't fit the model or the data.
+        NotFinite: as `loop.run`.
+        OSError: a file can't be read or written.
+    """
+    check_type("recipe", recipe, Recipe, "a Recipe, as recipe.read gives")
+    check_type("workers", workers, Workers, "a Workers, as workers.start() gives")
+    check_switch("progress", progress)
+    out = Path(recipe.run.out).expanduser()
+    check(out)
+    job = make(recipe, workers)
+    shown = None
+    if recipe.samples.every:
+        options: dict[str, Any] = {"steps": recipe.samples.steps, "guidance": recipe.samples.guidance}
+        shown = watch.samples(job.params, recipe.samples.prompts, out / "samples", recipe.samples.every, **options)
+    state = loop_.run(
+        job.step, job.state, job.batches, out, steps=recipe.run.steps,
+        minutes=math.inf if recipe.run.minutes is None else recipe.run.minutes,
+        save_every_minutes=recipe.run.save_every_minutes, settings={"recipe": dataclasses.asdict(recipe)},
+        on_step=watch.together(shown, watch.tensorboard(out / "tensorboard") if workers.rank == 0 else None),
+        workers=workers, progress=progress,
+    )  # fmt: skip
+    if workers.rank == 0 and state.step >= recipe.run.steps:
+        write(recipe, job.params, state)
+    return state
+
+
+@public
+def make(recipe: Recipe, workers: Workers = Workers(0, 1)) -> Job:  # noqa: B008
+    """Load and build what a recipe names.
+
+    Args:
+        recipe: from `recipe.read`.
+        workers: which part of the job this process is.
+    Returns:
+        The Job.
+    Raises:
+        TypeError, ValueError: the recipe doesn't fit the model or the data.
+        OSError: a file can't be read.
+    """
+    check_type("recipe", recipe, Recipe, "a Recipe, as recipe.read gives")
+    check_type("workers", workers, Workers, "a Workers, as workers.start() gives")
+    own, more = recipe.run, _parts(recipe)
+    params = checkpoint.load(recipe.model.start, **more)
+    keys = rng.split(rng.key(own.seed), 3)
+    params = _started(recipe, params, keys[0])
+    config = params.config.transformer
+    batches = _batches(recipe, params, workers)
+    schedule = solvers.from_config(params.config.scheduler).schedule
+    loss, sampler = _loss(recipe, config, schedule)
+    weights, aim = _trained(recipe, params, loss, keys[1])
+    optimiser = _optimiser(recipe)
+    average = optim.ema(own.ema) if own.ema else None
+    kept = sampler if sampler is not None and sampler.init() is not None else None
+    scale = LossScale() if own.dtype == "float16" else None
+    state = state_.init(weights, optimiser, keys[2], ema=average, times=kept, scale=scale)
+    target = recipe.loss.kind == "lcm"
+    step = step_.make(
+        aim, optimiser, ema=average, accumulate=own.accumulate, times=kept, target=target, workers=workers
+    )
+    return Job(params, batches, step, state)
+
+
+@public
+def write(recipe: Recipe, params: Params, state: TrainState) -> None:
+    """Write what was trained into the run's folder: pipeline/ or adapter/.
+
+    Args:
+        recipe: of the run.
+        params: the pipeline that it started from.
+        state: its last.
+    Raises:
+        TypeError: an argument has the wrong type.
+        OSError: the folder can't be written.
+    """
+    check_type("recipe", recipe, Recipe, "a Recipe, as recipe.read gives")
+    check_type("params", params, Params, "a pipeline, as px.load gives")
+    check_type("state", state, TrainState, "a TrainState, as train.init makes")
+    out = Path(recipe.run.out).expanduser()
+    if recipe.model.train == "lora":
+        lora.save(state.average, out / "adapter")
+        return
+    trained = watch.with_average(params, state)
+    if recipe.run.save == "transformer":
+        trained = trained.replace(text_encoder=None, vae=None, tokenizer=None)
+    checkpoint.save(trained, out / "pipeline")
+
+
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    """Leave the text encoder and the VAE out where nothing needs them."""
+    needed = bool(recipe.samples.every) or (recipe.run.save == "pipeline" and recipe.model.train == "transformer")
+    variant = {} if recipe.model.variant is None else {"variant": recipe.model.variant}
+    encodes = recipe.data.kind != "prepared" and (recipe.data.dropout > 0 or recipe.loss.kind == "lcm")
+    return {
+        **variant,
+        **({} if needed or encodes else {"text_encoder": None}),
+        **({} if needed else {"vae": None}),
+    }
+
+
+def _started(recipe: Recipe, params: Params, key: Key) -> Params:
+    """The pipeline with the transformer that the training begins with."""
+    model, config = recipe.model, params.config.transformer
+    changes: dict[str, Any] = {}
+    if model.sample_size is not None:
+        changes["sample_size"] = model.sample_size
+    if model.conditions is not None:
+        changes["use_additional_conditions"] = model.conditions
+    new, tree = reparameterise.resized(config, changes), params.transformer
+    if model.init == "random":
+        tree = transformer.init(key, new)
+    elif model.init == "dit":
+        tree = reparameterise.from_dit(key, new, str(model.dit))
+    elif new != config:
+        tree = reparameterise.with_conditions(key, tree, config, new)
+    return params.replace(transformer=tree, config=dataclasses.replace(params.config, transformer=new))
+
+
+def _batches(recipe: Recipe, params: Params, workers: Workers) -> Callable[[int], Batch]:
+    own, seed = recipe.data, recipe.run.seed
+    config = params.config.transformer
+    null = None
+    if own.kind == "prepared":
+        dataset: Any = data.prepared.open(own.path)
+    else:
+        dataset = data.authors.open(
+            own.path, own.kind, own.resolution, multiscale=own.multiscale, real_prompt_ratio=own.real_prompt_ratio,
+            width=config.caption_channels, channels=config.in_channels,
+        )  # fmt: skip
+        null = encode_prompt(params, "") if params.text_encoder is not None else None
+    options: dict[str, Any] = {
+        "rank": workers.rank, "workers": workers.size, "dropout": own.dropout, "sample": own.sample,
+        "conditions": config.conditions, "null": null,
+    }  # fmt: skip
+    if own.prior is None:
+        return data.order.Batches(dataset, own.batch_size, seed, **options)
+    half = own.batch_size // 2
+    if own.batch_size % 2:
+        raise ValueError(f"data.batch_size must be even where there is a prior, got {own.batch_size}")
+    subject = data.order.Batches(dataset, half, seed, **options)
+    prior = data.order.Batches(data.prepared.open(own.prior), half, seed + 1, **options)
+    return data.order.mixed(subject, prior, own.prior_weight)
+
+
+def _loss(recipe: Recipe, config: transformer.Config, schedule: Schedule) -> tuple[Any, Any]:
+    """The loss of (predict, batch, key), or LCM's, and its sampler of times."""
+    own = recipe.loss
+    distance = "l2" if own.huber is None else losses.huber(own.huber)
+    if own.kind == "lcm":
+        extra: dict[str, Any] = {} if own.huber is None else {"distance": distance}
+        return distill.lcm(schedule, own.prediction, own.ddim_steps, own.guidance, **extra), None
+    weighting = {"none": None, "snr": losses.snr(), "min_snr": losses.min_snr(own.gamma)}[own.weighting]
+    makers: dict[str, Callable[..., times.Times]] = {
+        "uniform": times.uniform,
+        "logit_normal": times.logit_normal,
+        "importance": times.importance,
+    }
+    sampler = makers[own.times](steps=schedule.steps)
+    variance = own.learned_variance
+    if variance is None:
+        variance = config.out_channels == 2 * config.in_channels
+    made = losses.diffusion(schedule, own.prediction, variance, weighting, distance, own.noise_offset, sampler)
+    return made, sampler
+
+
+def _trained(recipe: Recipe, params: Params, loss: Any, key: Key) -> tuple[Tree, Any]:
+    """What is trained, and the loss of it."""
+    tree, config = params.transformer, params.config.transformer
+    options: dict[str, Any] = {"recompute": recipe.run.recompute, "dtype": recipe.run.dtype}
+    adapter = None
+    if recipe.model.train == "lora":
+        own = dataclasses.asdict(recipe.lora)
+        if own["targets"] is None:
+            del own["targets"]
+        adapter = lora.init(key, tree, lora.Config(**own))
+    if recipe.loss.kind == "lcm":
+        null = (
+            data.prepared.open(recipe.data.path).null if recipe.data.kind == "prepared" else encode_prompt(params, "")
+        )
+        return adapter or tree, objective.of_lcm(tree, config, loss, null, adapter=adapter is not None, **options)
+    if adapter is not None:
+        return adapter, objective.of_adapter(tree, config, loss, **options)
+    return tree, objective.of_transformer(config, loss, **options)
+
+
+def _optimiser(recipe: Recipe) -> optim.Transformation:
+    own = recipe.optimiser
+    schedule = SCHEDULES[own.schedule](own.lr, own.warmup, recipe.run.steps)
+    options = {name: getattr(own, name) for name in ("b1", "b2", "eps") if getattr(own, name) is not None}
+    made = optim.OPTIMISERS[own.name](schedule, weight_decay=own.weight_decay, **options)
+    return made if math.isinf(own.clip) else optim.chain(optim.clip_by_global_norm(own.clip), made)

@@ -1,0 +1,255 @@
+"""A recipe: everything that decides a training, read from a TOML file whose every field is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+
+from .. import config as config_
+from ..checks import check_type, first_few, shown
+from ..config import Check, whole
+from ..files import reading
+from ..public import public
+from ..types import Json
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Count: TypeAlias = Annotated[int, whole(1, 2**31)]
+Steps: TypeAlias = Annotated[int, whole(0, 2**31)]
+Seed: TypeAlias = Annotated[int, whole(0, 2**63 - 1)]
+Share: TypeAlias = Annotated[float, Check("within 0 … 1", lambda v: 0 <= v <= 1)]
+AtLeast0: TypeAlias = Annotated[float, Check("of at least 0", lambda v: v >= 0)]
+Above0: TypeAlias = Annotated[float, Check("above 0", lambda v: v > 0)]
+Texts: TypeAlias = tuple[str, ...]
+
+
+def _help(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What is trained, and from where."""
+
+    start: str | None = _help(None, "a pipeline's folder or hub id; none: the embedded checkpoint")
+    variant: str | None = _help(None, "of the weights' files, such as fp16")
+    init: Literal["start", "random", "dit"] = _help(
+        "start", "the transformer's first weights: those of start, random ones, or a class-conditional DiT's"
+    )
+    dit: str | None = _help(None, 'a DiT in diffusers layout, for init = "dit"')
+    sample_size: Annotated[int, whole(1, 2**14)] | None = _help(None, "side of the latents; none: that of start")
+    conditions: bool | None = _help(None, "whether it sees resolution and aspect ratio; none: as start does")
+    train: Literal["transformer", "lora"] = _help("transformer", "all weights of the transformer, or an adapter")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRA:
+    """The adapter, where model.train is "lora"."""
+
+    rank: Annotated[int, whole(1, 2**16)] = _help(16, "of the adapter's matrices")
+    alpha: Above0 = _help(16.0, "the update is multiplied by alpha / rank")
+    targets: Texts | None = _help(None, "names of modules; none: the attentions' projections")
+    dora: bool = _help(False, "whether to train magnitudes too (DoRA)")
+    rslora: bool = _help(False, "whether to divide alpha by √rank instead")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What it sees."""
+
+    path: str = _help("", "a folder that `pixart-fn prepare` wrote, or the authors' features")
+    kind: Literal["prepared", "alpha", "sigma"] = _help("prepared", "which of the two, α's or Σ's")
+    resolution: Annotated[int, whole(8, 2**14)] = _help(512, "of the authors' features, in pixels")
+    multiscale: bool = _help(False, "whether the authors' features are of many sizes")
+    real_prompt_ratio: Share | None = _help(None, "how often Σ's caption is the original one")
+    batch_size: Count = _help(16, "examples a step, of all workers together")
+    dropout: Share = _help(0.1, "how often a caption is replaced by the empty prompt")
+    sample: bool = _help(True, "whether latents are drawn from the VAE's posterior; false: its mean")
+    prior: str | None = _help(None, "a second prepared folder, of the class (DreamBooth)")
+    prior_weight: AtLeast0 = _help(1.0, "of an example of the class in the loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What is made small."""
+
+    kind: Literal["diffusion", "lcm"] = _help("diffusion", "lcm distils the start into few steps")
+    prediction: Literal["epsilon", "x0", "v"] | None = _help(None, "none: that of start's scheduler")
+    learned_variance: bool | None = _help(None, "none: where the transformer has channels for it")
+    weighting: Literal["none", "snr", "min_snr"] = _help("none", "of times, as a function of the SNR")
+    gamma: Above0 = _help(5.0, "of min_snr")
+    huber: Above0 | None = _help(None, "c of the pseudo-Huber distance; none: the squared error")
+    noise_offset: AtLeast0 = _help(0.0, "of each channel's noise")
+    times: Literal["uniform", "logit_normal", "importance"] = _help("uniform", "how times are drawn")
+    guidance: AtLeast0 = _help(5.5, "of LCM's teacher; 5.5 is the authors' 4.5")
+    ddim_steps: Count = _help(50, "of LCM's teacher")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimiser:
+    """How it is made small."""
+
+    name: Literal["adamw", "lion", "came", "adafactor", "sgd"] = _help("adamw", "the optimiser")
+    lr: AtLeast0 = _help(2e-5, "learning rate at its highest")
+    schedule: Literal["constant", "linear", "cosine", "stable"] = _help("constant", "of the rate after the warm-up")
+    warmup: Steps = _help(0, "steps in which the rate rises from 0")
+    weight_decay: AtLeast0 = _help(0.03, "of weights with two axes or more")
+    clip: Above0 = _help(0.01, "the gradient's greatest norm; inf: none")
+    b1: Share | None = _help(None, "β of the first moment; none: the optimiser's own")
+    b2: Share | None = _help(None, "β of the second moment; none: the optimiser's own")
+    eps: Above0 | None = _help(None, "ε; none: the optimiser's own")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How long, how fast, and where to."""
+
+    out: str = _help("", "the run's folder: state, metrics, samples, and at the end the pipeline or adapter")
+    steps: Steps = _help(1000, "of the whole run")
+    minutes: AtLeast0 | None = _help(None, "at most in this call; none: no limit")
+    save_every_minutes: AtLeast0 = _help(5.0, "how much a kill can lose")
+    seed: Seed = _help(0, "of everything that is drawn")
+    accumulate: Count = _help(1, "parts in which a worker's batch is differentiated")
+    recompute: bool = _help(True, "compute blocks again for the gradient, which takes less memory and more time")
+    dtype: Literal["float32", "float16", "bfloat16"] = _help("float32", "in which the transformer computes")
+    save: Literal["pipeline", "transformer"] = _help("pipeline", "how much of the pipeline is written at the end")
+    ema: Annotated[float, Check("within 0 … 1", lambda v: 0 <= v < 1)] = _help(0.9999, "of the average; 0: none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Pictures on the way."""
+
+    every: Steps = _help(0, "steps between two sheets; 0: none")
+    prompts: Texts = _help(("",), "of the pictures")
+    steps: Count = _help(20, "of the solver")
+    guidance: AtLeast0 = _help(4.5, "scale of guidance")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training; `read` makes it from a file, and `pixart-fn train --help` lists it.
+
+    Args:
+        model: what is trained, and from where.
+        lora: the adapter, where one is trained.
+        data: what it sees.
+        loss: what is made small.
+        optimiser: how.
+        run: how long, how fast, and where to.
+        samples: pictures on the way.
+    """
+
+    model: Model = Model()
+    lora: LoRA = LoRA()
+    data: Data = Data()
+    loss: Loss = Loss()
+    optimiser: Optimiser = Optimiser()
+    run: Run = Run()
+    samples: Samples = Samples()
+
+
+SECTIONS: dict[str, type[Any]] = get_type_hints(Recipe)
+
+
+@public
+def read(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: a .toml file, or the name of a recipe of this package (`names`).
+        changes: values by "section.field", which come before the file's.
+    Returns:
+        The recipe.
+    Raises:
+        FileNotFoundError: there is no such file, and no such recipe.
+        TypeError: source isn't a name or a path.
+        ValueError: the file isn't TOML, or fields are unknown, out of their range, or contradict each other.
+    """
+    check_type("source", source, (str, Path), "a .toml file or the name of a recipe")
+    check_type("changes", changes, (Mapping, type(None)), "a dict of values by 'section.field', or None")
+    content = _content(source)
+    for name, value in (changes or {}).items():
+        section, _, field = str(name).partition(".")
+        known = section in SECTIONS and field in {each.name for each in dataclasses.fields(SECTIONS[section])}
+        if not known:
+            raise ValueError(f"a recipe has no field {name!r}; a field is such as 'run.steps'")
+        content.setdefault(section, {})[field] = value
+    return make(content, str(source))
+
+
+def names() -> list[str]:
+    """List the recipes of this package."""
+    folder = resources.files(__package__) / "recipes"
+    return sorted(each.name.removesuffix(".toml") for each in folder.iterdir() if each.name.endswith(".toml"))
+
+
+@public
+def make(content: Json, where: str = "the recipe") -> Recipe:
+    """Make a recipe of parsed TOML.
+
+    Args:
+        content: a dict of sections, each a dict of fields.
+        where: what an error calls it.
+    Returns:
+        The recipe.
+    Raises:
+        TypeError, ValueError: it isn't one.
+    """
+    check_type("content", content, Mapping, "a dict of sections")
+    check_type("where", where, str, "a text")
+    unknown = [name for name in content if name not in SECTIONS]
+    if unknown:
+        raise ValueError(f"{where} has no section {shown(unknown[0])}; the sections are {', '.join(SECTIONS)}")
+    made = {}
+    for name, cls in SECTIONS.items():
+        section = content.get(name, {})
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{name} of {where} must be a section of fields, got {shown(section)}")
+        made[name] = config_.read(cls, section, fixed={}, component=f"{where}, [{name}]")
+    recipe = Recipe(**made)
+    _check(recipe, where)
+    return recipe
+
+
+def _content(source: str | Path) -> dict[str, Any]:
+    path = Path(source).expanduser()
+    if str(source) in names():
+        text = (resources.files(__package__) / "recipes" / f"{source}.toml").read_bytes()
+    elif path.suffix == ".toml" or path.exists():
+        text = reading.content(path)
+    else:
+        raise FileNotFoundError(f"there is no recipe {str(source)!r}; write a .toml file, or take {first_few(names())}")
+    try:
+        content: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{source} isn't TOML: {error}") from None
+    return content
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    """Raise where fields contradict each other."""
+    model, loss = recipe.model, recipe.loss
+    for name, value in (("data.path", recipe.data.path), ("run.out", recipe.run.out)):
+        if not value:
+            raise ValueError(f"{where} must say {name}")
+    if (model.init == "dit") != (model.dit is not None):
+        raise ValueError(f'{where} must say model.dit where model.init is "dit", and only there')
+    if model.train == "lora" and model.init != "start":
+        raise ValueError(f'{where} trains an adapter, which needs model.init = "start"')
+    if recipe.run.minutes is not None and math.isnan(recipe.run.minutes):
+        raise ValueError(f"run.minutes of {where} must be a number")
+    if loss.kind == "lcm" and (loss.weighting != "none" or loss.noise_offset or loss.times != "uniform"):
+        raise ValueError(f"{where} distils, for which weighting, noise_offset and times of [loss] mean nothing")
+    if recipe.data.kind == "prepared" and (recipe.data.multiscale or recipe.data.real_prompt_ratio is not None):
+        raise ValueError(f"data.multiscale and data.real_prompt_ratio of {where} are for the authors' features")
+    if recipe.data.prior is not None and recipe.data.kind != "prepared":
+        raise ValueError(f"data.prior of {where} needs a prepared folder as data.path too")
