@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from . import make_forward, make_gradients
+from . import make_dit, make_forward, make_gradients
 from .case import Case, save
 
 CASES: dict[str, Callable[[int], Case]] = {
@@ -25,6 +25,7 @@ CASES: dict[str, Callable[[int], Case]] = {
     "gradients_transformer": make_gradients.make_gradients_transformer,
     "gradients_transformer_micro": make_gradients.make_gradients_transformer_micro,
     "gradients_vae": make_gradients.make_gradients_vae,
+    "dit": make_dit.make_dit,
 }
 
 
