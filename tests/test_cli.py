@@ -16,7 +16,8 @@ from PIL import Image
 
 import pixart_fn as px
 from pixart_fn import checkpoint, cli, picture, pipeline
-from pixart_fn.cli.generate import BATCH
+from pixart_fn.backend.workers import Workers
+from pixart_fn.cli.generate import BATCH, _batches
 
 PROMPT = 'a "cute" cat, Größe ✓'  # quotes and letters that a careless text in a picture or printed call would spoil
 
@@ -193,6 +194,61 @@ def test_a_sheet_of_lines_is_drawn_again_by_one_call(run, capsys, tmp_path):
     assert run("--prompts", "lines.txt", "--sheet", "--out", "sheet.png", prompt=None)[:2] == (0, "sheet.png\n")
     drawn = picture.sheet(shown(capsys, "sheet.png"))
     assert drawn.size == (32, 16) and np.abs(np.asarray(drawn, int) - pixels("sheet.png")).max() <= 1
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """Make this process the worker that msrun starts so."""
+
+    def set_environment(rank, size, role="MS_WORKER"):
+        for name, value in {"MS_ROLE": role, "RANK_ID": rank, "MS_WORKER_NUM": size}.items():
+            monkeypatch.setenv(name, str(value))
+
+    return set_environment
+
+
+def test_workers_draw_each_picture_once_and_as_one_process_does(run, worker, tmp_path):
+    (tmp_path / "lines.txt").write_text("a cute cat\nthe big dog\na red apple\n", encoding="utf-8")
+    arguments = ("--prompts", "lines.txt", "--seed", "5")
+    assert run(*arguments, "--out", "alone/cat.png", prompt=None)[0] == 0
+    said = []
+    for rank in range(2):
+        worker(rank, 2)
+        status, out, err = run(*arguments, "--out", "shared/cat.png", prompt=None)
+        assert status == 0 and ("loading" in err, "2/2" in err) == (rank == 0, rank == 0)
+        said += out.split()
+    assert sorted(Path(name).name for name in said) == files(tmp_path / "alone") == files(tmp_path / "shared")
+    for name in files(tmp_path / "alone"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "shared" / name).read_bytes()
+
+
+@pytest.mark.parametrize("each", [1, BATCH, 2 * BATCH + 3])
+def test_what_is_drawn_together_does_not_depend_on_the_number_of_workers(each):
+    alone = _batches(5, each, Workers())
+    assert [i for batch in alone for i in batch] == list(range(5 * each))
+    assert all(len(batch) <= BATCH and batch[0] // each == batch[-1] // each for batch in alone)
+    shared = [batch for rank in range(3) for batch in _batches(5, each, Workers(rank, 3))]
+    assert sorted(shared, key=lambda batch: batch.start) == alone
+
+
+def test_a_worker_without_a_picture_does_nothing(run, worker, tmp_path):
+    worker(1, 2)
+    assert run() == (0, "", "") and files(tmp_path) == []
+    worker(0, 2, role="MS_SCHED")
+    assert run() == (0, "", "") and files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--sheet",), "--sheet needs one worker, since several can't draw into one file; leave out --sheet or msrun"),
+        (("--prompts", "-"), "several workers can't share stdin; --prompts must name a file"),
+    ],
+)
+def test_what_workers_cannot_share_is_refused(run, worker, arguments, said):
+    worker(0, 2)
+    prompt = None if "--prompts" in arguments else PROMPT
+    assert run(*arguments, prompt=prompt) == (2, "", f"pixart-fn: {said}\n")
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

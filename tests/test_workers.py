@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from helpers import tiny
 
+import pixart_fn as px
+from pixart_fn import picture
 from pixart_fn.backend import workers as workers_
 from pixart_fn.backend.workers import Workers, agree, assigned, barrier, broadcast_tree, gather_rows, packed, share
 
@@ -87,3 +96,48 @@ def test_bytes_travel_as_whole_numbers(dtype, shape):
 def test_objects_do_not_travel():
     with pytest.raises(TypeError, match="must hold numbers, got objects"):
         workers_._words(np.array([None]))
+
+
+# --- jobs of two workers ----------------------------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
+
+
+def job(folder, *words, seconds=120):
+    """Run a command as two workers, with this Python, in a folder of their own."""
+    here = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
+    environment["MS_NODE_TIMEOUT"] = "5"
+    environment["PYTHONPATH"] = str(Path(px.__file__).parents[1])
+    command = [sys.executable, "-m", "mindspore.parallel.cluster.run", "--worker_num=2", "--local_worker_num=2"]
+    command += [f"--master_port={free_port()}", "--join=True", "--log_dir=logs", *map(str, words)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
+    logs = "".join(file.read_text(errors="replace") for file in sorted((folder / "logs").glob("worker_*.log")))
+    return done.returncode, logs
+
+
+@pytest.mark.slow
+def test_two_workers_get_the_same_bits_and_end_when_one_is_killed(tmp_path):
+    # the last thing that the script does is to kill rank 1, for which rank 0 would wait half an hour
+    status, logs = job(tmp_path, Path(__file__).with_name("helpers") / "workers_exchange.py", tmp_path)
+    assert sorted(file.name for file in tmp_path.glob("*.txt")) == ["0.txt", "1.txt"], logs
+    assert (tmp_path / "0.txt").read_text() == (tmp_path / "1.txt").read_text()
+    assert status != 0 and "Traceback" not in logs
+    assert len(logs.splitlines()) < 10  # MindSpore says little
+
+
+@pytest.mark.slow
+def test_the_command_shares_its_prompts_out(tmp_path):
+    px.save(tiny.params(), tmp_path / "model")
+    (tmp_path / "lines.txt").write_text("a cat\na dog\nan apple\n")
+    options = ("--prompts", "lines.txt", "--model", "model", "--steps", "2")
+    status, logs = job(tmp_path, "python", "-m", "pixart_fn", "generate", *options)
+    assert status == 0, logs
+    names = [f"picture-{i}.png" for i in range(3)]
+    assert sorted(line for line in logs.splitlines() if line.endswith(".png")) == names
+    assert [picture.read_settings(tmp_path / name)["prompt"] for name in names] == ["a cat", "a dog", "an apple"]
+    assert logs.count("pixart-fn: loading") == 1

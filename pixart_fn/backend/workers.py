@@ -4,8 +4,9 @@ MindSpore sends by mccl between CPUs, by HCCL between Ascend NPUs and by NCCL be
 by all workers, with trees and arrays of the same structure, in the same order. Alone, each returns what it was given.
 
 `msrun` runs the command once more, as the scheduler that the workers meet at, which computes nothing. A worker that
-raises or is killed ends the job: `msrun --join=True` kills the others within two seconds, since they would wait in a
-sum for ever, and returns when the scheduler has missed that worker's signs of life for TIMEOUT seconds.
+raises or is killed ends the job: `msrun --join=True` kills the others within seconds, which would wait in a sum for
+PATIENCE, and returns when the scheduler has missed that worker's signs of life for SILENCE. Without --join nobody
+kills the others.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ if TYPE_CHECKING:
 
 BUFFER = 2**23
 """Numbers that are summed in one exchange, unless a leaf alone has more: 32 MiB, and twice that while they are sent."""
-TIMEOUT = 10
-"""Seconds without a sign of life after which a worker is dead, where the user hasn't set MS_NODE_TIMEOUT."""
+SILENCE = 10
+"""Seconds without a sign of life after which a worker is dead, unless MS_NODE_TIMEOUT is set; a thread sends them."""
+PATIENCE = 1800
+"""Seconds that mccl waits for a worker in an exchange, unless MS_CPU_COMM_OP_TIMEOUT is set: as HCCL does.
+
+MindSpore's own is SILENCE, which a worker that saves a checkpoint takes too.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ def start() -> Workers:
 
 @functools.cache
 def _met() -> Workers:
-    os.environ.setdefault("MS_NODE_TIMEOUT", str(TIMEOUT))
+    os.environ.setdefault("MS_NODE_TIMEOUT", str(SILENCE))
+    os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", str(PATIENCE))
     os.environ.setdefault("HCCL_DETERMINISTIC", "true")  # sums in a fixed order on Ascend; they are elsewhere
     with deferred():  # an interrupted import of MindSpore would abort
         from mindspore import communication

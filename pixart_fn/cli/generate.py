@@ -16,6 +16,8 @@ from PIL import Image
 
 from .. import picture as picture_
 from .. import rng, solvers
+from ..backend import workers as workers_
+from ..backend.workers import Workers
 from ..checks import check_number, check_whole
 from ..files import reading
 from ..process.signals import deferred
@@ -63,12 +65,30 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @click.option("--grid", is_flag=True, hidden=True, expose_value=False, is_eager=True, callback=_renamed)
 def generate(words: tuple[str, ...], **options: Any) -> None:
-    """Draw pictures of PROMPT and print the names of the files."""
+    """Draw pictures of PROMPT and print the names of the files.
+
+    `msrun … python -m pixart_fn generate …` shares the pictures out to several workers.
+    """
+    if workers_.is_scheduler():  # the workers here exchange nothing
+        return
+    workers = workers_.assigned()
+    if workers.size > 1:
+        _check_workers(options)
     prompts = _prompts(words, options["prompts"])
     if options["memory"] is not None:
         check_number("--memory", options["memory"], 0, above=True)
     outputs = _outputs(prompts, options)
-    _check(outputs, options["force"])
+    _check(outputs)
+    batches = _batches(len(prompts), options["n"], workers)
+    if not options["sheet"]:
+        outputs = [outputs[i] for batch in batches for i in batch]
+    _check_absent([output.file for output in outputs], options["force"])
+    if outputs:
+        _write(outputs, prompts, batches, options | {"shown": workers.rank == 0 and not options["quiet"]})
+
+
+def _write(outputs: list[Output], prompts: list[str], batches: list[range], options: dict[str, Any]) -> None:
+    """Draw the pictures of this worker and save each as soon as its batch is there."""
     settings, quiet = outputs[0].settings, options["quiet"]
     size = settings["height"], settings["width"]
     if options["sheet"] and options["size"]:
@@ -78,8 +98,8 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
         params = _load(options)
         if options["sheet"] and not options["size"]:
             _check_sheet(outputs[0], *_own_size(params))
-        more = {"memory": options["memory"] and options["memory"] * 2**30, "progress": not quiet}
-        pictures = _draw(params, prompts, settings, options["n"], more)
+        more = {"memory": options["memory"] and options["memory"] * 2**30, "progress": options["shown"]}
+        pictures = _draw(params, [prompts[batch[0] // options["n"]] for batch in batches], settings, batches, more)
         if options["sheet"]:
             pictures = iter([picture_.sheet(list(pictures))])
         for (file, own), picture in zip(outputs, pictures, strict=True):
@@ -88,7 +108,23 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
                 result(str(file))
 
 
+def _batches(prompts: int, each: int, workers: Workers) -> list[range]:
+    """The pictures of this worker, by their index over all, and by what is drawn together whoever draws it."""
+    batches = [
+        range(p * each + i, p * each + min(i + BATCH, each)) for p in range(prompts) for i in range(0, each, BATCH)
+    ]
+    return [batches[i] for i in workers_.share(workers, len(batches))]
+
+
 # --- checks before any work -------------------------------------------------------------------------------------------
+
+
+def _check_workers(options: dict[str, Any]) -> None:
+    """Check that the work can be shared out."""
+    if options["sheet"]:
+        raise ValueError("--sheet needs one worker, since several can't draw into one file; leave out --sheet or msrun")
+    if options["prompts"] == "-":
+        raise ValueError("several workers can't share stdin; --prompts must name a file")
 
 
 def _prompts(words: tuple[str, ...], file: str | None) -> list[str]:
@@ -147,7 +183,7 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     return int(sides[0]), int(sides[-1])
 
 
-def _check(outputs: list[Output], force: bool) -> None:
+def _check(outputs: list[Output]) -> None:
     """Check everything that can be checked without the model."""
     for file, settings in outputs:
         try:
@@ -156,7 +192,11 @@ def _check(outputs: list[Output], force: bool) -> None:
             option = "" if str(error).startswith("prompt ") else "--"
             raise type(error)(f"{option}{error}") from error
         picture_.prepare(file, settings)
-    existing = [file for file, _ in outputs if os.path.lexists(file)]
+
+
+def _check_absent(files: list[Path], force: bool) -> None:
+    """Raise where a file exists, of this worker's alone: another may have written its own by now."""
+    existing = [file for file in files if os.path.lexists(file)]
     if existing and not force:
         first, more = repr(str(existing[0])), len(existing) - 1
         several = f"{first} and {more} more exist already; --force overwrites them"
@@ -178,11 +218,11 @@ def _load(options: dict[str, Any]) -> Params:
     with deferred():  # an interrupted import of MindSpore would abort
         from ..checkpoint import load
 
-    if not options["quiet"]:
+    if options["shown"]:
         note(f"loading {options['model'] or 'the embedded checkpoint'}")
     variant = {} if options["variant"] is None else {"variant": options["variant"]}
     params = load(options["model"], dtype=options["dtype"], **variant)
-    if not options["quiet"]:
+    if options["shown"]:
         note(repr(params))
     return params
 
@@ -197,18 +237,17 @@ def _own_size(params: Params) -> tuple[int, int]:
 
 
 def _draw(
-    params: Params, prompts: list[str], settings: dict[str, Any], each: int, more: dict[str, Any]
+    params: Params, prompts: list[str], settings: dict[str, Any], batches: list[range], more: dict[str, Any]
 ) -> Iterator[Image.Image]:
-    """Draw the pictures of each prompt in turn; picture i has the key that `generate` of all prompts gives it."""
+    """Draw each batch with its prompt; picture i has the key that `generate` of all prompts gives it."""
     with deferred():
         from ..pipeline import generate
 
     key, total = rng.key(settings["seed"]), settings["n"]
     keys = key[np.newaxis] if total == 1 else rng.split(key, total)
-    for first in (p * each + i for p in range(len(prompts)) for i in range(0, each, BATCH)):
-        own = keys[first : min(first + BATCH, (first // each + 1) * each)]
+    for prompt, batch in zip(prompts, batches, strict=True):
         drawn = generate(
-            params, prompts[first // each], own, images_per_prompt=len(own), **more,
+            params, prompt, keys[batch.start : batch.stop], images_per_prompt=len(batch), **more,
             negative_prompt=settings["negative"], steps=settings["steps"], guidance=settings["guidance"],
             **{name: settings[name] for name in ("height", "width", "solver", "clean", "binning", "tile")},
         )  # fmt: skip

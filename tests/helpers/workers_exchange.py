@@ -1,7 +1,9 @@
-"""Started by msrun: each worker checks every exchange, and rank 0's folder gets a file of what each one saw."""
+"""Started by msrun: each worker checks every exchange, writes what it saw, and then rank 1 is killed."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -66,6 +68,11 @@ def main(folder):
         assert "but rank 1 has others than rank 0" in refused(f, own, names[own.rank])
     assert "rank 1 has" in refused(workers_.gather_rows, own, np.zeros((1, 2 + own.rank)))
     Path(folder, f"{own.rank}.txt").write_text(numbers(summed).tobytes().hex()[:4096])
+    workers_.barrier(own)
+    if own.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    workers_.barrier(own)
+    Path(folder, "survived.txt").touch()
 
 
 if __name__ == "__main__":
