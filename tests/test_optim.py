@@ -1,215 +1,568 @@
-"""AdamW against closed forms of its first steps, its paper in float64, and torch."""
+"""Transformations of trees: purity, donation, chains, names, and the fused step, whatever the optimiser."""
 
 from __future__ import annotations
+
+import mmap
+import tracemalloc
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from helpers.tolerances import assert_close
+from helpers.trees import assert_same, normal, numbers, tensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from pixart_fn import tree
 from pixart_fn.train import optim
+from pixart_fn.train.optim import leaves
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
-HYPER = optim.AdamW(weight_decay=0.1, clip=1.0)
+
+class Pair(NamedTuple):
+    weight: np.ndarray
+    bias: np.ndarray
 
 
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+def array(seed: int, *shape: int) -> np.ndarray:
+    return np.asarray(normal(seed, *shape))
 
 
-START = {"weight": normal(0, 3, 4), "bias": normal(1, 4)}
+START = {"blocks": [Pair(array(0, 6, 4), array(1, 6)), Pair(array(2, 3, 2, 2, 2), array(3, 3))], "gain": array(4)}
 GRADIENTS = [
-    {"weight": scale * normal(2 + i, 3, 4), "bias": scale * normal(9 + i, 4)} for i, scale in enumerate((3, 0.1, 1))
+    tree.map(lambda p, i=i: np.asarray(p[::-1] * 2 + i if p.ndim else p + i, np.float32), START) for i in range(3)
 ]
-RATES, DECAYS = (0.1, 0.05, 0.02), (0.1, 0.5, 0.9)
 
 
-def tensors(arrays):
-    return tree.map(ms.Tensor, arrays)
+def rate(step: int) -> float:
+    return 0.01 / (1 + step)
 
 
-def numbers(t) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf.asnumpy() if isinstance(leaf, ms.Tensor) else leaf) for name, leaf in tree.items(t)}
+OPTIMISERS = {
+    "adamw": lambda: optim.adamw(rate),
+    "adam without correction": lambda: optim.scale_by_adam(bias_correction=False),
+    "lion": lambda: optim.lion(rate, weight_decay=0.1),
+    "sgd": lambda: optim.sgd(rate),
+    "sgd with momentum": lambda: optim.sgd(rate, 0.9, True, 0.1),
+    "came": lambda: optim.came(rate),
+    "adafactor": lambda: optim.adafactor(),
+    "adafactor with a first moment": lambda: optim.adafactor(rate, 0.9, weight_decay=0.1),
+    "a long chain": lambda: optim.chain(
+        optim.clip(1.0), optim.adamw(rate), optim.clip_by_global_norm(0.01), optim.scale_by_name([("weight", 0.5)])
+    ),
+    "nothing that depends on the rest of a leaf": lambda: optim.chain(
+        optim.clip_by_global_norm(1.0), optim.adamw(rate), optim.scale_by_name([("weight", 0.5)])
+    ),
+}
 
 
-def stepped(hyper: optim.AdamW, start: dict, gradients: list[dict], rates=RATES, decays=DECAYS):
-    """Numbers of the parameters after each step; the last state and the norms."""
-    params, state, path, norms = tensors(start), optim.init(tensors(start)), [], []
-    for gradient, lr, decay in zip(gradients, rates, decays, strict=True):
-        params, state, norm = optim.update(hyper, params, tensors(gradient), state, lr, decay)
-        path.append(numbers(params))
-        norms.append(norm)
-    return path, state, norms
+@pytest.fixture(params=OPTIMISERS.values(), ids=OPTIMISERS)
+def optimiser(request):
+    return request.param()
 
 
-def floats(*values: float) -> np.ndarray:
-    return np.array(values, np.float32)
+@pytest.fixture(params=[4, 1 << 15], ids=["in pieces", "whole leaves"])
+def piece(request, monkeypatch):
+    monkeypatch.setattr(leaves, "PIECE", request.param)
 
 
-# --- closed forms -----------------------------------------------------------------------------------------------------
+def copied(t):
+    return tree.map(np.array, t)
 
 
-def test_the_first_step_is_lr_times_the_sign_softened_by_eps():
-    """m̂ = g and v̂ = g²: lr · g / (|g| + ε), with gradients as small as the default ε = 1e-8 is."""
-    start = {"bias": floats(0, 0, 0, 0)}
-    gradients = [{"bias": floats(1e-8, -3e-8, 1e-2, 0)}]
-    (params,), state, _ = stepped(optim.AdamW(), start, gradients, [0.1], [0.5])
-    assert params["bias"] == pytest.approx([-0.1 / 2, 0.1 * 3 / 4, -0.1 / (1 + 1e-6), 0], rel=1e-6)
-    assert numbers(state.m)["bias"] == pytest.approx([1e-9, -3e-9, 1e-3, 0], rel=1e-6)  # β₁ = 0.9
-    assert numbers(state.v)["bias"] == pytest.approx([1e-18, 9e-18, 1e-6, 0], rel=1e-6)  # β₂ = 0.99
-    assert numbers(state.ema)["bias"] == pytest.approx(params["bias"] / 2, rel=1e-6)
-    assert state.step == 1
+def separate(transformation: optim.Transformation) -> optim.Transformation:
+    """The same, as a user would write it: nothing is known of its leaves or parts."""
+    return optim.Transformation(transformation.init, lambda u, s, p: transformation.update(u, s, p))
 
 
-def test_the_second_step_weighs_both_gradients_without_bias():
-    """m̂ = (β₁g₁ + g₂) / (1 + β₁) and v̂ = (β₂g₁² + g₂²) / (1 + β₂), with β₁ = 0.9 and β₂ = 0.99."""
-    g1, g2, eps = np.array([1e-8, -0.02, 0.03, 2e-8]), np.array([3e-8, 0.01, 0.0, -4e-8]), 1e-8
-    gradients = [{"bias": g.astype(np.float32)} for g in (g1, g2)]
-    path, _, _ = stepped(optim.AdamW(), {"bias": floats(0, 0, 0, 0)}, gradients, [0.0, 0.2], [0.9, 0.9])
-    assert not path[0]["bias"].any()
-    m_hat, v_hat = (0.9 * g1 + g2) / 1.9, (0.99 * g1**2 + g2**2) / 1.99
-    assert_close(path[1]["bias"], -0.2 * m_hat / (np.sqrt(v_hat) + eps))
+def followed(optimiser, average, *, donate=False, fused=True, kind=tensors):
+    """The parameters, the state and the average's state after each step."""
+    params = kind(copied(START))
+    state, ema_state, path = optimiser.init(params), average.init(params), []
+    for gradient in GRADIENTS:
+        gradient = kind(copied(gradient))
+        if fused:
+            params, state, ema_state = optim.step(optimiser, params, gradient, state, average, ema_state, donate)
+        else:
+            updates, state = optimiser.update(gradient, state, params, donate)
+            params = optim.apply_updates(params, updates, donate)
+            _, ema_state = average.update(tree.map(np.array, numbers_of(params)), ema_state, params, donate)
+        path.append((copied(numbers_of(params)), copied(state), copied(ema_state)))
+    return path
 
 
-def test_only_leaves_of_two_axes_and_more_decay():
-    """Without a gradient nothing else moves: p (1 − lr · weight_decay), by the default 0.01 each step."""
-    start = {"conv": np.full((2, 1, 1, 1), 4, np.float32), "linear": np.full((1, 2), 4, np.float32)}
-    start["norm"] = floats(4, 4)
-    still = tree.map(np.zeros_like, start)
-    path, state, norms = stepped(optim.AdamW(), start, [still, still], [0.5, 0.5], [0.25, 0.25])
-    assert norms == [0, 0]
-    for name in start:
-        factor = 0.995 if name in ("conv", "linear") else 1
-        first, second = 4 * factor, 4 * factor**2
-        assert path[0][name] == pytest.approx(np.full(start[name].shape, first), rel=1e-6)
-        assert path[1][name] == pytest.approx(np.full(start[name].shape, second), rel=1e-6)
-        ema = 0.25 * (0.25 * 4 + 0.75 * first) + 0.75 * second
-        assert numbers(state.ema)[name] == pytest.approx(np.full(start[name].shape, ema), rel=1e-6)
+def numbers_of(t):
+    return tree.map(lambda leaf: leaf.asnumpy() if isinstance(leaf, ms.Tensor) else leaf, t)
 
 
-@pytest.mark.parametrize(("clip", "factor"), [(1.0, 1 / 13), (6.5, 1 / 2), (13.5, 1), (100.0, 1)])
-def test_gradients_are_clipped_to_their_global_norm(clip, factor):
-    """3² + 4² + 12² = 13²; what is divided by the norm shows in the moments."""
-    start = {"weight": np.zeros((1, 2), np.float32), "bias": floats(0)}
-    gradient = {"weight": floats(3, -4).reshape(1, 2), "bias": floats(12)}
-    _, state, norms = stepped(optim.AdamW(clip=clip), start, [gradient], [0.1], [0.5])
-    assert norms == pytest.approx([13.0])
-    for name, g in gradient.items():
-        assert numbers(state.m)[name] == pytest.approx(0.1 * g * factor, rel=1e-6)
-        assert numbers(state.v)[name] == pytest.approx(0.01 * (g * factor) ** 2, rel=1e-6)
+# --- one step, many ways ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("gradient", "clipped"), [(40, 1), (1e-13, 1e-13)])
-def test_gradients_are_clipped_to_one_by_default_however_small_they_are(gradient, clipped):
-    _, state, _ = stepped(optim.AdamW(), {"bias": floats(0)}, [{"bias": floats(gradient)}], [0.1], [0.5])
-    assert numbers(state.m)["bias"] == pytest.approx([0.1 * clipped], rel=1e-6)
+@pytest.mark.parametrize("fused", [True, False], ids=["step", "update and apply"])
+@pytest.mark.parametrize("donate", [True, False], ids=["donated", "pure"])
+def test_every_way_gives_the_same_bits(optimiser, piece, donate, fused):
+    plain = separate(optimiser)
+    expected = followed(plain, separate(optim.ema(0.9)), fused=True)
+    found = followed(optimiser, optim.ema(0.9), donate=donate, fused=fused)
+    assert len(found) == len(expected) == 3
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same(ours, theirs)
+    assert not np.array_equal(found[0][0]["gain"], START["gain"])
 
 
-def test_a_leafs_rate_is_that_of_the_first_name_within_its_own():
-    start = {"a": {"weight": floats(0)}, "b": {"weight": floats(0)}, "c": {"bias": floats(0)}}
-    gradient = tree.map(np.ones_like, start)
-    hyper = optim.AdamW(clip=100.0, rates=(("b.w", 0.5), ("weight", 3.0)))
-    (params,), _, _ = stepped(hyper, start, [gradient], [0.01], [0.5])
-    assert [params[name][0] for name in ("a.weight", "b.weight", "c.bias")] == pytest.approx([-0.03, -0.005, -0.01])
+def test_pieces_are_the_whole(optimiser, monkeypatch):
+    whole = followed(optimiser, optim.ema(0.9))
+    monkeypatch.setattr(leaves, "PIECE", 1)
+    for ours, theirs in zip(followed(optimiser, optim.ema(0.9)), whole, strict=True):
+        assert_same(ours, theirs)
 
 
-def test_a_rate_multiplies_the_decay_too():
-    start = {"fast": np.ones((1, 1), np.float32), "plain": np.ones((1, 1), np.float32)}
-    hyper = optim.AdamW(weight_decay=0.1, rates=(("fast", 5.0),))
-    (params,), _, _ = stepped(hyper, start, [tree.map(np.zeros_like, start)], [0.5], [0.5])
-    assert [params["fast"].item(), params["plain"].item()] == pytest.approx([0.75, 0.95])
-
-
-def test_gradients_and_state_pair_with_weights_by_name():
-    path, state, _ = stepped(HYPER, START, GRADIENTS)
-    turned = [dict(reversed(gradient.items())) for gradient in GRADIENTS]
-    other, other_state, _ = stepped(HYPER, START, turned)
-    for ours, theirs in ((other[-1], path[-1]), *zip(other_state[1:], state[1:], strict=True)):
-        ours, theirs = numbers(ours), numbers(theirs)
-        for name in START:
-            np.testing.assert_array_equal(ours[name], theirs[name])
-
-
-def test_the_first_state_is_zero_moments_and_the_weights():
-    state = optim.init(tensors(START))
-    assert state.step == 0
-    for name, start in START.items():
-        for moment in (state.m, state.v):
-            assert moment[name].dtype == np.float32 and moment[name].shape == start.shape
-            assert not moment[name].any()
-        np.testing.assert_array_equal(state.ema[name], start)
-
-
-# --- the paper, and torch ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rates", [(), (("weig", 0.5), ("weight", 3.0))], ids=["one rate", "rates"])
-def test_adamw_is_algorithm_2_of_the_paper(rates):
-    """arXiv:1711.05101 in float64, after clipping to the global norm; a bias isn't decayed, the first rate counts."""
-    total = [np.sqrt(sum((g.astype(float) ** 2).sum() for g in gradient.values())) for gradient in GRADIENTS]
-    assert min(total) < HYPER.clip < max(total)
-    path, state, norms = stepped(HYPER._replace(rates=rates), START, GRADIENTS)
-    assert norms == pytest.approx(total, rel=1e-6) and state.step == 3
-    for name, start in START.items():
-        p = ema = start.astype(float)
-        m = v = np.zeros(p.shape)
-        for i, (gradient, lr, decay) in enumerate(zip(GRADIENTS, RATES, DECAYS, strict=True)):
-            g = gradient[name] * min(1.0, HYPER.clip / total[i])
-            m, v = HYPER.b1 * m + (1 - HYPER.b1) * g, HYPER.b2 * v + (1 - HYPER.b2) * g**2
-            m_hat, v_hat = m / (1 - HYPER.b1 ** (i + 1)), v / (1 - HYPER.b2 ** (i + 1))
-            lr = lr * (0.5 if rates and name == "weight" else 1.0)
-            p = p - lr * (m_hat / (np.sqrt(v_hat) + HYPER.eps) + HYPER.weight_decay * p * (name == "weight"))
-            ema = decay * ema + (1 - decay) * p
-            assert_close(path[i][name], p)
-        for ours, theirs in ((state.m, m), (state.v, v), (state.ema, ema)):
-            assert_close(numbers(ours)[name], theirs)
-
-
-@pytest.mark.reference
-@pytest.mark.parametrize("size", [1.0, 1e-3])
-@pytest.mark.parametrize(
-    "hyper",
-    [HYPER, HYPER._replace(eps=1e-2), HYPER._replace(b1=0.5, b2=0.8), HYPER._replace(weight_decay=0.5, clip=1e-2)],
-    ids=["usual", "eps", "betas", "decay and clip"],
-)
-def test_adamw_is_torchs(hyper, size):
-    torch = pytest.importorskip("torch")
-    theirs = {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in START.items()}
-    groups = [{"params": [theirs["weight"]], "weight_decay": hyper.weight_decay}, {"params": [theirs["bias"]]}]
-    optimiser = torch.optim.AdamW(groups, betas=(hyper.b1, hyper.b2), eps=hyper.eps, weight_decay=0.0)
-    average = torch.optim.swa_utils.AveragedModel(
-        torch.nn.ParameterDict(theirs), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
+def test_arrays_and_tensors_are_alike(optimiser):
+    params, state = copied(START), optimiser.init(START)
+    params, state, none = optim.step(optimiser, params, GRADIENTS[0], state)
+    assert none is None and all(type(leaf) is np.ndarray for leaf in tree.leaves(params))
+    theirs, their_state, _ = optim.step(
+        optimiser, tensors(START), tensors(GRADIENTS[0]), optimiser.init(tensors(START))
     )
-    average.update_parameters(torch.nn.ParameterDict(theirs))  # the first call copies
-    gradients = [{name: np.float32(size) * g for name, g in gradient.items()} for gradient in GRADIENTS]
-    for gradient, lr in zip(gradients, RATES, strict=True):
-        for name, p in theirs.items():
-            p.grad = torch.from_numpy(gradient[name].copy())
-        torch.nn.utils.clip_grad_norm_(theirs.values(), hyper.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        optimiser.step()
-        average.update_parameters(torch.nn.ParameterDict(theirs))
-    path, state, _ = stepped(hyper, START, gradients, decays=(0.5,) * 3)
-    # torch adds 1e-6 to the norm that it clips to
-    tolerance = 1e-5
-    for name in START:
-        assert_close(path[-1][name], theirs[name].detach().numpy(), tolerance)
-        assert_close(state.ema[name], average.module[name].detach().numpy(), tolerance)
+    assert all(isinstance(leaf, ms.Tensor) for leaf in tree.leaves(theirs))
+    assert_same(params, theirs)
+    assert_same(state, their_state)
 
 
-def test_an_update_changes_nothing_in_place():
-    start, gradient = tensors(START), tensors(GRADIENTS[0])
-    first = optim.init(start)
-    optim.update(HYPER, start, gradient, first, 0.1, 0.5)
-    zeros = tree.map(np.zeros_like, START)
-    for ours, theirs in (
-        (start, START),
-        (gradient, GRADIENTS[0]),
-        (first.m, zeros),
-        (first.v, zeros),
-        (first.ema, START),
-    ):
-        for name, value in numbers(ours).items():
-            np.testing.assert_array_equal(value, theirs[name])
+def test_a_chain_is_its_parts_one_after_another():
+    parts = [
+        optim.clip(0.5),
+        optim.scale_by_adam(),
+        optim.clip_by_global_norm(0.1),
+        optim.scale_by_came(),
+        optim.clip(2),
+    ]
+    whole, states = optim.chain(*parts), [part.init(START) for part in parts]
+    state = whole.init(START)
+    for gradient in GRADIENTS:
+        updates, state = whole.update(gradient, state, START)
+        for i, part in enumerate(parts):
+            gradient, states[i] = part.update(gradient, states[i], START)
+        assert_same(updates, gradient)
+        assert_same(state, tuple(states))
+
+
+def test_the_order_of_a_chain_counts():
+    """clip to ±1, then ×3 is up to 3; ×3 and then clip is up to 1."""
+    g = {"a": np.array([0.5, -2.0], np.float32)}
+    clip, triple = optim.clip(1.0), optim.scale_by_name([("a", 3.0)])
+    for parts, expected in (((clip, triple), [1.5, -3.0]), ((triple, clip), [1.0, -1.0])):
+        chain = optim.chain(*parts)
+        found, _ = chain.update(g, chain.init(g), g)
+        assert found["a"].tolist() == expected
+
+
+def test_chains_of_chains_are_one_chain():
+    a, b, c = optim.clip(1.0), optim.scale_by_adam(), optim.scale_by_learning_rate(0.1)
+    assert optim.chain(optim.chain(a, b), c).parts == optim.chain(a, optim.chain(b, c)).parts == (a, b, c)
+
+
+def test_the_second_norm_of_a_chain_is_that_of_its_updates():
+    chain = optim.chain(optim.scale_by_name([("", 10.0)]), optim.clip_by_global_norm(1.0))
+    found, _ = chain.update(GRADIENTS[0], chain.init(START), START)
+    assert optim.global_norm(found) == pytest.approx(1, rel=1e-6)
+    params, _, _ = optim.step(chain, START, GRADIENTS[0], chain.init(START), norm=optim.global_norm(GRADIENTS[0]))
+    assert_same(params, optim.apply_updates(START, found))
+
+
+def test_a_norm_that_is_known_is_taken():
+    """Half the true one bounds half as much."""
+    chain = optim.chain(optim.clip_by_global_norm(1e-3), optim.sgd(1.0))
+    norm = optim.global_norm(GRADIENTS[0])
+    for share in (1, 0.5):
+        params, _, _ = optim.step(chain, START, GRADIENTS[0], chain.init(START), norm=share * norm)
+        moved = tree.map(lambda a, b: np.asarray(a.astype(float) - b), START, params)
+        assert optim.global_norm(moved) == pytest.approx(1e-3 / share, rel=1e-3)  # what float32 parameters keep of it
+
+
+def test_a_transformation_of_ones_own_takes_part():
+    """The sum of all updates so far, as plain functions of trees."""
+
+    def update(updates, state, params):
+        state = tree.map(np.add, state, updates)
+        return state, state
+
+    own = optim.Transformation(lambda params: tree.map(np.zeros_like, numbers_of(params)), update)
+    for parts in ((own, optim.sgd(1.0)), (optim.clip(100.0), own, optim.sgd(1.0)), (optim.sgd(1.0), own), (own,)):
+        chain = optim.chain(*parts)
+        params, state = START, chain.init(START)
+        for gradient in GRADIENTS[:2]:
+            params, state, _ = optim.step(chain, params, gradient, state, donate=False)
+        sign = 1 if parts == (own,) else -1
+        expected = tree.map(lambda p, a, b, sign=sign: p + sign * (2 * a + b), START, *GRADIENTS[:2])
+        for name, p in numbers(params).items():
+            assert_close(p, numbers(expected)[name])
+
+
+def test_a_rule_of_ones_own_may_return_new_arrays(piece):
+    """And it sees the whole leaf's name and shape, whatever piece it gets."""
+    seen = set()
+
+    def update(leaf, g, state, p, step, shared):
+        seen.add(leaf)
+        return g + state["sum"] + np.float32(shared), {"sum": state["sum"] + g}
+
+    own = optim.leafwise(lambda leaf, p: {"sum": np.ones(leaf.shape, np.float32)}, update, lambda updates: 5.0, True)
+    state = own.init(START)
+    first, state = own.update(GRADIENTS[0], state, START)
+    second, state = own.update(GRADIENTS[1], state, START)
+    assert_same(first, tree.map(lambda g: g + np.float32(1) + np.float32(5), GRADIENTS[0]))
+    assert_same(second, tree.map(lambda a, b: b + (np.float32(1) + a) + np.float32(5), *GRADIENTS[:2]))
+    assert seen == {optim.Leaf(name, leaf.shape) for name, leaf in tree.items(START)}
+    assert state.step == 2
+
+
+def test_steps_are_counted_from_zero():
+    seen = []
+    optimiser = optim.sgd(lambda step: seen.append(step) or 0.0)
+    params, state = {"a": array(0, 2)}, optimiser.init({"a": array(0, 2)})
+    for _ in range(3):
+        params, state, _ = optim.step(optimiser, params, {"a": array(1, 2)}, state)
+    assert seen == [0, 1, 2]
+    assert [part.step for part in state] == [3, 3]
+
+
+# --- purity and donation ----------------------------------------------------------------------------------------------
+
+SHAPES = st.sampled_from([(), (1,), (5,), (2, 3), (1, 1), (2, 3, 2), (0,), (3, 0)])
+TREES = st.recursive(
+    SHAPES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+        | st.tuples(inner, inner).map(lambda pair: Pair(*pair))
+    ),
+    max_leaves=5,
+)
+
+
+def filled(shapes, seed: int):
+    """A tree of arrays of these shapes, which are the tuples of whole numbers in it."""
+    if isinstance(shapes, Pair):
+        return Pair(filled(shapes[0], seed), filled(shapes[1], seed + 1))
+    if isinstance(shapes, tuple):
+        return array(seed, *shapes)
+    if isinstance(shapes, list):
+        return [filled(each, seed + i) for i, each in enumerate(shapes)]
+    return {name: filled(each, seed + i) for i, (name, each) in enumerate(shapes.items())}
+
+
+@settings(derandomize=True, deadline=None, max_examples=12)
+@given(TREES, st.sampled_from(list(OPTIMISERS)), st.booleans())
+def test_what_is_given_stays_as_it_was(shapes, name, as_tensors):
+    optimiser, average = OPTIMISERS[name](), optim.ema(0.9)
+    empty = any(0 in leaf.shape for leaf in tree.leaves(filled(shapes, 0)))
+    kind = tensors if as_tensors and not empty else copied
+    params, gradient = kind(filled(shapes, 0)), kind(filled(shapes, 7))
+    for _ in range(2):
+        state, ema_state = optimiser.init(params), average.init(params)
+        given = copied(numbers_of((params, gradient, state, ema_state)))
+        optimiser.update(gradient, state, params)
+        new, after, averaged = optim.step(optimiser, params, gradient, state, average, ema_state)
+        average.update(params, ema_state, params)
+        assert_same((params, gradient, state, ema_state), given)
+        donated = optim.step(optimiser, *copied((numbers_of(params), numbers_of(gradient), state)), average, ema_state)
+        assert_same((new, after, averaged), donated)
+        params = new
+    assert tree.paths(new) == tree.paths(params)
+
+
+def address(leaf) -> int:
+    return (leaf.asnumpy() if isinstance(leaf, ms.Tensor) else leaf).ctypes.data
+
+
+@pytest.mark.parametrize("kind", [tensors, copied])
+def test_a_donated_step_stays_in_its_memory(kind):
+    optimiser, average = OPTIMISERS["nothing that depends on the rest of a leaf"](), optim.ema(0.9)
+    params = kind(START)
+    state, ema_state = optimiser.init(params), average.init(params)
+    old = [address(leaf) for leaf in tree.leaves((params, state, ema_state)) if not isinstance(leaf, int)]
+    keep = (params, state, ema_state)
+    new = optim.step(optimiser, params, kind(GRADIENTS[0]), state, average, ema_state, donate=True)
+    assert [address(leaf) for leaf in tree.leaves(new) if not isinstance(leaf, int)] == old
+    assert len(old) == 20 and keep is not None
+    pure = optim.step(optimiser, *new[:1], kind(GRADIENTS[0]), new[1], average, new[2])
+    new_addresses = {address(leaf) for leaf in tree.leaves(pure) if not isinstance(leaf, int)}
+    assert not new_addresses & set(old)
+
+
+def test_donated_updates_are_the_memory_of_the_gradients():
+    optimiser, gradient = optim.adamw(0.1), copied(GRADIENTS[0])
+    old = [address(leaf) for leaf in tree.leaves(gradient)]
+    updates, _ = optimiser.update(gradient, optimiser.init(START), START, donate=True)
+    assert [address(leaf) for leaf in tree.leaves(updates)] == old
+
+
+def test_donated_weights_of_a_mapped_file_are_copied(tmp_path):
+    """MindSpore calls their memory writeable, and writing to it would end the process."""
+    file = tmp_path / "weights"
+    file.write_bytes(b"\1" * 40960)
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        a = np.frombuffer(mapped, np.float32).reshape(-1, 64)
+        params = {"a": ms.Tensor.from_numpy(a)}
+        assert params["a"].asnumpy().flags.writeable and params["a"].asnumpy().ctypes.data == a.ctypes.data
+        gradient, optimiser = {"a": ms.Tensor.from_numpy(a)}, optim.sgd(1.0)
+        state = optimiser.init(params)
+        new, state, _ = optim.step(optimiser, params, gradient, state, donate=True)
+        updates, _ = optimiser.update(gradient, state, new, donate=True)
+        assert_same(updates, {"a": -a})
+        assert not new["a"].asnumpy().any()
+        del params, gradient, a
+    assert file.read_bytes() == b"\1" * 40960
+
+
+def test_donated_arrays_that_are_read_only_or_turned_are_copied():
+    p, g = array(0, 6, 4), array(1, 6, 4)
+    turned, fixed = np.asfortranarray(p), p.copy()
+    fixed.flags.writeable = False
+    optimiser = optim.adamw(0.1)
+    expected, _, _ = optim.step(optimiser, {"a": p}, {"a": g}, optimiser.init({"a": p}))
+    for each in (turned, fixed, p[::-1][::-1]):
+        new, _, _ = optim.step(optimiser, {"a": each}, {"a": g}, optimiser.init({"a": each}), donate=True)
+        assert_same(new, expected)
+
+
+def test_donated_weights_of_two_names_move_as_pure_ones():
+    p, g = array(0, 4, 4), array(1, 4, 4)
+    optimiser = optim.adamw(0.1)
+    given = {"first": p, "second": p}
+    expected, _, _ = optim.step(optimiser, given, {"first": g, "second": -g}, optimiser.init(given))
+    new, _, _ = optim.step(optimiser, given, {"first": g, "second": -g}, optimiser.init(given), donate=True)
+    assert_same(new, expected)
+
+
+def test_donated_memory_that_is_shared_gives_the_same_numbers():
+    """The average is the parameters themselves, and they are their own gradient."""
+    optimiser, average = OPTIMISERS["nothing that depends on the rest of a leaf"](), optim.ema(0.9, warmup=False)
+    found = []
+    for donate in (False, True):
+        params = copied(START)
+        state, ema_state = optimiser.init(params), average.init(params)._replace(leaves=params)
+        found.append(optim.step(optimiser, params, params, state, average, ema_state, donate=donate))
+    assert_same(*found)
+
+
+def test_a_donated_step_takes_the_memory_of_pieces(monkeypatch):
+    """Trees of 4 MiB: a step that isn't donated takes four more of them."""
+    monkeypatch.setattr(leaves, "PIECE", 1 << 10)
+    optimiser, average = OPTIMISERS["nothing that depends on the rest of a leaf"](), optim.ema(0.9)
+    params, gradient = ({"a": array(0, 1024, 1024), "b": array(1, 4)} for _ in range(2))
+    state, ema_state = optimiser.init(params), average.init(params)
+    peaks = []
+    for donate in (False, True):
+        tracemalloc.start()
+        optim.step(optimiser, params, gradient, state, average, ema_state, donate)
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+    assert 16 <= peaks[0] < 16.5
+    assert peaks[1] < 0.5
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_leaves_pair_by_name():
+    optimiser, average = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(0.1)), optim.ema(0.5)
+    start = {"a": array(0, 3, 3), "b": array(1, 3, 3)}
+    gradient = {"a": array(2, 3, 3), "b": array(3, 3, 3)}
+
+    def turned(t):
+        return {"b": t["b"], "a": t["a"]}
+
+    params, state, ema_state = start, optimiser.init(turned(start)), average.init(turned(start))
+    expected = optim.step(optimiser, params, gradient, optimiser.init(start), average, average.init(start))
+    found = optim.step(optimiser, params, turned(gradient), state, average, ema_state)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same(ours, theirs)
+
+
+class Bag:
+    """A node of a class of its own, as an adapter is."""
+
+    TREES = ("weights", "rest")
+
+    def __init__(self, weights, rest):
+        self.weights, self.rest = weights, rest
+
+    def replace(self, **changes):
+        return Bag(**changes)
+
+
+def test_trees_of_other_nodes_move_too():
+    optimiser, average = optim.adamw(0.1), optim.ema(0.5)
+    plain = {"weights": {"a": array(0, 2, 2)}, "rest": (array(1, 2), None)}
+    expected, _, _ = optim.step(optimiser, plain, plain, optimiser.init(plain))
+    bag = Bag(**plain)
+    found, state, ema_state = optim.step(optimiser, bag, bag, optimiser.init(bag), average, average.init(bag))
+    assert isinstance(found, Bag) and isinstance(ema_state.leaves, Bag)
+    assert_same(found, expected)
+    assert "0.leaves.weights.a.m" in tree.paths(state)
+    one, state, _ = optim.step(optimiser, array(0, 2, 2), array(0, 2, 2), optimiser.init(array(0, 2, 2)))
+    assert_same(one, expected["weights"]["a"])
+    assert tree.paths(state)[1] == "0.leaves.m"
+
+
+def test_a_mask_chooses_by_name_and_shape(piece):
+    start = {"in": Pair(np.ones((8, 3), np.float32), np.ones(8, np.float32)), "out": np.ones((2, 2), np.float32)}
+    still = tree.map(np.zeros_like, start)
+    chosen = {
+        "default": (optim.matrices, {"in.weight", "out"}),
+        "names": (lambda name, shape: name.startswith("in."), {"in.weight", "in.bias"}),
+        "shapes": (lambda name, shape: shape == (8, 3), {"in.weight"}),
+    }
+    for mask, expected in chosen.values():
+        for optimiser in (optim.adamw(0.5, weight_decay=0.1, mask=mask), optim.sgd(0.5, weight_decay=0.1, mask=mask)):
+            params, _, _ = optim.step(optimiser, start, still, optimiser.init(start))
+            moved = {name for name, p in tree.items(params) if not (p == 1).all()}
+            assert moved == expected
+            assert {float(x) for name in expected for x in numbers(params)[name].flat} == {np.float32(0.95)}
+
+
+def test_the_first_part_of_a_name_gives_the_rate():
+    start = tree.map(np.zeros_like, {"a": {"weight": array(0, 2)}, "b": {"weight": array(0, 2)}, "c": array(0, 2)})
+    optimiser = optim.chain(optim.sgd(0.01), optim.scale_by_name((("b.w", 0.5), ("weight", 3.0))))
+    params, _, _ = optim.step(optimiser, start, tree.map(np.ones_like, start), optimiser.init(start))
+    assert [leaf[0] for leaf in tree.leaves(params)] == pytest.approx([-0.03, -0.005, -0.01])
+
+
+def test_a_state_is_a_file(optimiser, tmp_path):
+    average = optim.ema(0.9)
+    state, ema_state = optimiser.init(START), average.init(START)
+    params, state, ema_state = optim.step(optimiser, START, GRADIENTS[0], state, average, ema_state)
+    whole = {"optimiser": state, "ema": ema_state, "params": params}
+    names = tree.paths(whole)
+    assert len(set(names)) == len(names)
+    save_file({name: np.ascontiguousarray(leaf) for name, leaf in tree.items(whole)}, tmp_path / "s.safetensors")
+    stored = load_file(tmp_path / "s.safetensors")
+    for array in stored.values():
+        array.flags.writeable = False
+    again = tree.unflatten(whole, [stored[name].reshape(np.shape(leaf)) for name, leaf in tree.items(whole)])
+    expected = optim.step(optimiser, params, GRADIENTS[1], state, average, ema_state)
+    for donate in (False, True):
+        found = optim.step(
+            optimiser, again["params"], GRADIENTS[1], again["optimiser"], average, again["ema"], donate=donate
+        )
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_same(ours, theirs)
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def test_the_norm_is_summed_in_float64():
+    assert optim.global_norm({"a": np.float32([3, -4]).reshape(1, 2), "b": [np.float32([12])]}) == 13.0
+    huge, tiny = np.float32([3e30, 4e30]), np.float32([3e-30, 4e-30])
+    assert optim.global_norm([ms.Tensor(huge)]) == pytest.approx(5e30)
+    assert optim.global_norm([tiny]) == pytest.approx(5e-30)
+    many = np.full(300_001, 1e-4, np.float32)
+    assert optim.global_norm([np.ones(1, np.float32), many]) == pytest.approx(
+        np.sqrt(1 + 300_001 * float(np.float32(1e-4)) ** 2), rel=1e-12
+    )
+    assert optim.global_norm({}) == 0
+    assert np.isnan(optim.global_norm([np.float32([1, np.nan])]))
+    assert np.isinf(optim.global_norm([np.float32([1, np.inf])]))
+
+
+@pytest.mark.parametrize(("largest", "factor"), [(1.0, 1 / 13), (6.5, 1 / 2), (13.5, 1), (100.0, 1)])
+def test_gradients_are_clipped_to_their_global_norm(largest, factor):
+    """3² + 4² + 12² = 13²."""
+    gradient = {"weight": np.float32([[3, -4]]), "bias": np.float32([12])}
+    clip = optim.clip_by_global_norm(largest)
+    found, _ = clip.update(gradient, clip.init(gradient), gradient)
+    for name, g in gradient.items():
+        assert found[name] == pytest.approx(g * factor, rel=1e-6)
+
+
+def test_clipping_keeps_what_isnt_a_number():
+    gradient = {"a": np.float32([1, np.nan])}
+    clip = optim.clip_by_global_norm(1.0)
+    found, _ = clip.update(gradient, clip.init(gradient), gradient)
+    assert np.isnan(found["a"]).any()
+
+
+def test_a_gradient_of_zero_moves_nothing():
+    start = {"a": array(0, 3, 2), "b": array(1, 3)}
+    for name in ("adamw", "lion", "came", "adafactor", "sgd with momentum"):
+        optimiser = optim.chain(optim.clip_by_global_norm(1.0), OPTIMISERS[name]())
+        updates, _ = optimiser.update(
+            tree.map(np.zeros_like, start), optimiser.init(start), tree.map(np.zeros_like, start)
+        )
+        assert not any(leaf.any() for leaf in tree.leaves(updates)), name
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+def test_the_average_forgets_its_start_sooner_at_first(warmup):
+    """d = (1 + t) / (10 + t) up to the decay: 1/10, 2/11, then 0.25 instead of 3/12 and more."""
+    average = optim.ema(0.25, warmup)
+    expected, path = 5.0, [2.0, -1.0, 4.0, 0.5, 7.0]
+    state = average.init({"a": np.float32([expected])})
+    for d, p in zip([1 / 10, 2 / 11, 0.25, 0.25, 0.25] if warmup else [0.25] * 5, path, strict=True):
+        params = {"a": np.float32([p])}
+        found, state = average.update(params, state, params)
+        expected = d * expected + (1 - d) * p
+        assert found["a"] == pytest.approx([expected], rel=1e-6)
+        assert state.leaves["a"] == pytest.approx([expected], rel=1e-6)
+
+
+def test_the_average_starts_with_the_parameters_own_numbers():
+    start = tensors(START)
+    state = optim.ema(0.9).init(start)
+    assert_same(state.leaves, start)
+    assert not {address(leaf) for leaf in tree.leaves(state.leaves)} & {address(leaf) for leaf in tree.leaves(start)}
+
+
+def test_the_table_has_every_optimiser():
+    assert sorted(optim.OPTIMISERS) == ["adafactor", "adamw", "came", "lion", "sgd"]
+    for name, make in optim.OPTIMISERS.items():
+        assert make.__name__ == name
+        optimiser = make(lr=0.1)
+        params, _, _ = optim.step(optimiser, START, GRADIENTS[0], optimiser.init(START))
+        assert all((a != b).all() for a, b in zip(tree.leaves(params), tree.leaves(START), strict=True))
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_trees_that_differ_are_a_sentence_before_anything_moves():
+    optimiser = optim.adamw(0.1)
+    params = {"a": array(0, 2, 2), "b": array(1, 2)}
+    state = optimiser.init(params)
+    other = optimiser.init({"a": array(0, 2, 2), "c": array(1, 2)})
+    wide = optimiser.init({"a": array(0, 2, 3), "b": array(1, 2)})
+    mistakes = [
+        ({"a": params["a"]}, state, "'b' is in the first tree alone"),
+        ({**params, "b": array(0, 3)}, state, r"b has the shape \(2,\), and its gradient or update \(3,\)"),
+        (params, other, "state has nothing for 'b', so it is of other parameters"),
+        (params, wide, r"a has the shape \(2, 2\), and its state \(2, 3\)"),
+        (params, optim.lion(0.1).init(params), "state of 'b' is another transformation's: the trees differ"),
+        (params, optim.came(0.1).init(params), "state of 'b' is another transformation's: the trees differ"),
+        (params, state[:2], "state must be a tuple of the states of the chain's 3 parts, got 2 states"),
+        (params, None, "state must be a tuple of the states of the chain's 3 parts, got None"),
+        (params, (1, 2, 3), "state must be what the transformation's init or step before gave, got an int"),
+        ({**params, "b": np.array([1, 2])}, state, "gradients or updates at 'b' must be floating, got int64"),
+        ({**params, "b": [1.0, 2.0]}, state, "the trees differ at b"),
+        ({**params, "b": 1.0}, state, "gradients or updates at 'b' must be a Tensor or an array, got a float"),
+    ]
+    factored = optim.came(0.1)
+    with pytest.raises(ValueError, match=r"state of 'a' has another shape at m"):
+        factored.update({"a": params["a"]}, factored.init({"a": array(0, 2, 3)}), {"a": params["a"]})
+    given = copied((params, state))
+    for gradient, wrong, sentence in mistakes:
+        for call in (
+            lambda gradient=gradient, wrong=wrong: optim.step(optimiser, params, gradient, wrong, donate=True),
+            lambda gradient=gradient, wrong=wrong: optimiser.update(gradient, wrong, params, donate=True),
+        ):
+            with pytest.raises((TypeError, ValueError), match=sentence):
+                call()
+    assert_same((params, state), given)
+    with pytest.raises(TypeError, match="params at 'a' must be float32, got float64"):
+        optimiser.init({"a": np.ones(2)})
+    with pytest.raises(ValueError, match="transformations must be at least one"):
+        optim.chain()

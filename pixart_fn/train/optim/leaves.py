@@ -101,7 +101,7 @@ def transform(
 ) -> tuple[Tree, list[Tree]]:
     """Apply rules in turn, and return the updates and the states of the rules."""
     rows = _rows(rules, updates, states, params)
-    with _memory(donate) as writeable:
+    with _memory(donate, rows) as writeable:
         job = _Pass(rules, _counts(states), _shared(rules, updates, norm), writeable)
         out = [row.g if writeable(row.g) else np.empty(row.leaf.shape, np.float32) for row in rows]
         moved = _in_threads(lambda row, into: _transformed(job, row, into, False), rows, out)
@@ -121,11 +121,9 @@ def step(
     every = [*rules, *([tail.rule] if tail.rule else [])]
     known = [*states, *([tail.state] if tail.rule else [])]
     rows = _rows(every, updates, known, params)
-    with _memory(donate) as writeable:
+    with _memory(donate, rows) as writeable:
         job = _Pass(rules, _counts(known), _shared(rules, updates, norm), writeable, tail.rule)
-        once = Counter(_address(row.p) for row in rows)  # tied weights are read for both leaves
-        alone = [writeable(row.p) and once[_address(row.p)] == 1 for row in rows]
-        out = [row.p if mine else np.empty(row.leaf.shape, np.float32) for row, mine in zip(rows, alone, strict=True)]
+        out = [row.p if writeable(row.p) else np.empty(row.leaf.shape, np.float32) for row in rows]
         moved = _in_threads(lambda row, into: _transformed(job, row, into, True), rows, out)
     after = _advanced(every, known, params, moved)
     as_given = [
@@ -172,7 +170,7 @@ def _at(state: Tree, here: Any) -> Tree:
         return state
     if isinstance(state, np.ndarray):
         return state[here]
-    return tree.map(lambda a: a[here], state)
+    return tree.unflatten(state, [a[here] for a in tree.leaves(state)])
 
 
 def _put(state: Tree, here: Any, given: Tree, new: Tree) -> Tree:
@@ -202,7 +200,21 @@ def _rows(rules: Sequence[Rule], updates: Tree, states: Sequence[Tree], params: 
             if rule.elementwise and (wrong := [a.shape for a in tree.leaves(state) if a.shape != p.shape]):
                 raise ValueError(f"{name} has the shape {p.shape}, and its state {wrong[0]}")
         rows.append(_Row(Leaf(name, p.shape), g, p, found))
+    if rows:
+        _check_states(rules, min(rows, key=lambda row: row.p.size))
     return rows
+
+
+def _check_states(rules: Sequence[Rule], row: _Row) -> None:
+    """Raise a ValueError where the states of a leaf are those of other transformations."""
+    for rule, state in zip(rules, row.states, strict=True):
+        expected = None if rule.init is None else rule.init(row.leaf, row.p)
+        try:
+            wrong = [name for name, a, found in tree.rows(expected, state) if np.shape(a) != np.shape(found)]
+        except ValueError as error:
+            raise ValueError(f"state of {row.leaf.name!r} is another transformation's: {error}") from None
+        if wrong:
+            raise ValueError(f"state of {row.leaf.name!r} has another shape at {wrong[0] or 'its root'}")
 
 
 def numbers(argument: str, name: str, leaf: Tree, dtype: type | None = None) -> NumPyArray:
@@ -262,20 +274,24 @@ def _in_threads(f: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
 
 
 @contextmanager
-def _memory(donate: bool) -> Iterator[Callable[[NumPyArray], bool]]:
-    """A function that says whether an array's memory was donated and can be written to.
+def _memory(donate: bool, rows: Sequence[_Row]) -> Iterator[Callable[[NumPyArray], bool]]:
+    """A function that says whether an array of `rows` was donated and can be written to.
 
-    NumPy doesn't know it of a Tensor's array: one over a file that was mapped for reading ends the process. So the
-    kernel is asked to read a byte into it, which is the byte that is there.
+    Memory that two arrays share, as those of tied weights do, is still read for one when the other is done. And NumPy
+    doesn't know whether a Tensor's array is writeable: one over a file that was mapped for reading ends the process.
+    So the kernel is asked to read a byte into it, which is the byte that is there.
     """
-    if not donate:
+    if not donate or not hasattr(os, "readv"):
         yield lambda a: False
         return
+    uses = Counter(_address(a) for row in rows for a in (row.g, row.p, *tree.leaves(row.states)))
     read, write = os.pipe()
-    alone = threading.Lock()
+    alone = threading.Lock()  # a thread must get its own byte back
 
     def writeable(a: NumPyArray) -> bool:
-        if a.size == 0 or not (a.flags.writeable and a.flags.c_contiguous and a.dtype == np.float32):
+        if a.size == 0 or uses[_address(a)] > 1:
+            return False
+        if not (a.flags.writeable and a.flags.c_contiguous and a.dtype == np.float32):
             return False
         byte = a.reshape(-1)[:1].view(np.uint8)[:1].data
         with alone:
