@@ -17,8 +17,9 @@ from ..models import transformer
 from ..params import Params
 from ..public import public
 from ..schedule import Schedule
+from ..solvers.scheduler import PREDICTIONS, Options
 from ..stages import encode_prompt
-from ..types import Key, Tree
+from ..types import Json, Key, Tree
 from . import data, distill, losses, objective, optim, reparameterise, times, watch
 from . import loop as loop_
 from . import state as state_
@@ -106,16 +107,14 @@ def make(recipe: Recipe, workers: Workers = Workers(0, 1)) -> Job:  # noqa: B008
     """
     check_type("recipe", recipe, Recipe, "a Recipe, as recipe.read gives")
     check_type("workers", workers, Workers, "a Workers, as workers.start() gives")
-    own, more = recipe.run, _parts(recipe)
-    params = checkpoint.load(recipe.model.start, **more)
+    own, optimiser = recipe.run, _optimiser(recipe)
+    start = checkpoint.load(recipe.model.start, **_parts(recipe))
     keys = rng.split(rng.key(own.seed), 3)
-    params = _started(recipe, params, keys[0])
-    config = params.config.transformer
+    params = _started(recipe, start, keys[0])
     batches = _batches(recipe, params, workers)
-    schedule = solvers.from_config(params.config.scheduler).schedule
-    loss, sampler = _loss(recipe, config, schedule)
+    schedule = solvers.from_config(start.config.scheduler).schedule
+    loss, sampler = _loss(recipe, params.config.transformer, schedule)
     weights, aim = _trained(recipe, params, loss, keys[1])
-    optimiser = _optimiser(recipe)
     average = optim.ema(own.ema) if own.ema else None
     kept = sampler if sampler is not None and sampler.init() is not None else None
     scale = LossScale() if own.dtype == "float16" else None
@@ -155,10 +154,10 @@ def write(recipe: Recipe, params: Params, state: TrainState) -> None:
 def _parts(recipe: Recipe) -> dict[str, Any]:
     """Leave the text encoder and the VAE out where nothing needs them."""
     needed = bool(recipe.samples.every) or (recipe.run.save == "pipeline" and recipe.model.train == "transformer")
-    variant = {} if recipe.model.variant is None else {"variant": recipe.model.variant}
+    named = {name: getattr(recipe.model, name) for name in ("transformer", "variant")}
     encodes = recipe.data.kind != "prepared" and (recipe.data.dropout > 0 or recipe.loss.kind == "lcm")
     return {
-        **variant,
+        **{name: value for name, value in named.items() if value is not None},
         **({} if needed or encodes else {"text_encoder": None}),
         **({} if needed else {"vae": None}),
     }
@@ -167,11 +166,12 @@ def _parts(recipe: Recipe) -> dict[str, Any]:
 def _started(recipe: Recipe, params: Params, key: Key) -> Params:
     """The pipeline with the transformer that the training begins with."""
     model, config = recipe.model, params.config.transformer
-    changes: dict[str, Any] = {}
-    if model.sample_size is not None:
-        changes["sample_size"] = model.sample_size
-    if model.conditions is not None:
-        changes["use_additional_conditions"] = model.conditions
+    changes = {
+        "sample_size": model.sample_size,
+        "interpolation_scale": model.interpolation_scale,
+        "use_additional_conditions": model.conditions,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
     new, tree = reparameterise.resized(config, changes), params.transformer
     if model.init == "random":
         tree = transformer.init(key, new)
@@ -179,7 +179,22 @@ def _started(recipe: Recipe, params: Params, key: Key) -> Params:
         tree = reparameterise.from_dit(key, new, str(model.dit))
     elif new != config:
         tree = reparameterise.with_conditions(key, tree, config, new)
-    return params.replace(transformer=tree, config=dataclasses.replace(params.config, transformer=new))
+    scheduler = _scheduler(recipe, params.config.scheduler)
+    return params.replace(
+        transformer=tree, config=dataclasses.replace(params.config, transformer=new, scheduler=scheduler)
+    )
+
+
+def _scheduler(recipe: Recipe, start: Json) -> dict[str, Any]:
+    """What to draw with: as at the start, but for what the training changes, the prediction and LCM's few steps."""
+    changed = dict(start)
+    if recipe.loss.prediction is not None:
+        changed["prediction_type"] = {ours: theirs for theirs, ours in PREDICTIONS.items()}[recipe.loss.prediction]
+    if recipe.loss.kind == "lcm":
+        kept = {field.name for field in dataclasses.fields(Options)}
+        changed = {name: value for name, value in changed.items() if name in kept}
+        changed |= {"_class_name": "LCMScheduler", "original_inference_steps": recipe.loss.ddim_steps}
+    return changed
 
 
 def _batches(recipe: Recipe, params: Params, workers: Workers) -> Callable[[int], Batch]:
@@ -251,7 +266,7 @@ def _trained(recipe: Recipe, params: Params, loss: Any, key: Key) -> tuple[Tree,
 
 def _optimiser(recipe: Recipe) -> optim.Transformation:
     own = recipe.optimiser
-    schedule = SCHEDULES[own.schedule](own.lr, own.warmup, recipe.run.steps)
+    schedule = SCHEDULES[own.schedule](own.lr, max(own.warmup, 1), recipe.run.steps)  # one step's rise is none
     options = {name: getattr(own, name) for name in ("b1", "b2", "eps") if getattr(own, name) is not None}
     made = optim.OPTIMISERS[own.name](schedule, weight_decay=own.weight_decay, **options)
-    return made if math.isinf(own.clip) else optim.chain(optim.clip_by_global_norm(own.clip), made)
+    return optim.chain(optim.clip_by_global_norm(own.clip), made) if own.clip else made

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 from .. import config as config_
 from ..checks import check_type, first_few, shown
@@ -40,12 +41,16 @@ class Model:
     """What is trained, and from where."""
 
     start: str | None = _help(None, "a pipeline's folder or hub id; none: the embedded checkpoint")
+    transformer: str | None = _help(
+        None, "folder or hub id of another transformer than start's, as of the stage before"
+    )
     variant: str | None = _help(None, "of the weights' files, such as fp16")
     init: Literal["start", "random", "dit"] = _help(
-        "start", "the transformer's first weights: those of start, random ones, or a class-conditional DiT's"
+        "start", "the first weights: those of start or transformer, random ones, or a class-conditional DiT's"
     )
     dit: str | None = _help(None, 'a DiT in diffusers layout, for init = "dit"')
     sample_size: Annotated[int, whole(1, 2**14)] | None = _help(None, "side of the latents; none: that of start")
+    interpolation_scale: Above0 | None = _help(None, "stretch of positions; none: they span what they spanned at start")
     conditions: bool | None = _help(None, "whether it sees resolution and aspect ratio; none: as start does")
     train: Literal["transformer", "lora"] = _help("transformer", "all weights of the transformer, or an adapter")
 
@@ -102,7 +107,7 @@ class Optimiser:
     schedule: Literal["constant", "linear", "cosine", "stable"] = _help("constant", "of the rate after the warm-up")
     warmup: Steps = _help(0, "steps in which the rate rises from 0")
     weight_decay: AtLeast0 = _help(0.03, "of weights with two axes or more")
-    clip: Above0 = _help(0.01, "the gradient's greatest norm; inf: none")
+    clip: AtLeast0 = _help(0.01, "the gradient's greatest norm; 0: any")
     b1: Share | None = _help(None, "β of the first moment; none: the optimiser's own")
     b2: Share | None = _help(None, "β of the second moment; none: the optimiser's own")
     eps: Above0 | None = _help(None, "ε; none: the optimiser's own")
@@ -177,19 +182,77 @@ def read(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe
     check_type("source", source, (str, Path), "a .toml file or the name of a recipe")
     check_type("changes", changes, (Mapping, type(None)), "a dict of values by 'section.field', or None")
     content = _content(source)
+    known = {each.name: each for each in fields()}
     for name, value in (changes or {}).items():
-        section, _, field = str(name).partition(".")
-        known = section in SECTIONS and field in {each.name for each in dataclasses.fields(SECTIONS[section])}
-        if not known:
-            raise ValueError(f"a recipe has no field {name!r}; a field is such as 'run.steps'")
-        content.setdefault(section, {})[field] = value
+        if name not in known:
+            raise ValueError(f"a recipe has no field {shown(name)}; {_nearest(str(name), list(known))}")
+        section, _, field = name.partition(".")
+        if not isinstance(content.setdefault(section, {}), dict):
+            raise ValueError(f"{section} of {source} must be a section of fields, got {shown(content[section])}")
+        content[section][field] = value
     return make(content, str(source))
 
 
-def names() -> list[str]:
-    """List the recipes of this package."""
+def names() -> dict[str, str]:
+    """List the recipes of this package: what the first line of each says, by its name."""
     folder = resources.files(__package__) / "recipes"
-    return sorted(each.name.removesuffix(".toml") for each in folder.iterdir() if each.name.endswith(".toml"))
+    files = sorted(each.name for each in folder.iterdir() if each.name.endswith(".toml"))
+    first = {name: (folder / name).read_text("utf-8").split("\n", 1)[0] for name in files}
+    return {name.removesuffix(".toml"): line.removeprefix("#").strip() for name, line in first.items()}
+
+
+class Field(NamedTuple):
+    """A field of a recipe.
+
+    Args:
+        name: such as "run.steps".
+        kind: what its values must be, in words.
+        text: whether its values are texts.
+        default: its value where a recipe doesn't say it.
+        help: what it means.
+    """
+
+    name: str
+    kind: str
+    text: bool
+    default: Any
+    help: str
+
+
+def fields() -> list[Field]:
+    """List the fields of a recipe, in their order."""
+    listed = []
+    for section, cls in SECTIONS.items():
+        hints = get_type_hints(cls, include_extras=True)
+        for each in dataclasses.fields(cls):
+            kind = _kind(hints[each.name])
+            text = kind.startswith(("text", '"'))
+            listed.append(Field(f"{section}.{each.name}", kind, text, each.default, each.metadata["help"]))
+    return listed
+
+
+def _kind(hint: Any) -> str:
+    """Say in words what the values of an annotation are; None, which TOML can't write, is left out."""
+    plain = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    if hint in plain:
+        return plain[hint]
+    args = [each for each in get_args(hint) if each is not type(None)]
+    if get_origin(hint) is Annotated:
+        return f"{plain[args[0]]} {args[1].words}"
+    if get_origin(hint) is Literal:
+        return ", ".join(f'"{each}"' for each in args)
+    if get_origin(hint) is tuple:
+        return "list of texts"
+    return _kind(args[0])  # of a union with None
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Advise on a wrong name: the nearest right one, by its last part too, or how one looks."""
+    last = {each.partition(".")[2]: each for each in known}
+    near = difflib.get_close_matches(name[:80], known, 1) or [
+        last[each] for each in difflib.get_close_matches(name[:80].rpartition(".")[2], last, 1)
+    ]
+    return f"the nearest is {near[0]!r}" if near else "a field is such as 'run.steps'"
 
 
 @public
@@ -227,7 +290,9 @@ def _content(source: str | Path) -> dict[str, Any]:
     elif path.suffix == ".toml" or path.exists():
         text = reading.content(path)
     else:
-        raise FileNotFoundError(f"there is no recipe {str(source)!r}; write a .toml file, or take {first_few(names())}")
+        near = difflib.get_close_matches(str(source)[:80], names(), 1)
+        advice = f"the nearest is {near[0]!r}" if near else f"write a .toml file, or take {first_few(names())}"
+        raise FileNotFoundError(f"there is no recipe {shown(str(source))}; {advice}")
     try:
         content: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -247,6 +312,8 @@ def _check(recipe: Recipe, where: str) -> None:
         raise ValueError(f'{where} trains an adapter, which needs model.init = "start"')
     if recipe.run.minutes is not None and math.isnan(recipe.run.minutes):
         raise ValueError(f"run.minutes of {where} must be a number")
+    if loss.kind == "lcm" and not recipe.run.ema:
+        raise ValueError(f"{where} distils, which needs a moving average: run.ema above 0, such as 0.95")
     if loss.kind == "lcm" and (loss.weighting != "none" or loss.noise_offset or loss.times != "uniform"):
         raise ValueError(f"{where} distils, for which weighting, noise_offset and times of [loss] mean nothing")
     if recipe.data.kind == "prepared" and (recipe.data.multiscale or recipe.data.real_prompt_ratio is not None):
