@@ -196,16 +196,17 @@ def _rows(rules: Sequence[Rule], updates: Tree, states: Sequence[Tree], params: 
         found = [
             None if rule.init is None else _found(state.leaves, name) for rule, state in zip(rules, states, strict=True)
         ]
-        for rule, state in zip(rules, found, strict=True):
-            if rule.elementwise and (wrong := [a.shape for a in tree.leaves(state) if a.shape != p.shape]):
-                raise ValueError(f"{name} has the shape {p.shape}, and its state {wrong[0]}")
         rows.append(_Row(Leaf(name, p.shape), g, p, found))
     if rows:
-        _check_states(rules, min(rows, key=lambda row: row.p.size))
+        _check_kinds(rules, min(rows, key=lambda row: row.p.size))
+    for row in rows:
+        for rule, state in zip(rules, row.states, strict=True):
+            if rule.elementwise and (wrong := [a.shape for a in tree.leaves(state) if a.shape != row.p.shape]):
+                raise ValueError(f"{row.leaf.name} has the shape {row.p.shape}, and its state {wrong[0]}")
     return rows
 
 
-def _check_states(rules: Sequence[Rule], row: _Row) -> None:
+def _check_kinds(rules: Sequence[Rule], row: _Row) -> None:
     """Raise a ValueError where the states of a leaf are those of other transformations."""
     for rule, state in zip(rules, row.states, strict=True):
         expected = None if rule.init is None else rule.init(row.leaf, row.p)
