@@ -4,9 +4,8 @@ MindSpore sends by mccl between CPUs, by HCCL between Ascend NPUs and by NCCL be
 by all workers, with trees and arrays of the same structure, in the same order. Alone, each returns what it was given.
 
 `msrun` runs the command once more, as the scheduler that the workers meet at, which computes nothing. A worker that
-raises or is killed ends the job: `msrun --join=True` kills the others within seconds, which would wait in a sum for
-PATIENCE, and returns when the scheduler has missed that worker's signs of life for SILENCE. Without --join nobody
-kills the others.
+raises or is killed ends the job: `msrun --join=True` kills the others within seconds, and returns when the scheduler
+has missed that worker's signs of life for SILENCE. Without --join nobody kills them, and they wait for PATIENCE.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ BUFFER = 2**23
 SILENCE = 10
 """Seconds without a sign of life after which a worker is dead, unless MS_NODE_TIMEOUT is set; a thread sends them."""
 PATIENCE = 1800
-"""Seconds that mccl waits for a worker in an exchange, unless MS_CPU_COMM_OP_TIMEOUT is set: as HCCL does.
+"""Seconds that mccl waits for a worker in an exchange, unless MS_CPU_COMM_OP_TIMEOUT is set.
 
-MindSpore's own is SILENCE, which a worker that saves a checkpoint takes too.
+MindSpore's own is SILENCE, which a worker that saves a checkpoint or compiles may take too.
 """
 
 
