@@ -86,7 +86,7 @@ def make(
     Raises:
         TypeError, ValueError: an argument isn't as described above.
     """
-    check_function("loss", loss, "params, batch, key")
+    check_function("loss", loss, "params, batch, key, target" if target is True else "params, batch, key")
     check_type("optimiser", optimiser, Transformation, "an optimiser, such as optim.adamw(1e-4)")
     check_type("ema", ema, (Transformation, type(None)), "None or a moving average, such as optim.ema(0.9999)")
     check_whole("accumulate", accumulate, 1)
