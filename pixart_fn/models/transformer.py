@@ -78,8 +78,8 @@ def apply(
         perturbed: the blocks, from 0, in which self-attention is the identity: each patch sees itself alone, as
             perturbed-attention guidance wants it (arXiv:2403.17377).
         recompute: what `value_and_grad` keeps until it goes backwards: the input of each block, which is then computed
-            once more; or where False all that the gradient needs, which takes a quarter less time and about ten times
-            the memory. Blocks whose self-attention goes in parts, since the picture is large, keep their input alone.
+            once more; or where False all that the gradient needs, which takes less time and some twenty times the
+            memory. Blocks whose self-attention goes in parts, since there are many patches, are computed again anyway.
     Returns:
         (B, out_channels, h, w) float32: ε in the first C channels, then, if there are more, the learned variance.
     Raises:

@@ -71,36 +71,23 @@ def run(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step has ended and its state is saved.
     """
     _check(step, state, batches, folder, steps, (minutes, save_every_minutes), settings)
-    check_switch("progress", progress)
-    check_type("workers", workers, Workers, "a Workers, as workers.start() gives")
-    if on_step is not None:
-        check_function("on_step", on_step, "state, metrics")
+    _check_more(on_step, workers, progress)
     folder = Path(os.path.expanduser(folder))
     check(folder).mkdir(parents=True, exist_ok=True)
     file = atomic.target(folder / STATE)
     if file.exists():
         state = state_.restore(file, state)
-    first, began = workers.rank == 0, time.monotonic()
-    log = record.open_log(folder, state, settings) if first else None
-    done, silent = min(state.step, steps), not (first and progress)
-    bar = tqdm(total=steps, initial=done, unit="step", mininterval=2, disable=silent)
+    first, ends = workers.rank == 0, time.monotonic() + 60 * minutes
+    shown = _Shown(folder, state, steps, settings, progress) if first else None
     saved = time.monotonic()
-    with stoppable(), _closing(log, bar), _saving(file, first) as newest:
+    with stoppable(), _closing(shown), _saving(file, first) as newest:
         newest.append(state)
-        while state.step < steps and not workers_.agree(workers, time.monotonic() - began >= 60 * minutes):
-            batch, started = batches(state.step), time.monotonic()
-            try:
-                with deferred():  # a donated state is gone, so the new one must be kept
-                    state, metrics = step(state, batch, donate=True)
-                    newest[0] = state
-            except NotFinite as error:
-                raise NotFinite(f"{error}; {file} holds the state before this step") from error
-            seconds = time.monotonic() - started
-            if log is not None:
-                rate = workers.size * size(batch) / seconds
-                log.write(state.step, {**metrics, "seconds": seconds, "examples_per_second": rate})
-                bar.set_postfix(loss=f"{metrics['loss']:.4f}", rate=f"{rate:.3g}/s", refresh=False)
-            bar.update()
+        while state.step < steps and not workers_.agree(workers, time.monotonic() >= ends):
+            batch, began = batches(state.step), time.monotonic()
+            metrics = _taken(step, newest, batch, file)
+            state = newest[0]
+            if shown is not None:
+                shown.add(state.step, metrics, workers.size * size(batch), time.monotonic() - began)
             if first and on_step is not None:
                 on_step(state, metrics)
             if first and time.monotonic() - saved > 60 * save_every_minutes:
@@ -108,6 +95,31 @@ def run(
                 saved = time.monotonic()
     workers_.barrier(workers)
     return state
+
+
+def _taken(step: Step, newest: list[TrainState], batch: Any, file: Path) -> Mapping[str, float]:
+    """Take a step from the newest state to the next, and give its metrics."""
+    try:
+        with deferred():  # a donated state is gone, so the new one must be kept
+            newest[0], metrics = step(newest[0], batch, donate=True)
+    except NotFinite as error:
+        raise NotFinite(f"{error}; {file} holds the state before this step") from error
+    return metrics
+
+
+class _Shown:
+    """The bar and the log of a run."""
+
+    def __init__(self, folder: Path, state: TrainState, steps: int, settings: Json | None, progress: bool) -> None:
+        self.log = record.open_log(folder, state, settings)
+        done = min(state.step, steps)
+        self.bar = tqdm(total=steps, initial=done, unit="step", mininterval=2, disable=not progress)
+
+    def add(self, step: int, metrics: Mapping[str, float], examples: int, seconds: float) -> None:
+        rate = examples / seconds
+        self.log.write(step, {**metrics, "seconds": seconds, "examples_per_second": rate})
+        self.bar.set_postfix(loss=f"{metrics['loss']:.4f}", rate=f"{rate:.3g}/s", refresh=False)
+        self.bar.update()
 
 
 @contextmanager
@@ -123,13 +135,20 @@ def _saving(file: Path, first: bool) -> Iterator[list[TrainState]]:
 
 
 @contextmanager
-def _closing(log: record.Log | None, bar: Any) -> Iterator[None]:
+def _closing(shown: _Shown | None) -> Iterator[None]:
     try:
         yield
     finally:
-        bar.close()
-        if log is not None:
-            log.close()
+        if shown is not None:
+            shown.bar.close()
+            shown.log.close()
+
+
+def _check_more(on_step: object, workers: object, progress: bool) -> None:
+    if on_step is not None:
+        check_function("on_step", on_step, "state, metrics")
+    check_type("workers", workers, Workers, "a Workers, as workers.start() gives")
+    check_switch("progress", progress)
 
 
 def _check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -96,39 +97,59 @@ def make(
         raise ValueError("target=True needs a moving average, such as ema=optim.ema(0.95)")
     check_type("workers", workers, Workers, "a Workers, as workers.start() gives")
     differentiate = value_and_grad(_scaled(loss), has_aux=True)
+    return _Step(differentiate, optimiser, ema, accumulate, times, target, workers)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What `make` makes."""
+
+    differentiate: Callable[..., Any]
+    optimiser: Transformation
+    ema: Transformation | None
+    accumulate: int
+    times: Times | None
+    target: bool
+    workers: Workers
 
     @exclusive
-    def step(state: TrainState, batch: Any, donate: bool = False) -> tuple[TrainState, dict[str, float]]:
+    def __call__(self, state: TrainState, batch: Any, donate: bool = False) -> tuple[TrainState, dict[str, float]]:
         check_type("state", state, TrainState, "a TrainState, as train.init makes")
         check_switch("donate", donate)
-        B, scale = size(batch), 1.0 if state.scale is None else state.scale.value
-        if B % accumulate:
-            raise ValueError(f"a batch of {B} examples can't be taken in {accumulate} equal parts")
-        keys = rng.split(rng.fold_in(state.key, state.step), B * workers.size)
-        keys = keys[workers.rank * B : (workers.rank + 1) * B]
-        more = {} if times is None else {"times_state": state.times}
-        if target:
-            more["target"] = state.average
-        total = _sum(differentiate, state.params, batch, keys, accumulate, scale, more)
-        value, gradients = _over_workers(workers, total, scale)
+        scale = 1.0 if state.scale is None else state.scale.value
+        total = self._sum(state, batch, scale)
+        value, gradients = _over_workers(self.workers, total, scale)
+        metrics = total.metrics
+        del total  # its gradients are freed as the step goes through them
         norm = optim.global_norm(gradients)
         if not math.isfinite(value) or not math.isfinite(norm):
             return _not_finite(state, batch, value, norm)
         params, moments, average = optim.step(
-            optimiser, state.params, gradients, state.optimiser, ema, state.ema, donate=donate, norm=norm
+            self.optimiser, state.params, gradients, state.optimiser, self.ema, state.ema, donate=donate, norm=norm
         )
-        observed = {name: workers_.gather_rows(workers, rows) for name, rows in total.metrics.items() if rows.ndim}
-        means = {name: float(np.mean(rows, dtype=np.float64)) for name, rows in {**total.metrics, **observed}.items()}
+        each = {name: workers_.gather_rows(self.workers, rows) for name, rows in metrics.items() if rows.ndim}
+        sampler = self.times
         new = TrainState(
             params, moments, average, state.key, state.step + 1,
-            state.times if times is None else times.update(state.times, observed["t"], observed["losses"]),
+            state.times if sampler is None else sampler.update(state.times, each["t"], each["losses"]),
             _steadier(state.scale),
         )  # fmt: skip
         if donate:
             donated(state)
+        means = {k: float(np.mean(v, dtype=np.float64)) for k, v in {**metrics, **each}.items()}
         return new, {"loss": value, "norm": norm, **{k: v for k, v in means.items() if k not in ("t", "losses")}}
 
-    return step
+    def _sum(self, state: TrainState, batch: Any, scale: float) -> _Sum:
+        """Differentiate this worker's examples."""
+        B = size(batch)
+        if B % self.accumulate:
+            raise ValueError(f"a batch of {B} examples can't be taken in {self.accumulate} equal parts")
+        keys = rng.split(rng.fold_in(state.key, state.step), B * self.workers.size)
+        keys = keys[self.workers.rank * B : (self.workers.rank + 1) * B]
+        more = {} if self.times is None else {"times_state": state.times}
+        if self.target:
+            more["target"] = state.average
+        return _sum(self.differentiate, state.params, batch, keys, self.accumulate, scale, more)
 
 
 def _scaled(loss: Loss) -> Callable[..., tuple[Tensor, tuple[Tensor, Metrics]]]:

@@ -126,8 +126,10 @@ def step(
         out = [row.p if writeable(row.p) else np.empty(row.leaf.shape, np.float32) for row in rows]
         moved = _in_threads(lambda row, into: _transformed(job, row, into, True), rows, out)
     after = _advanced(every, known, params, moved)
+    # where it was written in place it is the same Tensor: a Tensor over its array would keep it for ever
     as_given = [
-        Tensor.from_numpy(p) if isinstance(was, Tensor) else p for p, was in zip(out, tree.leaves(params), strict=True)
+        was if p is row.p else Tensor.from_numpy(p) if isinstance(was, Tensor) else p
+        for p, row, was in zip(out, rows, tree.leaves(params), strict=True)
     ]
     return tree.unflatten(params, as_given), after[: len(rules)], after[-1] if tail.rule else tail.state
 
