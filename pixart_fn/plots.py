@@ -1,4 +1,4 @@
-"""Figures of schedules, grids, trajectories, and error against work. They need matplotlib (extra `notebooks`).
+"""Figures of schedules, grids, trajectories, trainings, and error against work; they need matplotlib (`notebooks`).
 
 Each function draws on the axes that it is given, or on new ones, and returns them.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .checks import check_type, is_number, kind, shown
 from .schedule import Schedule, check_grid
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 MOST = 2000
 """Pictures in one figure at most."""
+CURVES = {
+    "loss": ("loss", "linear"),
+    "norm": ("gradient norm", "log"),
+    "examples_per_second": ("examples / s", "linear"),
+}
+"""What `training` draws of a record: its name, its title, and the scale of its axis."""
 
 
 def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
@@ -109,6 +116,39 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Seq
     return axes
 
 
+def training(named: Mapping[str, Sequence[Mapping[str, object]]], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draw how trainings went: the loss, the gradient's norm and the examples a second, over the steps.
+
+    The pale line is what was recorded, and the strong one its moving average over a thirtieth of the steps.
+
+    Args:
+        named: records of steps, as `train.loop.run` writes them to metrics.jsonl, by the names of the runs: dicts of
+            numbers by name, of which "step" must be there; None stands for what wasn't finite.
+        axes: three axes of matplotlib; None makes them.
+    Returns:
+        The three axes.
+    Raises:
+        ImportError: matplotlib is missing.
+        TypeError: named isn't a dict of lists of such records, or axes isn't three axes.
+    """
+    curves = {name: _curves(name, records) for name, records in _named("named", named).items()}
+    _check_axes(axes, len(CURVES))
+    axes = _subplots(1, len(CURVES), size=(4.6, 3.2)) if axes is None else axes
+    for ax, (title, scale) in zip(axes, CURVES.values(), strict=True):
+        ax.set(title=title, xlabel="step", yscale=scale)
+        ax.grid(alpha=0.25)
+    for i, (name, curve) in enumerate(curves.items()):
+        for ax, values in zip(axes, curve[1:], strict=True):
+            ax.plot(curve[0], values, color=f"C{i % 10}", alpha=0.3, linewidth=0.8, zorder=2)
+            strong = {"color": f"C{i % 10}", "linewidth": 1.8, "zorder": 3, "label": name}
+            ax.plot(curve[0], _smoothed(values), marker="." if len(values) == 1 else None, **strong)
+    for ax in axes:
+        _leave_out_spikes(ax)
+    if len(curves) > 1:
+        axes[0].legend(fontsize=8)
+    return axes
+
+
 def work(
     curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "relative error", ax: Axes | None = None
 ) -> Axes:
@@ -155,6 +195,39 @@ def _check_axes(axes: Sequence[Axes] | None, n: int) -> None:
     listed = axes is None or isinstance(axes, (Sequence, np.ndarray))
     if not listed or (axes is not None and (len(axes) != n or not all(hasattr(ax, "plot") for ax in axes))):
         raise TypeError(f"axes must be {n} axes of matplotlib, got {shown(axes)}")
+
+
+def _curves(name: str, records: object) -> NDArray[np.float64]:
+    """Return the steps of a run and its CURVES, NaN where a number is missing: (4, S)."""
+    keys = ("step", *CURVES)
+    rows = list(records) if isinstance(records, Sequence) and not isinstance(records, (str, range)) else []
+    if not rows or not all(isinstance(each, Mapping) and is_number(each.get("step")) for each in rows):
+        raise TypeError(f"{name!r} of named must be a list of records of steps, got {shown(records)}")
+    values = [[each.get(key) for each in rows] for key in keys]
+    return np.array([[v if is_number(v) else np.nan for v in row] for row in values], np.float64)
+
+
+def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average exponentially over a thirtieth of the values; the first is its own average."""
+    keep = 1 - 1 / max(1, len(values) / 30)
+    out, total, weight = np.empty_like(values), 0.0, 0.0
+    for i, value in enumerate(values):
+        if np.isfinite(value):
+            total, weight = keep * total + value, keep * weight + 1
+        out[i] = total / weight if weight else np.nan
+    return out
+
+
+def _leave_out_spikes(ax: Axes) -> None:
+    """Bound the vertical axis to where the averages are and 99 of 100 recorded values."""
+    lines = [np.asarray(line.get_ydata(), np.float64) for line in ax.get_lines()]
+    seen = np.concatenate(
+        [np.percentile(y[np.isfinite(y)], (0.5, 99.5)) for y in lines if np.isfinite(y).any()] or [()]
+    )
+    if len(seen) and seen.max() > seen.min():
+        low, high = seen.min(), seen.max()
+        margin = 0.05 * (high - low)
+        ax.set_ylim((low / 1.2, high * 1.2) if ax.get_yscale() == "log" else (low - margin, high + margin))
 
 
 def _pictures(name: str, pictures: Array) -> NumPyArray:

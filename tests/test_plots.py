@@ -69,3 +69,29 @@ def test_without_matplotlib_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ImportError, match=r"pip install 'pixart_fn\[notebooks\]'"):
         plots.work({})
+
+
+def records(losses, **more):
+    return [
+        {"step": i + 1, "loss": loss, "norm": 1.0, "examples_per_second": 3.0, **more} for i, loss in enumerate(losses)
+    ]
+
+
+def test_a_training():
+    noisy = [1 + (-1) ** i * 0.5 for i in range(300)]
+    axes = plots.training({"mine": records(noisy), "other": records([2.0, None, 2.0], norm=None)})
+    pale, strong, other, straight = axes[0].get_lines()
+    np.testing.assert_array_equal(pale.get_xydata(), [[i + 1, loss] for i, loss in enumerate(noisy)])
+    assert strong.get_label() == "mine" and straight.get_label() == "other"
+    average = strong.get_ydata()
+    assert average[0] == 1.5 and abs(average[100:] - 1).max() < 0.06  # over ten steps
+    assert np.isnan(other.get_ydata()[1]) and straight.get_ydata().tolist() == [2, 2, 2]
+    assert np.isnan(axes[1].get_lines()[3].get_ydata()).all()
+    assert [ax.get_title() for ax in axes] == ["loss", "gradient norm", "examples / s"]
+    assert [ax.get_yscale() for ax in axes] == ["linear", "log", "linear"]
+    assert axes[0].get_legend() and not plots.training({"one": records([1.0])})[0].get_legend()
+
+
+def test_one_spike_of_a_training_doesn_t_flatten_the_rest():
+    axes = plots.training({"mine": records([1e6, *np.linspace(2, 1, 999)])})
+    assert axes[0].get_ylim()[1] < 1e6 and axes[0].get_ylim()[0] <= 1

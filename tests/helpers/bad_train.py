@@ -8,6 +8,7 @@ import numpy as np
 from helpers import bad_values as of
 from helpers.bad_rows import KEY, MANY, NOISE, STEPS, SWITCH, Row, X
 
+from pixart_fn import plots
 from pixart_fn.train import distill, evaluate, losses, times
 
 ROWS: list[Row] = []
@@ -112,3 +113,21 @@ EVALUATION = [
     ),
 ]
 ROWS += LOSSES + EVALUATION
+
+# --- curves of trainings ----------------------------------------------------------------------------------------------
+
+RECORD = {"step": 1, "loss": 0.5}
+NO_RECORDS = {
+    "a list": {"a": []}, "no step": {"a": [{"loss": 1.0}]}, "a text": {"a": "step"}, "numbers": {"a": [1.0]},
+    "a step in words": {"a": [{"step": "1"}]}, "a number as the name": {1: [RECORD]},
+}  # fmt: skip
+ROWS.append(
+    Row(
+        plots.training,
+        {"named": {"a": [RECORD]}, "axes": None},
+        {
+            "named": {**of.without(of.instance(), "a dict"), **NO_RECORDS},
+            "axes": {"one": [1], "text": "abc", "none": [None] * 3},
+        },
+    )
+)
