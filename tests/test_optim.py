@@ -182,6 +182,26 @@ def test_a_norm_that_is_known_is_taken():
         assert optim.global_norm(moved) == pytest.approx(1e-3 / share, rel=1e-3)  # what float32 parameters keep of it
 
 
+def test_only_the_first_rule_of_a_pass_knows_what_was_prepared():
+    seen = []
+    first = optim.leafwise(
+        None, lambda leaf, g, s, p, step, shared: (seen.append(shared), (g, s))[1], lambda updates: 7
+    )
+    second = optim.leafwise(None, lambda leaf, g, s, p, step, shared: (seen.append(shared), (g, s))[1])
+    chain = optim.chain(first, second)
+    optim.step(chain, {"a": array(0, 2)}, {"a": array(1, 2)}, chain.init({"a": array(0, 2)}), norm=3.0)
+    assert seen == [7, None]
+
+
+def test_numbers_of_numpy_are_arrays_without_axes():
+    optimiser = optim.sgd(0.5)
+    for donate in (False, True):
+        params, _, _ = optim.step(
+            optimiser, {"a": np.float32(3)}, {"a": np.float32(2)}, optimiser.init({"a": np.float32(3)}), donate=donate
+        )
+        assert params["a"] == 2
+
+
 def test_a_transformation_of_ones_own_takes_part():
     """The sum of all updates so far, as plain functions of trees."""
 
@@ -306,14 +326,14 @@ def test_donated_weights_of_a_mapped_file_are_copied(tmp_path):
     file.write_bytes(b"\1" * 40960)
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         a = np.frombuffer(mapped, np.float32).reshape(-1, 64)
-        params = {"a": ms.Tensor.from_numpy(a)}
+        params = {"a": ms.Tensor.from_numpy(a), "b": ms.Tensor(np.float32([3, 2]))}
         assert params["a"].asnumpy().flags.writeable and params["a"].asnumpy().ctypes.data == a.ctypes.data
-        gradient, optimiser = {"a": ms.Tensor.from_numpy(a)}, optim.sgd(1.0)
+        gradient, optimiser = {"a": ms.Tensor.from_numpy(a), "b": ms.Tensor(np.float32([0, 5]))}, optim.sgd(1.0)
         state = optimiser.init(params)
         new, state, _ = optim.step(optimiser, params, gradient, state, donate=True)
         updates, _ = optimiser.update(gradient, state, new, donate=True)
-        assert_same(updates, {"a": -a})
-        assert not new["a"].asnumpy().any()
+        assert_same(updates, {"a": -a, "b": np.float32([0, -5])})
+        assert_same(new, {"a": 0 * a, "b": np.float32([3, -3])})
         del params, gradient, a
     assert file.read_bytes() == b"\1" * 40960
 
@@ -481,10 +501,10 @@ def test_gradients_are_clipped_to_their_global_norm(largest, factor):
 
 
 def test_clipping_keeps_what_isnt_a_number():
-    gradient = {"a": np.float32([1, np.nan])}
+    gradient = {"a": np.float32([1, np.nan]), "b": np.float32([1])}
     clip = optim.clip_by_global_norm(1.0)
     found, _ = clip.update(gradient, clip.init(gradient), gradient)
-    assert np.isnan(found["a"]).any()
+    assert np.isnan(found["a"]).all() and np.isnan(found["b"]).all()
 
 
 def test_a_gradient_of_zero_moves_nothing():

@@ -17,8 +17,8 @@ from ... import tree
 from ...checks import check_type
 from ...types import NumPyArray, Tree
 
-PIECE = 1 << 15
-"""Numbers of a leaf that are worked on at once, of which the ten arrays of a step fit into a core's cache."""
+PIECE = 1 << 16
+"""Numbers of a leaf that are worked on at once, of which the ten arrays of a step fit into the caches."""
 
 SUMMED = 1 << 13
 """Numbers that are summed at once: the linear algebra library has threads of its own for more."""
@@ -128,7 +128,7 @@ def step(
     after = _advanced(every, known, params, moved)
     # where it was written in place it is the same Tensor: a Tensor over its array would keep it for ever
     as_given = [
-        was if p is row.p else Tensor.from_numpy(p) if isinstance(was, Tensor) else p
+        p if not isinstance(was, Tensor) else was if p is row.p else Tensor.from_numpy(p)
         for p, row, was in zip(out, rows, tree.leaves(params), strict=True)
     ]
     return tree.unflatten(params, as_given), after[: len(rules)], after[-1] if tail.rule else tail.state
