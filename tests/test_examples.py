@@ -50,3 +50,18 @@ def test_a_guidance_of_one_s_own_is_that_of_a_guidance(code):
         assert_close(space["denoise"](x, t).asnumpy(), expected(x, t).asnumpy(), 1e-5)
     grid = px.schedule.grid(schedule, [999, 500])
     assert np.isfinite(px.sample(px.key(0), space["denoise"], px.solvers.ddim(), grid, x).asnumpy()).all()
+
+
+def test_the_training_of_the_readme_takes_a_step(monkeypatch):
+    page = (Path(px.__file__).parents[1] / "README.md").read_text("utf-8")
+    (code,) = (each for each in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "make_step" in each)
+    params = tiny.params()
+    random = np.random.default_rng(0)
+    text = px.Text(random.standard_normal((16, 4, 32)).astype(np.float32), np.ones((16, 4), np.int32))
+    latents = random.standard_normal((16, 4, 8, 8)).astype(np.float32)
+    dataset = px.train.data.arrays(latents, text, null=px.Text(text.states[:1], text.mask[:1]))
+    monkeypatch.setattr(px, "load", lambda: params)
+    monkeypatch.setattr(px.train.data.prepared, "open", lambda folder: dataset)
+    space: dict = {}
+    exec(code, space)
+    assert space["state"].step == 1 and 0 < space["metrics"]["loss"] < 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.tiny import without_zeros
 from helpers.tolerances import assert_close
 from helpers.trees import assert_same, normal, numbers, tensors
 
@@ -19,6 +20,7 @@ OPTIMISER = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(1e-2))
 AVERAGE = optim.ema(0.99)
 START = {"weight": normal(0, 3, 4), "bias": normal(1, 4)}
 X = normal(2, 8, 3)
+KEY = rng.key(5)
 
 
 def loss(p, x, key):
@@ -160,3 +162,25 @@ def test_rows_of_any_batch():
     assert rows_of(batch, slice(0, 4)) is batch
     with pytest.raises(ValueError, match="a batch must hold arrays"):
         size({})
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_halves_have_the_gradient_of_float32_weights(recompute):
+    """To the three digits of float16, and as float32; in bfloat16 a CPU has no products."""
+    config = transformer.Config(
+        num_attention_heads=2, attention_head_dim=8, num_layers=1, cross_attention_dim=16, sample_size=4,
+        caption_channels=6,
+    )  # fmt: skip
+    tree_ = without_zeros(transformer.init(rng.key(0), config))
+    batch = Batch(normal(0, 4, 4, 4, 4), px.Text(normal(1, 4, 3, 6), np.ones((4, 3), np.int32)))
+    aim = losses.diffusion(schedule.from_betas(schedule.linear()), learned_variance=True)
+    found = []
+    for dtype in ("float32", "float16"):
+        f = objective.of_transformer(config, aim, dtype=dtype, recompute=recompute)
+        found.append(px.value_and_grad(f, has_aux=True)(tree_, batch, KEY)[1])
+    for name, a, b in tree.rows(*found):
+        scale = np.abs(a.asnumpy()).max()
+        if not name.endswith("to_k.bias"):  # whose gradient is zero but for rounding
+            np.testing.assert_allclose(b.asnumpy(), a.asnumpy(), atol=2e-2 * scale, err_msg=name)
+    with pytest.raises(ValueError, match="dtype can't be 'bfloat16' here"):
+        objective.of_transformer(config, aim, dtype="bfloat16")

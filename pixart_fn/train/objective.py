@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Tensor
 
 from .. import tree
+from ..backend import nn
 from ..backend.arrays import as_numpy, as_tensor, check_weights
 from ..checkpoint import lora
 from ..checks import check_function, check_option, check_switch, check_type
@@ -170,3 +171,5 @@ def _check(config: transformer.Config, recompute: bool, dtype: str) -> None:
     transformer.check_config(config)
     check_switch("recompute", recompute)
     check_option("dtype", dtype, list(DTYPES))
+    if dtype == "bfloat16" and not nn.ASCEND:
+        raise ValueError("dtype can't be 'bfloat16' here, since MindSpore has no products in bfloat16 on a CPU")

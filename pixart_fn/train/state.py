@@ -112,9 +112,11 @@ def donated(state: TrainState) -> None:
 
 
 def _clear(node: Any) -> None:
-    places = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    if names := getattr(type(node), "TREES", ()):  # as an adapter has
+        return [_clear(getattr(node, name)) for name in names][-1]
+    places = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for name, child in list(places):
-        if isinstance(child, Tensor):
+        if isinstance(child, Tensor) and not isinstance(node, tuple):
             node[name] = Donated()
         else:
             _clear(child)
