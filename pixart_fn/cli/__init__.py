@@ -19,7 +19,10 @@ import pixart_fn
 from ..process.signals import stoppable
 from .console import report
 from .generate import generate
+from .plot import plot
+from .prepare import prepare
 from .show import show
+from .train import Fields, train
 
 # what other programs call our options
 ALIASES = {
@@ -53,13 +56,13 @@ class Verbs(click.Group):
 @click.version_option(pixart_fn.__version__, message="pixart-fn %(version)s")
 @click.pass_context
 def command(context: click.Context) -> None:
-    """PixArt-α text to image."""
+    """PixArt-α text to image: drawing and training."""
     if context.invoked_subcommand is None:
         raise click.UsageError(f"name a command: {', '.join(command.commands)}; pixart-fn --help says what each does")
 
 
-command.add_command(generate)
-command.add_command(show)
+for verb in (generate, show, prepare, train, plot):
+    command.add_command(verb)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,8 +113,10 @@ def _sentence(error: click.ClickException, words: list[str]) -> str:
     shown = [p for p in error.ctx.command.get_params(error.ctx) if not getattr(p, "hidden", False)]
     options = {name.lstrip("-"): name for p in shown for name in p.opts if name.startswith("--")}
     word = unknown.lstrip("-").replace("_", "-")
-    near = _nearest(ALIASES.get(word, word), options)
-    if word in GUIDANCE and "guidance" in options:
+    near, own = _nearest(ALIASES.get(word, word), options), error.ctx.command
+    if isinstance(own, Fields) and (field := own.advice(word)):
+        advice = field
+    elif word in GUIDANCE and "guidance" in options:
         advice = "--guidance takes the scale alone, and px.Guidance in Python takes all else"
     elif near is None:
         advice = f"{error.ctx.command_path} --help lists the options"

@@ -6,10 +6,10 @@ import dataclasses
 import difflib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 from .. import config as config_
 from ..checks import check_type, first_few, shown
@@ -17,6 +17,8 @@ from ..config import Check, whole
 from ..files import reading
 from ..public import public
 from ..types import Json
+from . import fields as fields_
+from .fields import Field
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -184,8 +186,7 @@ def read(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe
     content = _content(source)
     known = {each.name: each for each in fields()}
     for name, value in (changes or {}).items():
-        if name not in known:
-            raise ValueError(f"a recipe has no field {shown(name)}; {_nearest(str(name), list(known))}")
+        fields_.check_name(name, known)
         section, _, field = name.partition(".")
         if not isinstance(content.setdefault(section, {}), dict):
             raise ValueError(f"{section} of {source} must be a section of fields, got {shown(content[section])}")
@@ -201,58 +202,37 @@ def names() -> dict[str, str]:
     return {name.removesuffix(".toml"): line.removeprefix("#").strip() for name, line in first.items()}
 
 
-class Field(NamedTuple):
-    """A field of a recipe.
-
-    Args:
-        name: such as "run.steps".
-        kind: what its values must be, in words.
-        text: whether its values are texts.
-        default: its value where a recipe doesn't say it.
-        help: what it means.
-    """
-
-    name: str
-    kind: str
-    text: bool
-    default: Any
-    help: str
-
-
 def fields() -> list[Field]:
     """List the fields of a recipe, in their order."""
-    listed = []
-    for section, cls in SECTIONS.items():
-        hints = get_type_hints(cls, include_extras=True)
-        for each in dataclasses.fields(cls):
-            kind = _kind(hints[each.name])
-            text = kind.startswith(("text", '"'))
-            listed.append(Field(f"{section}.{each.name}", kind, text, each.default, each.metadata["help"]))
-    return listed
+    return fields_.listed(SECTIONS)
 
 
-def _kind(hint: Any) -> str:
-    """Say in words what the values of an annotation are; None, which TOML can't write, is left out."""
-    plain = {int: "whole number", float: "number", bool: "true or false", str: "text"}
-    if hint in plain:
-        return plain[hint]
-    args = [each for each in get_args(hint) if each is not type(None)]
-    if get_origin(hint) is Annotated:
-        return f"{plain[args[0]]} {args[1].words}"
-    if get_origin(hint) is Literal:
-        return ", ".join(f'"{each}"' for each in args)
-    if get_origin(hint) is tuple:
-        return "list of texts"
-    return _kind(args[0])  # of a union with None
+def assigned(texts: Iterable[str]) -> dict[str, Any]:
+    """Read assignments as a command line has them.
 
-
-def _nearest(name: str, known: list[str]) -> str:
-    """Advise on a wrong name: the nearest right one, by its last part too, or how one looks."""
-    last = {each.partition(".")[2]: each for each in known}
-    near = difflib.get_close_matches(name[:80], known, 1) or [
-        last[each] for each in difflib.get_close_matches(name[:80].rpartition(".")[2], last, 1)
-    ]
-    return f"the nearest is {near[0]!r}" if near else "a field is such as 'run.steps'"
+    Args:
+        texts: such as "run.steps=500": the values are TOML, but texts may stand without quotes.
+    Returns:
+        Values by "section.field", for `read`.
+    Raises:
+        ValueError: one isn't an assignment to a field, or its value isn't TOML.
+    """
+    known, found = {each.name: each for each in fields()}, {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"an assignment is such as run.steps=500, got {shown(text)}")
+        fields_.check_name(name, known)
+        try:
+            content = tomllib.loads(f"value = {value}")
+        except tomllib.TOMLDecodeError:
+            content = {}
+        if known[name].text and not isinstance(content.get("value"), str):
+            content = {"value": value}
+        if list(content) != ["value"]:
+            raise ValueError(f"{name} must be a {known[name].kind} as TOML writes it, got {shown(value)}")
+        found[name] = content["value"]
+    return found
 
 
 @public

@@ -114,6 +114,7 @@ def tensorboard(folder: str | Path) -> Watch | None:
     def watch(state: TrainState, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             writer.add_scalar(name, value, state.step)
+        writer.flush()  # it writes in a thread, which the process doesn't wait for at its end
 
     return watch
 

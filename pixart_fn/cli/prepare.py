@@ -1,0 +1,108 @@
+"""`pixart-fn prepare`: encode pictures and captions once, for training."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..backend import workers as workers_
+from ..backend.device import has_ascend
+from ..backend.runtime import settle_on_cpu
+from ..checks import check_whole
+from ..process.signals import deferred
+from .console import note, result
+
+if TYPE_CHECKING:
+    from ..train.data.prepare import Report
+
+KINDS = ("imagefolder", "webdataset", "authors")
+NAMED = 3
+"""Skipped pictures that are named; skipped.jsonl lists all."""
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", required=True, metavar="DIR", help="The folder to write.")
+@click.option("--model", show_default="the embedded one", help="A folder in diffusers layout, or a hub id owner/name.")
+@click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
+@click.option("--size", metavar="N|multi", show_default="the model's own", help="Side of squares in pixels, or multi.")
+@click.option("--kind", type=click.Choice(KINDS), show_default="told by what is there", help="What SOURCE is.")
+@click.option("--column", show_default="the usual one", help="Name of the captions in metadata.")
+@click.option("--caption", show_default="none", help="Caption of every picture that has none.")
+@click.option("--workers", metavar="N", type=int, default=2, help="Threads that read pictures.")
+@click.option("--shard", metavar="I/N", show_default="all", help="Encode the I-th of N parts, from 0.")
+@click.option("--no-clean", is_flag=True, help="Don't clean captions as the models' training did.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def prepare(source: str, **options: Any) -> None:
+    """Encode pictures and captions for training.
+
+    SOURCE is a folder of pictures with .txt files beside them or a metadata.jsonl, a .tar of webdataset or a folder of
+    them, or PixArt's data_info.json. `train` reads what is written. The same command goes on where it was stopped.
+    With --size multi, each picture takes the nearest of the sizes that the released models were trained at.
+
+    `msrun … python -m pixart_fn prepare …` shares the pictures out to several workers.
+    """
+    if workers_.is_scheduler():  # the workers here exchange nothing
+        return
+    workers = workers_.assigned()
+    check_whole("--workers", options["workers"], 1, 256)
+    shard = (workers.rank, workers.size) if options["shard"] is None else _shard(options["shard"])
+    size = _size(options["size"])
+    shown = not options["quiet"] and workers.rank == 0
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: note(str(message)) if shown else None
+        report = _run(source, size, shard, options, shown)
+    if shown:
+        _tell(report, options["out"])
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise ValueError(f"--shard must be I/N, the I-th of N parts from 0, such as 0/4; got {text!r:.60}")
+    return int(match[1]), int(match[2])
+
+
+def _size(text: str | None) -> int | str | None:
+    if text is None or text == "multi":
+        return text
+    if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
+        raise ValueError(f"--size must be a number of pixels or multi, got {text!r:.60}")
+    return int(text)
+
+
+def _run(source: str, size: int | str | None, shard: tuple[int, int], options: dict[str, Any], shown: bool) -> Report:
+    with deferred():  # an interrupted import of MindSpore would abort
+        from ..checkpoint import load
+        from ..train.data import prepare as prepare_
+        from ..train.data import sources
+
+    found = sources.open(source, options["kind"], options["column"], options["caption"])
+    if not has_ascend():
+        settle_on_cpu()
+    if shown:
+        note(repr(found))
+        note(f"loading {options['model'] or 'the embedded checkpoint'}")
+    variant = {} if options["variant"] is None else {"variant": options["variant"]}
+    params = load(options["model"], **variant)
+    report: Report = prepare_.run(
+        found, params, options["out"], size=size, clean=not options["no_clean"], workers=options["workers"],
+        shard=shard, progress=shown,
+    )  # fmt: skip
+    return report
+
+
+def _tell(report: Report, out: str) -> None:
+    """Print what was done, and of what was skipped the first few."""
+    for name, reason in report.skipped[:NAMED]:
+        note(f"skipped {name}: {reason}")
+    skipped = f", {len(report.skipped)} skipped" if report.skipped else ""
+    if report.complete:
+        listed = f" (listed in {Path(out) / 'skipped.jsonl'})" if report.skipped else ""
+        result(f"{report.examples} examples in {out}{skipped}{listed}")
+    else:
+        result(f"{report.examples} examples of this shard in {out}{skipped}; other shards aren't ready yet")

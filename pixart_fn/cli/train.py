@@ -1,0 +1,116 @@
+"""`pixart-fn train`: train as a recipe says, or go on where its folder stands."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..backend import workers as workers_
+from ..backend.device import has_ascend
+from ..backend.runtime import settle_on_cpu
+from ..process.signals import deferred
+from .console import note, result
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ..backend.workers import Workers
+    from ..train.recipe import Recipe
+
+
+class Fields(click.Command):
+    """A command whose help lists the fields of a recipe, and which says how an option that is one is given."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the fields, by their sections."""
+        fields = _recipes().fields()
+        formatter.write_paragraph()
+        formatter.write_text("The fields of a recipe, of which those without a default may be left open:")
+        for section in dict.fromkeys(each.name.partition(".")[0] for each in fields):
+            with formatter.section(f"[{section}]"):
+                own = [each for each in fields if each.name.startswith(f"{section}.")]
+                formatter.write_dl([(each.name, f"{each.help}  [{each.kind}{_default(each.default)}]") for each in own])
+
+    def advice(self, word: str) -> str | None:
+        """Say how to give what isn't an option, where it is a field of a recipe."""
+        name = word.replace("-", "_")
+        found = [each.name for each in _recipes().fields() if name in (each.name, each.name.partition(".")[2])]
+        return f"--set {found[0]}=… gives it" if found else None
+
+
+def _default(value: object) -> str:
+    if value is None or value in ("", ("",)):
+        return ""
+    return f"; default: {str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _recipes() -> ModuleType:
+    with deferred():  # an interrupted import of MindSpore would abort
+        from ..train import recipe
+
+    return recipe
+
+
+@click.command(cls=Fields)
+@click.argument("recipe", required=False)
+@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, such as run.steps=500.")
+@click.option("--data", metavar="DIR", help="What to train on: data.path.")
+@click.option("--out", metavar="DIR", help="The run's folder: run.out.")
+@click.option("--list", "listed", is_flag=True, help="List the recipes that come with the package.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def train(
+    recipe: str | None, changes: tuple[str, ...], data: str | None, out: str | None, listed: bool, quiet: bool
+) -> None:
+    """Train as a recipe says.
+
+    RECIPE is a .toml file, or the name of one that comes with the package. The same command goes on where it was
+    stopped. With --set, values are TOML, but texts may stand without quotes.
+
+    `msrun … python -m pixart_fn train …` trains with several workers.
+    """
+    if listed:
+        for name, line in _recipes().names().items():
+            result(f"{name:<32}{line}")
+        return
+    given = {"data.path": data, "run.out": out}
+    made = _read(recipe, changes, {name: value for name, value in given.items() if value is not None})
+    if not has_ascend():
+        settle_on_cpu()
+    workers = workers_.start()
+    shown = workers.rank == 0 and not quiet
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: note(str(message)) if shown else None
+        _run(made, workers, shown)
+
+
+def _read(recipe: str | None, changes: tuple[str, ...], given: dict[str, Any]) -> Recipe:
+    recipes = _recipes()
+    if recipe is None:
+        raise ValueError("name a recipe; pixart-fn train --list lists those that come with the package")
+    try:
+        made: Recipe = recipes.read(recipe, recipes.assigned(changes) | given)
+    except ValueError as error:
+        said = str(error).replace("must say data.path", "must say data.path: --data DIR")
+        raise ValueError(said.replace("must say run.out", "must say run.out: --out DIR")) from error
+    return made
+
+
+def _run(recipe: Recipe, workers: Workers, shown: bool) -> None:
+    from ..train import job, loop
+
+    out = Path(recipe.run.out).expanduser()
+    try:
+        state = job.run(recipe, workers=workers, progress=shown)
+    except KeyboardInterrupt:
+        if shown and (out / loop.STATE).exists():
+            note("stopped; the same command goes on from here")
+        raise
+    if not shown:
+        return
+    if state.step < recipe.run.steps:
+        note(f"stopped after step {state.step} of {recipe.run.steps}; the same command goes on from here")
+    else:
+        result(str(out / ("adapter" if recipe.model.train == "lora" else "pipeline")))
