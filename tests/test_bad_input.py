@@ -10,21 +10,29 @@ import inspect
 import sys
 
 import pytest
-from helpers import bad_calls, bad_data, bad_files, bad_lora, bad_rows, bad_solvers, bad_steps, bad_train
+from helpers import (
+    bad_calls,
+    bad_data,
+    bad_files,
+    bad_lora,
+    bad_optim,
+    bad_rows,
+    bad_solvers,
+    bad_steps,
+    bad_train,
+)
 
 import pixart_fn as px
 from pixart_fn.backend import jit
 
-ROWS = [
-    row
-    for module in (bad_rows, bad_solvers, bad_calls, bad_files, bad_lora, bad_train, bad_data, bad_steps)
-    for row in module.ROWS
-]
+PARTS = (bad_rows, bad_solvers, bad_calls, bad_files, bad_lora, bad_train, bad_data, bad_steps, bad_optim)
+ROWS = [row for part in PARTS for row in part.ROWS]
 
 
 HELD = "holds what it is given, which is checked where it is used"
 INNER = "a step of the model's own, whose caller has checked its arguments"
 EXEMPT = {
+    **bad_optim.EXEMPT,
     **dict.fromkeys(("tree.Weights", "tree.Layers", "params.Params", "solvers.config.Sampler"), HELD),
     **dict.fromkeys(
         (f"types.{name}" for name in ("Grid", "Moments", "Solver", "StepInfo", "Text", "VarianceSolver")), HELD

@@ -112,8 +112,8 @@ def donated(state: TrainState) -> None:
 
 
 def _clear(node: Any) -> None:
-    if names := getattr(type(node), "TREES", ()):  # as an adapter has
-        return [_clear(getattr(node, name)) for name in names][-1]
+    for name in getattr(type(node), "TREES", ()):  # as an adapter has
+        _clear(getattr(node, name))
     places = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for name, child in list(places):
         if isinstance(child, Tensor) and not isinstance(node, tuple):
