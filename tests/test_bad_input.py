@@ -47,7 +47,7 @@ EXEMPT = {
         (f"models.transformer.{name}" for name in ("captions", "evaluate", "sinusoid", "unpatchify")), INNER
     ),
     **dict.fromkeys((f"models.transformer_checks.check_{name}" for name in ("blocks", "conditions", "times")), INNER),
-    "models.vae_config.check_config": INNER,
+    **dict.fromkeys(("models.vae_config.check_config", "models.transformer_config.check_config"), INNER),
     **dict.fromkeys(
         ("models.transformer_checks.check_shape_of_times", "models.transformer_checks.check_latents"), INNER
     ),
