@@ -173,17 +173,23 @@ def test_what_is_given_reaches_the_preparation(run, monkeypatch, pictures):
         seen.update(options, source=source, out=out)
         return report
 
+    def opened(*words):
+        seen["words"] = words
+        return listed(*words)
+
+    listed = sources.open
+    monkeypatch.setattr(sources, "open", opened)
     monkeypatch.setattr(data.prepare, "run", encoded)
     monkeypatch.setattr(checkpoint, "load", lambda *args, **options: seen.update(load=(args, options)))
     status, out, err = run(
         "prepare", "pictures", "--out", "data", "--model", "m", "--variant", "fp16", "--size", "multi", "--shard",
-        "1/3", "--no-clean", "--workers", "5", "--caption", "a", "--kind", "imagefolder",
+        "1/3", "--no-clean", "--workers", "5", "--caption", "a", "--kind", "imagefolder", "--column", "c",
     )  # fmt: skip
     assert (status, out) == (0, "6 examples in data, 5 skipped (listed in data/skipped.jsonl)\n")
     assert err.splitlines()[2:] == [
         "pixart-fn: skipped a.png: it is none", *["pixart-fn: skipped b.png: nor this"] * 2
     ]  # fmt: skip
-    assert len(seen.pop("source")) == 8
+    assert len(seen.pop("source")) == 8 and seen.pop("words") == ("pictures", "imagefolder", "c", "a")
     assert seen == {
         "load": (("m",), {"variant": "fp16"}), "out": "data", "size": "multi", "shard": (1, 3), "clean": False,
         "workers": 5, "progress": True,
