@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 from .. import config as config_
+from ..checkpoint.hub import written
 from ..checks import check_type, first_few, shown
 from ..config import Check, whole
 from ..files import reading
@@ -181,7 +182,7 @@ def read(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe
         TypeError: source isn't a name or a path.
         ValueError: the file isn't TOML, or fields are unknown, out of their range, or contradict each other.
     """
-    check_type("source", source, (str, Path), "a .toml file or the name of a recipe")
+    written(source, "source", "a .toml file or the name of a recipe")
     check_type("changes", changes, (Mapping, type(None)), "a dict of values by 'section.field', or None")
     content = _content(source)
     known = {each.name: each for each in fields()}

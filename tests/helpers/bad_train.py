@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 from helpers import bad_values as of
+from helpers.bad_calls import PARAMS
 from helpers.bad_rows import KEY, MANY, NOISE, STEPS, SWITCH, Row, X
 
-from pixart_fn import plots
-from pixart_fn.train import distill, evaluate, losses, times
+from pixart_fn import plots, transformer
+from pixart_fn.train import distill, evaluate, init, job, losses, optim, recipe, reparameterise, times
 
 ROWS: list[Row] = []
 
@@ -131,3 +133,80 @@ ROWS.append(
         },
     )
 )
+
+# --- recipes, and the first weights of a stage ------------------------------------------------------------------------
+
+SMALL = transformer.Config(
+    num_attention_heads=2, attention_head_dim=6, num_layers=1, cross_attention_dim=12, sample_size=8,
+    caption_channels=8, use_additional_conditions=False,
+)  # fmt: skip
+NO_CHANGES = {
+    **of.mapping(), "another field": {"num_layers": 2}, "a size of text": {"sample_size": "8"},
+    "no size": {"sample_size": 0}, "a scale of nothing": {"interpolation_scale": 0},
+    "a switch of text": {"use_additional_conditions": "yes"},
+}  # fmt: skip
+FIELDS = "|".join(reparameterise.OF_A_STAGE)
+GIVEN = {"data": {"path": "data"}, "run": {"out": "out"}}
+RECIPE, STATE = recipe.make(GIVEN), init(PARAMS.transformer, optim.sgd(0.1), KEY)
+ROWS += [
+    Row(
+        reparameterise.from_dit,
+        {"key": KEY, "config": SMALL, "source": "dit"},
+        {
+            "key": of.key(),
+            "config": of.instance(),
+            "source": of.also(of.path(), nowhere="nowhere"),
+            "compat": of.option(),
+        },
+        {"source": "source|nowhere", "config": "config"},
+        runs=False,
+    ),
+    Row(
+        reparameterise.resized,
+        {"config": SMALL, "changes": {"sample_size": 16}},
+        {"config": of.instance(), "changes": NO_CHANGES},
+        {"changes": f"changes|{FIELDS}"},
+    ),
+    Row(
+        reparameterise.with_conditions,
+        {"key": KEY, "p": transformer.init(KEY, SMALL), "old": SMALL, "new": SMALL},
+        {
+            **{"key": of.key(), "p": {"none": None, "a dict": {}, "a number": 1, "a list": []}},
+            **{
+                name: of.also(of.instance(), deeper=dataclasses.replace(SMALL, num_layers=2)) for name in ("old", "new")
+            },
+        },
+        {"old": "old|config", "new": "new|config"},
+    ),
+    Row(
+        recipe.read,
+        {"source": "small", "changes": {"data.path": "data", "run.out": "out"}},
+        {
+            "source": {**of.path(), "nowhere": "nowhere", "no file": "nowhere.toml"},
+            "changes": {**of.without(of.mapping(), "None"), "another": {"run.stesp": 1}, "a number": {1: 1}},
+        },
+        {"source": "source|recipe|nowhere|x", "changes": "changes|field"},
+    ),
+    Row(
+        recipe.make,
+        {"content": GIVEN, "where": "mine"},
+        {
+            "content": {**of.mapping(), "another": {"runs": {}}, "no section": {"run": 1}},
+            "where": of.without(of.instance(), "text", "NULs"),
+        },
+        {"content": "content|mine"},
+    ),
+    Row(
+        job.run,
+        {"recipe": RECIPE},
+        {"recipe": of.instance(), "workers": of.instance(), "progress": SWITCH},
+        runs=False,
+    ),
+    Row(job.make, {"recipe": RECIPE}, {"recipe": of.instance(), "workers": of.instance()}, runs=False),
+    Row(
+        job.write,
+        {"recipe": RECIPE, "params": PARAMS, "state": STATE},
+        {"recipe": of.instance(), "params": of.instance(), "state": of.instance()},
+        runs=False,
+    ),
+]
