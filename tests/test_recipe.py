@@ -132,10 +132,15 @@ def made(monkeypatch, tmp_path):
     params = tiny.params(CONFIG)
     null = px.encode_prompt(params, "")
     latents, text = np.ones((2, 4, 4, 6), np.float32), Text(*(np.repeat(each.asnumpy(), 2, 0) for each in null))
-    dataset = data.arrays(latents, text, null=null)
+    dataset = dataclasses.replace(data.arrays(latents, text, null=null), scale=tiny.VAE.scaling_factor)
     asked = []
+    replaced = {
+        "scaling": dataclasses.replace(dataset, scale=0.18215),
+        "channels": dataclasses.replace(dataset, latents=np.ones((2, 16, 4, 6), np.float32)),
+        "width": dataclasses.replace(dataset, texts=Text(np.ones((2, 3, 8), np.float32), np.ones((2, 3), np.int32))),
+    }
     monkeypatch.setattr(checkpoint, "load", lambda *args, **options: asked.append((*args, options)) or params)
-    monkeypatch.setattr(data.prepared, "open", lambda path: dataset)
+    monkeypatch.setattr(data.prepared, "open", lambda path: replaced.get(path, dataset))
 
     def make(name, **changes):
         more = {"model.dit": str(tmp_path)} if "dit" in name else {}
@@ -180,6 +185,17 @@ def test_each_other_recipe_comes_to_a_training(made, name):
     assert ("text_encoder" in options) == (not needed)
     if own.model.train == "lora":
         assert own.lora.targets == lora.AUTHORS
+
+
+@pytest.mark.parametrize("field", ["data.path", "data.prior"])
+def test_data_of_another_kind_of_model_is_one_sentence(made, field):
+    for name, said in {
+        "scaling": "its scaling factor of latents is 0.18215, and this model's 0.5",
+        "channels": "its number of latent channels is 16, and this model's 4",
+        "width": "its width of text is 8, and this model's 32",
+    }.items():
+        with pytest.raises(ValueError, match=f"'{name}' was prepared with another kind of model: {said}; prepare it"):
+            made("small", **{field: name})
 
 
 def test_the_optimiser_is_the_recipes():

@@ -202,7 +202,7 @@ def _batches(recipe: Recipe, params: Params, workers: Workers) -> Callable[[int]
     config = params.config.transformer
     null = None
     if own.kind == "prepared":
-        dataset: Any = data.prepared.open(own.path)
+        dataset: Any = _prepared(own.path, params)
     else:
         dataset = data.authors.open(
             own.path, own.kind, own.resolution, multiscale=own.multiscale, real_prompt_ratio=own.real_prompt_ratio,
@@ -219,8 +219,26 @@ def _batches(recipe: Recipe, params: Params, workers: Workers) -> Callable[[int]
     if own.batch_size % 2:
         raise ValueError(f"data.batch_size must be even where there is a prior, got {own.batch_size}")
     subject = data.order.Batches(dataset, half, seed, **options)
-    prior = data.order.Batches(data.prepared.open(own.prior), half, seed + 1, **options)
+    prior = data.order.Batches(_prepared(own.prior, params), half, seed + 1, **options)
     return data.order.mixed(subject, prior, own.prior_weight)
+
+
+def _prepared(path: str, params: Params) -> Any:
+    """Open a prepared folder, and raise where it was prepared with another kind of model."""
+    dataset, config = data.prepared.open(path), params.config
+    first = dataset.example(0, 0.0)
+    kinds = {
+        "number of latent channels": (len(first.mean), config.transformer.in_channels),
+        "width of text": (first.states.shape[1], config.transformer.caption_channels),
+        "scaling factor of latents": (dataset.scale, config.vae.scaling_factor if config.vae else dataset.scale),
+    }
+    for name, (found, needed) in kinds.items():
+        if found != needed:
+            raise ValueError(
+                f"{path!r} was prepared with another kind of model: its {name} is {found}, and this model's {needed};"
+                " prepare it with this model"
+            )
+    return dataset
 
 
 def _loss(recipe: Recipe, config: transformer.Config, schedule: Schedule) -> tuple[Any, Any]:
