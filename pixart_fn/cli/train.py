@@ -28,7 +28,9 @@ class Fields(click.Command):
         """Write the fields, by their sections."""
         fields = _recipes().fields()
         formatter.write_paragraph()
-        formatter.write_text("The fields of a recipe, of which those without a default may be left open:")
+        formatter.write_text(
+            'The fields of a recipe ("none" is a field that isn\'t given; data.path and run.out must be):'
+        )
         for section in dict.fromkeys(each.name.partition(".")[0] for each in fields):
             with formatter.section(f"[{section}]"):
                 own = [each for each in fields if each.name.startswith(f"{section}.")]
