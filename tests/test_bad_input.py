@@ -40,7 +40,10 @@ EXEMPT = {
     "models.transformer.Captions": HELD,
     "models.lora_config.Adapter": HELD,
     **dict.fromkeys((f"train.evaluate.{name}" for name in ("Statistics", "KID", "PrecisionRecall")), HELD),
-    **dict.fromkeys((f"train.{name}" for name in ("times.History", "batch.Batch", "state.LossScale")), HELD),
+    **dict.fromkeys(
+        (f"train.{name}" for name in ("times.History", "batch.Batch", "state.LossScale", "recipe.Recipe", "job.Job")),
+        HELD,
+    ),
     **dict.fromkeys(("train.state.TrainState", "train.step.NotFinite"), HELD),
     **dict.fromkeys(("types.SolverState", "types.summary", "tree.check_names"), "for this package's own use"),
     **dict.fromkeys(

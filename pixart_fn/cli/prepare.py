@@ -29,7 +29,9 @@ NAMED = 3
 @click.option("--out", required=True, metavar="DIR", help="The folder to write.")
 @click.option("--model", show_default="the embedded one", help="A folder in diffusers layout, or a hub id owner/name.")
 @click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
-@click.option("--size", metavar="N|multi", show_default="the model's own", help="Side of squares in pixels, or multi.")
+@click.option(
+    "--size", metavar="N|multi", show_default="the model's own", help="Side of squares, or multi, multi-512 …"
+)
 @click.option("--kind", type=click.Choice(KINDS), show_default="told by what is there", help="What SOURCE is.")
 @click.option("--column", show_default="the usual one", help="Name of the captions in metadata.")
 @click.option("--caption", show_default="none", help="Caption of every picture that has none.")
@@ -42,7 +44,8 @@ def prepare(source: str, **options: Any) -> None:
 
     SOURCE is a folder of pictures with .txt files beside them or a metadata.jsonl, a .tar of webdataset or a folder of
     them, or PixArt's data_info.json. `train` reads what is written. The same command goes on where it was stopped.
-    With --size multi, each picture takes the nearest of the sizes that the released models were trained at.
+    With --size multi, each picture takes the nearest of the sizes that the released models were trained at, those of
+    the model's own resolution or, as in multi-512, of another.
 
     `msrun … python -m pixart_fn prepare …` shares the pictures out to several workers.
     """
@@ -68,7 +71,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _size(text: str | None) -> int | str | None:
-    if text is None or text == "multi":
+    if text is None or text.startswith("multi"):
         return text
     if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
         raise ValueError(f"--size must be a number of pixels or multi, got {text!r:.60}")

@@ -5,7 +5,7 @@ step = train.make_step(train.objective.of_transformer(params.config.transformer,
 state, metrics = step(state, batch)
 """
 
-from . import adapt, data, distill, evaluate, loop, losses, objective, optim, times, watch
+from . import adapt, data, distill, evaluate, job, loop, losses, objective, optim, recipe, reparameterise, times, watch
 from .batch import Batch
 from .state import LossScale, TrainState, init
 from .step import NotFinite
@@ -21,11 +21,14 @@ __all__ = [
     "distill",
     "evaluate",
     "init",
+    "job",
     "loop",
     "losses",
     "make_step",
     "objective",
     "optim",
+    "recipe",
+    "reparameterise",
     "times",
     "watch",
 ]

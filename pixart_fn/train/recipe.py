@@ -32,6 +32,8 @@ Seed: TypeAlias = Annotated[int, whole(0, 2**63 - 1)]
 Share: TypeAlias = Annotated[float, Check("within 0 … 1", lambda v: 0 <= v <= 1)]
 AtLeast0: TypeAlias = Annotated[float, Check("of at least 0", lambda v: v >= 0)]
 Above0: TypeAlias = Annotated[float, Check("above 0", lambda v: v > 0)]
+__all__ = ["Recipe", "fields", "make", "names", "read"]
+
 Texts: TypeAlias = tuple[str, ...]
 
 

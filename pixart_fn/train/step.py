@@ -127,7 +127,8 @@ class _Step:
         params, moments, average = optim.step(
             self.optimiser, state.params, gradients, state.optimiser, self.ema, state.ema, donate=donate, norm=norm
         )
-        each = {name: workers_.gather_rows(self.workers, rows) for name, rows in metrics.items() if rows.ndim}
+        # a number of all examples becomes a row for each worker, which has as many examples as the others
+        each = {name: workers_.gather_rows(self.workers, np.atleast_1d(rows)) for name, rows in metrics.items()}
         sampler = self.times
         new = TrainState(
             params, moments, average, state.key, state.step + 1,
@@ -136,7 +137,7 @@ class _Step:
         )  # fmt: skip
         if donate:
             donated(state)
-        means = {k: float(np.mean(v, dtype=np.float64)) for k, v in {**metrics, **each}.items()}
+        means = {name: float(np.mean(rows, dtype=np.float64)) for name, rows in each.items()}
         return new, {"loss": value, "norm": norm, **{k: v for k, v in means.items() if k not in ("t", "losses")}}
 
     def _sum(self, state: TrainState, batch: Any, scale: float) -> _Sum:

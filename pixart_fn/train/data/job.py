@@ -74,7 +74,7 @@ def make(source: Source, params: Params, out: str, given: tuple[int | str | None
     table = _table(params, size)
     options = {
         "format": FORMAT,
-        "size": size if isinstance(size, str) else table[0][0],
+        "size": f"multi-{_base(params, size)}" if isinstance(size, str) else table[0][0],
         "dtype": dtype,
         "clean": bool(clean),
         "batch": int(batch),
@@ -94,18 +94,22 @@ def make(source: Source, params: Params, out: str, given: tuple[int | str | None
 
 def _table(params: Params, size: int | str | None) -> sizes.Table:
     """Return the sizes that pictures are brought to."""
-    side = params.config.transformer.sample_size
     if isinstance(size, str):
-        check_option("size, where it isn't a number of pixels,", size, ("multi",))
-        table = sizes.bin_for(side, factor(params))
-        if table is None:
-            raise ValueError(
-                f"size='multi' needs a model of 256, 512, 1024 or 2048 pixels, got {side * factor(params)}"
-            )
-        return table
-    square = side * factor(params) if size is None else size
+        return sizes.BINS[_base(params, size)]
+    square = params.config.transformer.sample_size * factor(params) if size is None else size
     sizes.check(square, square, factor(params) * params.config.transformer.patch_size)
     return ((int(square), int(square)),)
+
+
+def _base(params: Params, size: str) -> int:
+    """The side in pixels by which a table of sizes is named."""
+    check_option("size, where it isn't a number of pixels,", size, ("multi", *(f"multi-{base}" for base in sizes.BINS)))
+    if size != "multi":
+        return int(size.removeprefix("multi-"))
+    side = params.config.transformer.sample_size * factor(params)
+    if side not in sizes.BINS:
+        raise ValueError(f"size='multi' needs a model of 256, 512, 1024 or 2048 pixels, got {side}; or say 'multi-512'")
+    return side
 
 
 def _models(params: Params) -> str:

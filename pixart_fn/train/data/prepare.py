@@ -92,7 +92,8 @@ def run(
         params: from `load`, with a text encoder and a VAE.
         out: the folder, which is made where it isn't there.
         size: the side of squares in pixels; "multi" takes for each picture the nearest size that the released models of
-            this sample size were trained at; None takes the model's own square.
+            this sample size were trained at, and "multi-256", "multi-512", "multi-1024" and "multi-2048" those of
+            another one; None takes the model's own square.
         dtype: "float16" or "float32", in which latents and states are stored.
         clean: whether to clean captions, as in `encode_prompt`.
         batch: captions that are encoded together, at least 1.
