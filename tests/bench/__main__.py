@@ -66,7 +66,7 @@ class Side:
 def measure(name: str, where: Path, mindone: str | None) -> dict[str, Any]:
     """Medians of a work's rounds by each side."""
     work = WORKS[name]
-    home = weights.folder(where, work.layers)
+    home = where if work.layers is None else weights.folder(where, work.layers)
     pythons = {"ours": sys.executable, "theirs": sys.executable, "mindone": mindone}
     sides = {side: Side(side, name, home, python) for side, python in pythons.items() if python and getattr(work, side)}
     for i in range(work.rounds):
@@ -76,6 +76,9 @@ def measure(name: str, where: Path, mindone: str | None) -> dict[str, Any]:
     for side, ratio in (("theirs", "ratio"), ("mindone", "ratio_mindone")):
         if side in sides:
             result[ratio] = result["ours"]["seconds"] / result[side]["seconds"]
+    if work.images:
+        for side in sides:
+            result[side]["images_per_second"] = work.images / result[side]["seconds"]
     if work.flops:
         result["gflops"] = work.flops / result["ours"]["seconds"] / 1e9
     return result

@@ -10,6 +10,8 @@ import numpy as np
 
 from pixart_fn.backend.device import has_amx
 
+from . import training
+
 Run = Callable[[], Any]
 TOKENS = 120  # diffusers pads prompts to the model's length
 REAL = 20  # tokens of the prompt; the negative one has one
@@ -21,14 +23,16 @@ class Work(NamedTuple):
 
     `rounds` come after a first one, which alone is measured, compilation included, where they are 0. `home` holds
     PixArt-XL-2-512x512 with `layers` of T5-XXL. The library of a side is imported within it: with MindSpore in the
-    process, PyTorch would compute on one thread.
+    process, PyTorch would compute on one thread. `layers` is None where no weights are read, and `images` how many
+    pictures one run trains on.
     """
 
     ours: Callable[[Path], Run]
     theirs: Callable[[Path], Run] | None
     rounds: int
     flops: float | None = None
-    layers: int = 0
+    layers: int | None = 0
+    images: int | None = None
     mindone: Callable[[Path], Run] | None = None
 
 
@@ -195,6 +199,34 @@ def embedded(rounds: int) -> Work:
     return Work(ours, theirs, rounds)
 
 
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train(recompute: bool) -> Work:
+    """A step of a transformer of DiT-S/2's size on eight pictures; ours is donated."""
+
+    def ours(home: Path) -> Run:
+        return training.ours(training.S2, given(), recompute)
+
+    def theirs(home: Path) -> Run:
+        return training.theirs(training.S2, given(), recompute)
+
+    def given() -> training.Pictures:
+        return training.pictures(training.BATCH, training.TOKENS, training.WIDTH)
+
+    return Work(ours, theirs, 5, layers=None, images=training.BATCH)
+
+
+def train_xl() -> Work:
+    """A donated step of PixArt-XL/2 at 256 px on one picture, with a moving average: what it takes is memory."""
+
+    def ours(home: Path) -> Run:
+        given = training.pictures(1, TOKENS, 4096)
+        return training.ours({"sample_size": training.SIDE}, given, recompute=True, averaged=True)
+
+    return Work(ours, None, 1, layers=None, images=1)
+
+
 WORKS: dict[str, Work] = {
     "embedded": embedded(5),
     **{f"dit-{side}": dit(side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
@@ -204,6 +236,9 @@ WORKS: dict[str, Work] = {
     "t5-2": t5(2, 5, peer=True),
     "t5-24": t5(24, 2, peer=False),
     "pipeline-512": pipeline(512, 20),
+    "train-s2": train(recompute=False),
+    "train-s2-recompute": train(recompute=True),
+    "train-xl2-256": train_xl(),
     **{f"dit-256-batch-{n}": dit(256, 1, n)._replace(theirs=None) for n in (2, 4, 8)},
     **(
         {"dit-256-bf16": dit(256, 5, bf16=True), "decode-512-bf16": vae("decode", 512, 3, bf16=True)}
