@@ -49,7 +49,7 @@ def run(
 
     Args:
         step: from `make_step`.
-        state: from `init`: the start where the folder holds no state yet. It is donated to the first step.
+        state: from `init`: the start where the folder holds no state yet. Either way it is donated.
         batches: step → batch, a function of the step alone, so that a resumed run sees the same data.
         folder: keeps state.safetensors, and metrics.jsonl with one record for each step.
         steps: of the whole run, those before a resumption included.
@@ -76,7 +76,8 @@ def run(
     check(folder).mkdir(parents=True, exist_ok=True)
     file = atomic.target(folder / STATE)
     if file.exists():
-        state = state_.restore(file, state)
+        start, state = state, state_.restore(file, state)
+        state_.donated(start)  # it would take memory as long as the caller keeps it
     first, ends = workers.rank == 0, time.monotonic() + 60 * minutes
     shown = _Shown(folder, state, steps, settings, progress) if first else None
     saved = time.monotonic()

@@ -176,8 +176,9 @@ def save(file: Path, state: TrainState) -> None:
         OSError: the file can't be written; it holds what it held before then.
     """
     flat = dict(tree.items(state))
-    arrays = {name: leaf for name, leaf in flat.items() if not isinstance(leaf, (int, float))}
-    numbers = {name: repr(leaf) for name, leaf in flat.items() if name not in arrays}
+    arrays = {name: _plain(leaf) for name, leaf in flat.items() if not isinstance(leaf, (int, float))}
+    rest = {name: leaf for name, leaf in flat.items() if name not in arrays}
+    numbers = {name: repr(float(leaf) if isinstance(leaf, float) else int(leaf)) for name, leaf in rest.items()}
     key = " ".join(map(str, state.key.tolist()))
     metadata = {"step": str(state.step), "key": key, **{f"number {name}": text for name, text in numbers.items()}}
     kinds = dict.fromkeys(arrays, "F32")
@@ -198,7 +199,7 @@ def restore(file: Path, like: TrainState) -> TrainState:
     """
     stored, metadata = open_with_metadata(file)
     flat = dict(tree.items(like))
-    arrays = {name: leaf for name, leaf in flat.items() if not isinstance(leaf, (int, float))}
+    arrays = {name: _plain(leaf) for name, leaf in flat.items() if not isinstance(leaf, (int, float))}
     expected = {name: tuple(leaf.shape) for name, leaf in arrays.items()}
     tree.check_names({name: leaf.shape for name, leaf in stored.items()}, expected, str(file))
     if not re.fullmatch("[0-9]{1,15}", metadata.get("step", "")):
@@ -218,6 +219,16 @@ def restore(file: Path, like: TrainState) -> TrainState:
     return restored.replace(step=int(metadata["step"]))
 
 
+def _plain(leaf: Any) -> Any:
+    """A leaf as float32 numbers, which are its bytes where it is of another type: a file rounds nothing."""
+    if isinstance(leaf, Tensor) or leaf.dtype == np.float32:
+        return leaf
+    return np.ascontiguousarray(leaf).reshape(*leaf.shape, 1).view(np.uint8).astype(np.float32)
+
+
 def _like(stored: Stored, leaf: Any) -> Any:
+    """The inverse of `_plain`."""
     values = stored.copy()
-    return Tensor.from_numpy(values) if isinstance(leaf, Tensor) else values.astype(leaf.dtype, copy=False)
+    if isinstance(leaf, Tensor):
+        return Tensor.from_numpy(values)
+    return values if leaf.dtype == np.float32 else values.astype(np.uint8).view(leaf.dtype).reshape(leaf.shape)
