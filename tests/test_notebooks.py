@@ -7,6 +7,7 @@ and run here with fewer steps.
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -67,6 +68,14 @@ def test_it_uses_the_public_interface_alone(path):
             assert not node.attr.startswith("_")
             if isinstance(node.value, ast.Name) and node.value.id == "px":
                 assert node.attr in px.__all__
+
+
+def test_the_tests_that_a_page_names_are_there():
+    here = Path(__file__).parent
+    sources = "".join(file.read_text("utf-8") for file in here.glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+(?:\.py)?)`", (NOTEBOOKS[0].parent / "training_compared.md").read_text("utf-8")))
+    assert len(named) > 30
+    assert [name for name in named if not (here / name).exists() and f"def {name}(" not in sources] == []
 
 
 @pytest.mark.slow
