@@ -84,6 +84,7 @@ def test_it_runs_and_shows_a_picture_within_five_cells(path, tmp_path, monkeypat
     # The interpreter and the package of the other tests, whatever kernels the machine has.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     notebook = nbformat.read(path, as_version=4)
     if path in TRAINING:
