@@ -45,10 +45,13 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 def test_two_workers_train_as_one_does_and_either_goes_on_where_the_other_stopped(tmp_path):
     """One worker, two, two after one, one after two."""
     names = one, two, grown, shrunk = [tmp_path / name for name in ("one", "two", "grown", "shrunk")]
-    train_tiny.train(one, 5)
-    shutil.copytree(one, grown)
-    train_tiny.train(one, 12)
-    status, logs = job(tmp_path, "python", "-m", "tests.helpers.train_tiny", two, 10, grown, 12)
+    two.mkdir()
+    with ThreadPoolExecutor(1) as pool:  # msrun waits for ten seconds in all, in which there is enough to do
+        both = pool.submit(job, tmp_path, "python", "-m", "tests.helpers.train_tiny", two, 10, grown, 12)
+        train_tiny.train(one, 5)
+        shutil.copytree(one, tmp_path / "copy").rename(grown)
+        train_tiny.train(one, 12)
+        status, logs = both.result()
     assert status == 0, logs
     shutil.copytree(two, shrunk)
     train_tiny.train(shrunk, 12)
@@ -69,6 +72,7 @@ def lines(folder: Path) -> int:
 def killed(folder: Path, seed: int) -> int:
     """Train in a process of its own, kill it at a random step, and return how many steps it has recorded."""
     chance = random.Random(seed)
+    folder.mkdir()
     command = [sys.executable, "-m", "tests.helpers.train_tiny", str(folder), str(STEPS)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     at = 1 + chance.randint(1, STEPS // 2)

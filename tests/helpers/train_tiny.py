@@ -1,11 +1,13 @@
 """A training so small that a step takes a blink, of all parts that PixArt's has.
 
-As a process, alone or as one of msrun's workers, it trains in each folder up to a step: `FOLDER STEPS …`.
+As a process, alone or as one of msrun's workers, it trains in each folder up to a step: `FOLDER STEPS …`. It waits
+until the folder is there.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,7 @@ import numpy as np
 
 from pixart_fn import rng, schedule, transformer
 from pixart_fn.backend import workers as workers_
+from pixart_fn.backend.runtime import settle_on_cpu
 from pixart_fn.backend.workers import Workers
 from pixart_fn.train import loop, losses, objective, optim, state, step
 from pixart_fn.train.batch import Batch
@@ -62,6 +65,9 @@ def train(folder: Path, steps: int, workers: Workers = Workers()) -> state.Train
 
 
 if __name__ == "__main__":
+    settle_on_cpu()
     own = workers_.start()
     for where, last in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        while not Path(where).is_dir():
+            time.sleep(0.1)
         train(Path(where), int(last), own)
