@@ -1,7 +1,7 @@
 """A training so small that a step takes a blink, of all parts that PixArt's has.
 
 As a process, alone or as one of msrun's workers, it trains in each folder up to a step: `FOLDER STEPS …`. It waits
-until the folder is there.
+for a minute until the folder is there.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ if __name__ == "__main__":
     settle_on_cpu()
     own = workers_.start()
     for where, last in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
-        while not Path(where).is_dir():
+        end = time.monotonic() + 60
+        while not Path(where).is_dir() and time.monotonic() < end:
             time.sleep(0.1)
         train(Path(where), int(last), own)
