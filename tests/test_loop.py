@@ -121,7 +121,7 @@ def test_a_finished_run_and_one_out_of_time_take_no_step(tmp_path):
 
 def test_a_run_saves_as_it_goes(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(state, "save", lambda file, now: saved.append(now.step))
+    monkeypatch.setattr(state, "save", lambda file, now, identity: saved.append(now.step))
     trained(tmp_path, 3, save_every_minutes=0)
     assert saved == [1, 2, 3, 3]
 
@@ -186,3 +186,67 @@ def test_metrics_that_arent_ours_are_one_sentence(tmp_path, case):
     (tmp_path / "metrics.jsonl").write_text(content)
     with pytest.raises(ValueError, match=sentence):
         record.read(tmp_path)
+
+
+def test_a_run_that_goes_on_as_another_is_refused(tmp_path):
+    trained(tmp_path, 2, identity={"optimiser.lr": 0.1, "data.batch_size": 2})
+    with pytest.raises(ValueError, match=r"is of a run with optimiser\.lr = 0\.1, not 0\.2; go on as it began"):
+        trained(tmp_path, 3, identity={"optimiser.lr": 0.2, "data.batch_size": 2})
+    assert trained(tmp_path, 3, identity={"optimiser.lr": 0.1, "data.batch_size": 2}).step == 3
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path):
+    def start_another(now, metrics):
+        with pytest.raises(ValueError, match="another process trains in"):
+            trained(tmp_path, 2)
+
+    trained(tmp_path, 1, on_step=start_another)
+
+
+def test_an_update_that_fails_half_way_is_not_saved(tmp_path):
+    """Its parameters are those of the next step already, and its moments are not."""
+    saved = trained(tmp_path, 2, save_every_minutes=0)
+    file = (tmp_path / "state.safetensors").read_bytes()
+
+    def rate(i: int) -> float:
+        return 0.1 if i < 1 else 1 / 0
+
+    broken = optim.chain(optim.adamw(0.1), optim.scale_by_learning_rate(rate))
+    one, start = step.make(quadratic, broken), state.init(tensors(START), broken, rng.key(7))
+    with pytest.raises(ZeroDivisionError):
+        loop.run(one, start, lambda i: Tensor(normal(i, 2, 3, 4)), tmp_path / "b", steps=3, progress=False)
+    assert not (tmp_path / "b" / "state.safetensors").exists()
+    assert saved.step == 2 and (tmp_path / "state.safetensors").read_bytes() == file
+
+
+def test_what_was_saved_before_a_nan_is_kept(tmp_path):
+    trained(tmp_path, 2)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(step.NotFinite):
+        trained(tmp_path, 6, lambda i: Tensor(normal(i, 2, 3, 4) * (np.nan if i == 3 else 1)))
+    assert (tmp_path / "state.previous.safetensors").read_bytes() == before
+    assert state.restore(tmp_path / "state.safetensors", begin()).step == 3
+
+
+def test_the_step_in_which_a_run_is_stopped_is_recorded(tmp_path):
+    one = step.make(quadratic, OPTIMISER, ema=AVERAGE)
+
+    def stopped(now, batch, donate=False):
+        if now.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return one(now, batch, donate)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(stopped, begin(), lambda i: Tensor(normal(i, 2, 3, 4)), tmp_path, steps=3, progress=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [each["step"] for each in steps_of(tmp_path)] == [1, 2]
+
+
+def test_numbers_of_a_state_come_back_as_they_were(tmp_path):
+    now = begin().replace(times={"seen": False, "so far": True, "best": -0.0, "count": -3})
+    state.save(tmp_path / "state.safetensors", now)
+    found = state.restore(tmp_path / "state.safetensors", now).times
+    assert repr(found) == repr(now.times)

@@ -184,3 +184,12 @@ def test_halves_have_the_gradient_of_float32_weights(recompute):
             np.testing.assert_allclose(b.asnumpy(), a.asnumpy(), atol=2e-2 * scale, err_msg=name)
     with pytest.raises(ValueError, match="dtype can't be 'bfloat16' here"):
         objective.of_transformer(config, aim, dtype="bfloat16")
+
+
+def test_a_sampler_of_times_needs_the_metrics_before_anything_moves():
+    sampler = times.importance(history=2)
+    now = state.init(tensors(START), OPTIMISER, KEY, times=sampler)
+    one = step.make(lambda p, x, key, times_state=None: loss(p, x, key), OPTIMISER, times=sampler)
+    with pytest.raises(ValueError, match='must give the metrics "t" and "losses"'):
+        one(now, X, donate=True)
+    assert_same(now.params, tensors(START))

@@ -17,6 +17,13 @@ def is_ascend() -> bool:
     return bool(ms.get_context("device_target") == "Ascend")
 
 
+def is_cpu() -> bool:
+    """Whether MindSpore's operations run on the CPU, where a Tensor's memory is the host's."""
+    import mindspore as ms
+
+    return bool(ms.get_context("device_target") == "CPU")
+
+
 def has_amx() -> bool:
     """Whether the CPU multiplies bfloat16 matrices."""
     cpus = Path("/proc/cpuinfo")

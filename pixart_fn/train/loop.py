@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from ..backend import workers as workers_
@@ -23,11 +27,14 @@ from ..types import Json
 from . import record
 from . import state as state_
 from .batch import size
+from .data.order import Batches, Mixed, prefetch
 from .state import TrainState
 from .step import NotFinite, Step
 
 STATE = "state.safetensors"
 """The file in a run's folder that holds its newest state."""
+PREVIOUS = "state.previous.safetensors"
+"""The one before it, where the newest ended in NaN."""
 
 
 @public
@@ -41,6 +48,7 @@ def run(
     minutes: float = math.inf,
     save_every_minutes: float = 5.0,
     settings: Json | None = None,
+    identity: Json | None = None,
     on_step: Callable[[TrainState, Mapping[str, float]], object] | None = None,
     workers: Workers = Workers(0, 1),  # noqa: B008 - a NamedTuple, immutable
     progress: bool = True,
@@ -56,8 +64,9 @@ def run(
         minutes: how long to train at most, in this call.
         save_every_minutes: how often to save; the end of the call always does. A killed run loses no more than that.
         settings: what the header of metrics.jsonl says about the run.
+        identity: what must be the same when the run goes on, by names; the state keeps it.
         on_step: called after each step with the state and the metrics, by the first worker. What it keeps of the
-            parameters must be copied, since the next step takes their memory.
+            parameters must be copied, since the next step takes their memory. A step that Ctrl-C ends is left out.
         workers: which part of the job this process is; all read the same folder, and the first writes it.
         progress: whether to show a bar, with the loss and the examples a second.
     Returns:
@@ -66,45 +75,104 @@ def run(
         TypeError: an argument has the wrong type.
         ValueError: an argument is out of its range, or the folder holds the state of another run.
         NotFinite: a loss or a gradient is NaN or infinite; the sentence names the step, the batch and the file with the
-            state before it.
+            state before it. The file that was saved before that one is kept as state.previous.safetensors.
         OSError: the folder or a file in it can't be written.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step has ended and its state is saved.
     """
     _check(step, state, batches, folder, steps, (minutes, save_every_minutes), settings)
-    _check_more(on_step, workers, progress)
+    _check_more(on_step, workers, progress, identity)
     folder = Path(os.path.expanduser(folder))
     check(folder).mkdir(parents=True, exist_ok=True)
-    file = atomic.target(folder / STATE)
-    if file.exists():
-        start, state = state, state_.restore(file, state)
+    file, first = _File(atomic.target(folder / STATE), identity or {}), workers.rank == 0
+    with stoppable(), _alone(folder, first), _together(workers):
+        state = _begun(file, state, workers)
+        ends = time.monotonic() + 60 * minutes
+        with _showing(folder, state, steps, settings, progress, first) as shown, _saving(file, first) as newest:
+            newest.append(state)
+            batch_of = _read(batches, state.step)
+            while newest[0].step < steps and not workers_.agree(workers, time.monotonic() >= ends):
+                metrics = _taken(step, newest, batch_of, shown, workers)
+                if first and on_step is not None:
+                    on_step(newest[0], metrics)
+                if first and time.monotonic() - file.saved > 60 * save_every_minutes:
+                    file.save(newest[0])
+        workers_.barrier(workers)
+    return newest[0]
+
+
+class _File:
+    """The file of the newest state."""
+
+    def __init__(self, path: Path, identity: Json) -> None:
+        self.path, self.identity, self.saved = path, identity, time.monotonic()
+
+    def save(self, state: TrainState) -> None:
+        state_.save(self.path, state, self.identity)
+        self.saved = time.monotonic()
+
+    def keep(self) -> None:
+        """Keep what is there under another name, for when what comes is no good."""
+        previous = self.path.with_name(PREVIOUS)
+        if self.path.exists():
+            previous.unlink(missing_ok=True)
+            os.link(self.path, previous)
+
+
+@contextmanager
+def _alone(folder: Path, first: bool) -> Iterator[None]:
+    """Hold the folder, so that a second run in it is an error."""
+    if not first:
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process trains in {folder} at the moment") from None
+        yield
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def _together(workers: Workers) -> Iterator[None]:
+    """Let all workers wait for the last save, since msrun kills the others when one ends."""
+    try:
+        yield
+    except NotFinite:
+        workers_.barrier(workers)
+        raise
+
+
+def _begun(file: _File, state: TrainState, workers: Workers) -> TrainState:
+    """The state that the run goes on from, the same for all workers."""
+    if file.path.exists():
+        start, state = state, state_.restore(file.path, state, file.identity)
         state_.donated(start)  # it would take memory as long as the caller keeps it
-    first, ends = workers.rank == 0, time.monotonic() + 60 * minutes
-    shown = _Shown(folder, state, steps, settings, progress) if first else None
-    saved = time.monotonic()
-    with stoppable(), _closing(shown), _saving(file, first) as newest:
-        newest.append(state)
-        while state.step < steps and not workers_.agree(workers, time.monotonic() >= ends):
-            batch, began = batches(state.step), time.monotonic()
-            metrics = _taken(step, newest, batch, file)
-            state = newest[0]
-            if shown is not None:
-                shown.add(state.step, metrics, workers.size * size(batch), time.monotonic() - began)
-            if first and on_step is not None:
-                on_step(state, metrics)
-            if first and time.monotonic() - saved > 60 * save_every_minutes:
-                state_.save(file, state)
-                saved = time.monotonic()
-    workers_.barrier(workers)
+    if workers.size > 1:
+        mine = np.array([[state.step, state_.digest(state)]], np.int64)
+        if len(np.unique(workers_.gather_rows(workers, mine), axis=0)) > 1:
+            raise ValueError("the workers begin with different states; all must read the same folder and start alike")
     return state
 
 
-def _taken(step: Step, newest: list[TrainState], batch: Any, file: Path) -> Mapping[str, float]:
+def _read(batches: Callable[[int], Any], start: int) -> Callable[[], Any]:
+    """The batches of all steps, one at each call; a dataset's are read ahead."""
+    ahead = isinstance(batches, (Batches, Mixed))
+    return partial(next, prefetch(batches, start) if ahead else map(batches, itertools.count(start)))
+
+
+def _taken(
+    step: Step, newest: list[TrainState], batch_of: Callable[[], Any], shown: _Shown | None, workers: Workers
+) -> Mapping[str, float]:
     """Take a step from the newest state to the next, and give its metrics."""
-    try:
-        with deferred():  # a donated state is gone, so the new one must be kept
-            newest[0], metrics = step(newest[0], batch, donate=True)
-    except NotFinite as error:
-        raise NotFinite(f"{error}; {file} holds the state before this step") from error
+    began = time.monotonic()
+    batch = batch_of()
+    with deferred():  # a donated state is gone, so the new one must be kept
+        newest[0], metrics = step(newest[0], batch, donate=True)
+        if shown is not None:
+            shown.add(newest[0].step, metrics, workers.size * size(batch), time.monotonic() - began)
     return metrics
 
 
@@ -124,28 +192,36 @@ class _Shown:
 
 
 @contextmanager
-def _saving(file: Path, first: bool) -> Iterator[list[TrainState]]:
+def _saving(file: _File, first: bool) -> Iterator[list[TrainState]]:
     """Save the newest state at the end, also after an error, which so loses nothing."""
     newest: list[TrainState] = []
     try:
         yield newest
+    except NotFinite as error:
+        if first:
+            file.keep()
+        raise NotFinite(f"{error}; {file.path} holds the state before this step") from error
     finally:
-        if newest and first:
+        if newest and first and not newest[0].is_donated():
             with deferred():
-                state_.save(file, newest[0])
+                file.save(newest[0])
 
 
 @contextmanager
-def _closing(shown: _Shown | None) -> Iterator[None]:
+def _showing(
+    folder: Path, state: TrainState, steps: int, settings: Json | None, progress: bool, first: bool
+) -> Iterator[_Shown | None]:
+    shown = _Shown(folder, state, steps, settings, progress) if first else None
     try:
-        yield
+        yield shown
     finally:
         if shown is not None:
             shown.bar.close()
             shown.log.close()
 
 
-def _check_more(on_step: object, workers: object, progress: bool) -> None:
+def _check_more(on_step: object, workers: object, progress: bool, identity: object) -> None:
+    check_type("identity", identity, (Mapping, type(None)), "a dict or None")
     if on_step is not None:
         check_function("on_step", on_step, "state, metrics")
     check_type("workers", workers, Workers, "a Workers, as workers.start() gives")

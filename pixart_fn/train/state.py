@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +18,7 @@ from ..checks import check_type, kind
 from ..files import atomic
 from ..files.safetensors import Stored, open_with_metadata, write_file
 from ..public import public, public_class
-from ..types import Key, Tree
+from ..types import Json, Key, Tree
 from .optim import Transformation
 from .times import Times
 
@@ -83,8 +85,12 @@ class TrainState:
             raise RuntimeError("this TrainState was donated to a step, which gave a new one; go on from that")
         raise AttributeError(f"a TrainState has no attribute {name!r}")
 
+    def is_donated(self) -> bool:
+        """Return whether a step has taken this state's memory."""
+        return not vars(self)
+
     def __repr__(self) -> str:
-        if not vars(self):
+        if self.is_donated():
             return "TrainState(donated to a step)"
         return f"TrainState(step {self.step}, {tree.size(self.params) / 1e6:.1f}M parameters)"
 
@@ -166,12 +172,21 @@ def _owned(name: str, leaf: Any) -> Tensor:
     return Tensor.from_numpy(np.array(as_numpy(leaf.float()), np.float32, copy=True))
 
 
-def save(file: Path, state: TrainState) -> None:
+def digest(state: TrainState) -> int:
+    """A number that tells a state's parameters from others: their CRC-32."""
+    value = 0
+    for leaf in tree.leaves(state.params):
+        value = zlib.crc32(np.ascontiguousarray(as_numpy(leaf)).data, value)
+    return value
+
+
+def save(file: Path, state: TrainState, identity: Json | None = None) -> None:
     """Write a state, so that the file is either the old one or the whole new one.
 
     Args:
         file: to write.
         state: to write into it.
+        identity: of the run, which `restore` compares.
     Raises:
         OSError: the file can't be written; it holds what it held before then.
     """
@@ -181,16 +196,18 @@ def save(file: Path, state: TrainState) -> None:
     numbers = {name: repr(float(leaf) if isinstance(leaf, float) else int(leaf)) for name, leaf in rest.items()}
     key = " ".join(map(str, state.key.tolist()))
     metadata = {"step": str(state.step), "key": key, **{f"number {name}": text for name, text in numbers.items()}}
+    metadata |= {f"identity {name}": json.dumps(value) for name, value in (identity or {}).items()}
     kinds = dict.fromkeys(arrays, "F32")
     atomic.write(file, lambda temporary: write_file(temporary, arrays, kinds, metadata))
 
 
-def restore(file: Path, like: TrainState) -> TrainState:
+def restore(file: Path, like: TrainState, identity: Json | None = None) -> TrainState:
     """Read what `save` wrote.
 
     Args:
         file: to read.
         like: a state of the same run, such as `init` makes, which gives the structure, the shapes and the key.
+        identity: of the run, by names; what the file says of one of them must be the same.
     Returns:
         The state.
     Raises:
@@ -198,6 +215,12 @@ def restore(file: Path, like: TrainState) -> TrainState:
         ValueError: the file is damaged, is of another run, or holds other tensors than the state's.
     """
     stored, metadata = open_with_metadata(file)
+    for name, value in (identity or {}).items():
+        was, now = metadata.get(f"identity {name}"), json.dumps(value)
+        if was not in (None, now):
+            raise ValueError(
+                f"{file} is of a run with {name} = {was}, not {now}; go on as it began, or name another folder"
+            )
     flat = dict(tree.items(like))
     arrays = {name: _plain(leaf) for name, leaf in flat.items() if not isinstance(leaf, (int, float))}
     expected = {name: tuple(leaf.shape) for name, leaf in arrays.items()}
@@ -213,7 +236,7 @@ def restore(file: Path, like: TrainState) -> TrainState:
         text = metadata.get(f"number {name}", "")
         if not NUMBERS.fullmatch(text):
             raise ValueError(f"{file} doesn't hold the number {name}")
-        return type(leaf)(text)
+        return type(leaf)(float(text) if isinstance(leaf, float) else int(text))
 
     restored: TrainState = tree.map_with_path(read, like)
     return restored.replace(step=int(metadata["step"]))

@@ -124,21 +124,24 @@ class _Step:
         norm = optim.global_norm(gradients)
         if not math.isfinite(value) or not math.isfinite(norm):
             return _not_finite(state, batch, value, norm)
-        params, moments, average = optim.step(
-            self.optimiser, state.params, gradients, state.optimiser, self.ema, state.ema, donate=donate, norm=norm
-        )
         # a number of all examples becomes a row for each worker, which has as many examples as the others
         each = {name: workers_.gather_rows(self.workers, np.atleast_1d(rows)) for name, rows in metrics.items()}
-        sampler = self.times
-        new = TrainState(
-            params, moments, average, state.key, state.step + 1,
-            state.times if sampler is None else sampler.update(state.times, each["t"], each["losses"]),
-            _steadier(state.scale),
-        )  # fmt: skip
-        if donate:
-            donated(state)
-        means = {name: float(np.mean(rows, dtype=np.float64)) for name, rows in each.items()}
-        return new, {"loss": value, "norm": norm, **{k: v for k, v in means.items() if k not in ("t", "losses")}}
+        times = state.times if self.times is None else self.times.update(state.times, each["t"], each["losses"])
+        means = {k: float(np.mean(v, dtype=np.float64)) for k, v in each.items() if k not in ("t", "losses")}
+        scales = {} if state.scale is None else {"scale": scale}
+        key, count, steadier = state.key, state.step + 1, _steadier(state.scale)
+        new = self._moved(state, gradients, norm, donate)
+        return TrainState(*new, key, count, times, steadier), {**means, **scales, "loss": value, "norm": norm}
+
+    def _moved(self, state: TrainState, gradients: Tree, norm: float, donate: bool) -> tuple[Tree, Any, Any]:
+        """The parameters, the optimiser's state and the average after the step."""
+        try:
+            return optim.step(
+                self.optimiser, state.params, gradients, state.optimiser, self.ema, state.ema, donate=donate, norm=norm
+            )
+        finally:
+            if donate:  # after an error too, which may have left half of it in the memory of the old state
+                donated(state)
 
     def _sum(self, state: TrainState, batch: Any, scale: float) -> _Sum:
         """Differentiate this worker's examples."""
@@ -150,7 +153,10 @@ class _Step:
         more = {} if self.times is None else {"times_state": state.times}
         if self.target:
             more["target"] = state.average
-        return _sum(self.differentiate, state.params, batch, keys, self.accumulate, scale, more)
+        total = _sum(self.differentiate, state.params, batch, keys, self.accumulate, scale, more)
+        if self.times is not None and not {"t", "losses"} <= total.metrics.keys():
+            raise ValueError('a loss whose times have a state must give the metrics "t" and "losses"')
+        return total
 
 
 def _scaled(loss: Loss) -> Callable[..., tuple[Tensor, tuple[Tensor, Metrics]]]:

@@ -61,6 +61,7 @@ ROWS = [
         {
             **{"step": FUNCTION_OF_3, "state": of.instance(), "batches": of.function(1), "folder": NO_FOLDER},
             **{"steps": of.whole(0), "minutes": MINUTES, "save_every_minutes": MINUTES, "workers": of.instance()},
+            "identity": of.without(of.mapping(), "None"),
             **{"settings": of.without(of.mapping(), "None"), "on_step": of.function(2), "progress": SWITCH},
         },
         runs=False,

@@ -14,6 +14,7 @@ import numpy as np
 from mindspore import Tensor
 
 from ... import tree
+from ...backend import device
 from ...checks import check_type
 from ...types import NumPyArray, Tree
 
@@ -126,9 +127,11 @@ def step(
         out = [row.p if writeable(row.p) else np.empty(row.leaf.shape, np.float32) for row in rows]
         moved = _in_threads(lambda row, into: _transformed(job, row, into, True), rows, out)
     after = _advanced(every, known, params, moved)
-    # where it was written in place it is the same Tensor: a Tensor over its array would keep it for ever
+    # Where it was written in place it is the same Tensor: a Tensor over its array would keep it for ever. On another
+    # device than a CPU the array is a copy of the Tensor.
+    host = device.is_cpu()
     as_given = [
-        p if not isinstance(was, Tensor) else was if p is row.p else Tensor.from_numpy(p)
+        p if not isinstance(was, Tensor) else was if p is row.p and host else Tensor.from_numpy(p)
         for p, row, was in zip(out, rows, tree.leaves(params), strict=True)
     ]
     return tree.unflatten(params, as_given), after[: len(rules)], after[-1] if tail.rule else tail.state
