@@ -39,9 +39,9 @@ def pictures() -> np.ndarray:
     return np.sign(np.sin(3 * (draw[:, :, 0] * x + draw[:, :, 1] * y + draw[:, :, 2]))).astype(np.float32)
 
 
-def distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Root of the mean square of the difference of each of some and each of the others."""
-    return np.sqrt(((some[:, None] - others) ** 2).mean((2, 3, 4)))
+def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Root of the mean square of the difference of each of x and each of y."""
+    return np.sqrt(((x[:, None] - y) ** 2).mean((2, 3, 4)))
 
 
 def test_eight_pictures_are_drawn_for_their_captions():
