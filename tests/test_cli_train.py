@@ -49,7 +49,7 @@ class State:
 
 def test_help_lists_every_field(run):
     status, out, err = run("train", "--help")
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "") and "default: ()" not in out
     words = " ".join(out.split())
     for each in recipe.fields():
         assert f"{each.name} {each.help} [{each.kind}" in words
@@ -66,15 +66,19 @@ def test_the_recipes_are_listed(run):
 def test_what_is_given_reaches_the_training(run, monkeypatch):
     seen = {}
     monkeypatch.setattr(job, "run", lambda made, **options: seen.update(options, recipe=made) or State)
-    words = ("model.start=me/mine", "run.dtype=float16", 'samples.prompts=["a", "b"]', "lora.dora=true", "run.seed=7")
-    status, out, err = run("train", "small", *GIVEN, *(word for each in words for word in ("--set", each)))
-    assert (status, out, err) == (0, "out/pipeline\n", "")
+    words = (
+        "model.start=me/mine", "run.dtype=float16", 'samples.prompts=["a", "b"]', "lora.dora=true", "run.seed=7",
+        "run.steps=400",
+    )  # fmt: skip
+    status, out, err = run("train", "lora", *GIVEN, *(word for each in words for word in ("--set", each)))
+    assert (status, out, err) == (0, "out/adapter\n", "")
     changes = {
         "data.path": "data", "run.out": "out", "model.start": "me/mine", "run.dtype": "float16",
-        "samples.prompts": ["a", "b"], "lora.dora": True, "run.seed": 7,
+        "samples.prompts": ["a", "b"], "lora.dora": True, "run.seed": 7, "run.steps": 400,
     }  # fmt: skip
-    assert seen == {"recipe": recipe.read("small", changes), "workers": Workers(0, 1), "progress": True}
+    assert seen == {"recipe": recipe.read("lora", changes), "workers": Workers(0, 1), "progress": True}
     assert run("train", "small", *GIVEN, "--set", "model.train=lora")[1] == "out/adapter\n"
+    assert run("train", "small", *GIVEN)[1] == "out/pipeline\n"
     assert run("train", "small", *GIVEN, "--set", "run.steps=500")[2] == (
         "pixart-fn: stopped after step 400 of 500; the same command goes on from here\n"
     )

@@ -1,30 +1,16 @@
-"""Recipes: every field is checked, those of the package are what the papers say, and each comes to a training."""
+"""Recipes: every field is checked and means something, and those of the package are what the papers say."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 
-import numpy as np
 import pytest
-from helpers import tiny
-from helpers.tolerances import assert_close
-from reference import case
-from safetensors.numpy import save_file
 
-import pixart_fn as px
-from pixart_fn import checkpoint, solvers, transformer, tree
-from pixart_fn.checkpoint import lora
-from pixart_fn.train import data, distill, job, losses, optim, recipe
-from pixart_fn.types import Text
+from pixart_fn.train import recipe
 
 GIVEN = {"data": {"path": "data"}, "run": {"out": "out"}}
 CHANGES = {"data.path": "data", "run.out": "out"}
-CONFIG = transformer.Config(
-    num_attention_heads=2, attention_head_dim=12, num_layers=2, cross_attention_dim=24, sample_size=64,
-    caption_channels=32, use_additional_conditions=False,
-)  # fmt: skip
 NAMES = list(recipe.names())
 STAGES = [name for name in NAMES if name.startswith("pixart-")]
 
@@ -34,12 +20,14 @@ STAGES = [name for name in NAMES if name.startswith("pixart-")]
 
 def test_a_file_is_read_and_changed(tmp_path):
     file = tmp_path / "mine.toml"
-    file.write_text('[data]\npath = "a"\n[run]\nout = "b"\nsteps = 5\n[samples]\nprompts = ["é"]\n', "utf-8")
+    file.write_text(
+        '[data]\npath = "a"\n[run]\nout = "b"\nsteps = 5\n[samples]\nprompts = ["é"]\n[model]\ntrain = "lora"\n',
+        "utf-8",
+    )
     made = recipe.read(file, {"run.steps": 7, "lora.rank": 4})
     assert (made.run.steps, made.lora.rank, made.samples.prompts) == (7, 4, ("é",))
-    assert made == recipe.make(
-        {"data": {"path": "a"}, "run": {"out": "b", "steps": 7}, "samples": {"prompts": ["é"]}, "lora": {"rank": 4}}
-    )
+    content = {"data": {"path": "a"}, "run": {"out": "b", "steps": 7}, "samples": {"prompts": ["é"]}}
+    assert made == recipe.make(content | {"lora": {"rank": 4}, "model": {"train": "lora"}})
 
 
 WRONG = {
@@ -55,11 +43,56 @@ WRONG = {
     "a DiT unnamed": ({"model": {"init": "dit"}}, 'must say model.dit where model.init is "dit", and only there'),
     "a DiT unused": ({"model": {"dit": "x"}}, 'must say model.dit where model.init is "dit", and only there'),
     "an adapter of noise": ({"model": {"train": "lora", "init": "random"}}, 'needs model.init = "start"'),
-    "LCM's weighting": ({"loss": {"kind": "lcm", "weighting": "snr"}}, "weighting, noise_offset and times of [loss]"),
+    "LCM's weighting": (
+        {"loss": {"kind": "lcm", "weighting": "snr"}},
+        "loss.weighting of the recipe means nothing here",
+    ),
     "LCM's average": ({"loss": {"kind": "lcm"}, "run": {"ema": 0}}, "needs a moving average: run.ema above 0"),
-    "many sizes": ({"data": {"multiscale": True}}, "data.multiscale and data.real_prompt_ratio of the recipe are for"),
+    "many sizes": ({"data": {"multiscale": True}}, "data.multiscale of the recipe means nothing here: it is for the a"),
     "a prior": ({"data": {"prior": "x", "kind": "sigma"}}, "needs a prepared folder as data.path too"),
+    "no resolution": ({"data": {"kind": "sigma", **GIVEN["data"]}, "run": GIVEN["run"]}, "must say data.resolution, "),
+    "sheets": ({"samples": {"every": 5}}, "the recipe must say samples.prompts where samples.every is above 0"),
+    "parts": (
+        {"run": {"accumulate": 3}},
+        "data.batch_size of the recipe must be a multiple of 3 (run.accumulate), got 1",
+    ),
+    "an odd batch": (
+        {"data": {"prior": "x", "batch_size": 3}},
+        "must be a multiple of 2 (run.accumulate, twice since ",
+    ),
+    "a β of 1": ({"optimiser": {"b1": 1.0}}, "b1 must be None or a finite number within 0 … 1, below 1, got 1.0"),
 }
+MEANINGLESS = {  # a field, what makes it meaningless, and what else gives it a meaning
+    "loss.learned_variance": (True, {"loss.kind": "lcm"}, {}),
+    "loss.noise_offset": (0.1, {"loss.kind": "lcm"}, {}),
+    "loss.times": ("uniform", {"loss.kind": "lcm"}, {}),
+    "loss.gamma": (5.0, {"loss.weighting": "snr"}, {"loss.weighting": "min_snr"}),
+    "loss.guidance": (5.5, {}, {"loss.kind": "lcm"}),
+    "loss.ddim_steps": (50, {}, {"loss.kind": "lcm"}),
+    "lora.rank": (16, {}, {"model.train": "lora"}),
+    "lora.targets": (["to_q"], {}, {"model.train": "lora"}),
+    "run.save": ("pipeline", {"model.train": "lora"}, {}),
+    "model.transformer": ("x", {"model.train": "lora"}, {}),
+    "model.sample_size": (64, {"model.train": "lora"}, {}),
+    "model.interpolation_scale": (1.0, {"model.train": "lora"}, {}),
+    "model.conditions": (False, {"model.train": "lora"}, {}),
+    "data.resolution": (512, {}, {"data.kind": "alpha"}),
+    "data.real_prompt_ratio": (1.0, {"data.kind": "alpha", "data.resolution": 512}, {"data.kind": "sigma"}),
+    "data.prior_weight": (1.0, {}, {"data.prior": "class"}),
+    "optimiser.b1": (0.9, {"optimiser.name": "sgd"}, {"optimiser.name": "adafactor"}),
+    "optimiser.b2": (0.99, {"optimiser.name": "adafactor"}, {"optimiser.name": "lion"}),
+    "optimiser.eps": (1e-8, {"optimiser.name": "came"}, {"optimiser.name": "adamw"}),
+    "optimiser.momentum": (0.9, {"optimiser.name": "adamw"}, {"optimiser.name": "sgd"}),
+}
+
+
+@pytest.mark.parametrize("field", MEANINGLESS)
+def test_a_field_that_means_nothing_is_one_sentence(field):
+    """Also where it says what it would be anyway: who writes it believes that it does something."""
+    value, wrong, right = MEANINGLESS[field]
+    with pytest.raises(ValueError, match=rf"^{field} of small means nothing here: .*$"):
+        recipe.read("small", {**CHANGES, **wrong, field: value})
+    recipe.read("small", {**CHANGES, **(right and wrong), **right, field: value})
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -121,120 +154,3 @@ def test_a_recipe_says_neither_where_nor_of_what():
         with pytest.raises(ValueError, match=f"{name} must say run.out"):
             recipe.read(name, {"data.path": "data"})
     assert all(line.endswith(".") and "#" not in line for line in recipe.names().values())
-
-
-@pytest.fixture
-def made(monkeypatch, tmp_path):
-    """A recipe's name → the Recipe and the Job that it comes to with a tiny model; no network, no file but the DiT."""
-    golden = case.load("dit")
-    (tmp_path / "config.json").write_text(json.dumps(golden.config))
-    save_file(golden.weights, tmp_path / "diffusion_pytorch_model.safetensors")
-    params = tiny.params(CONFIG)
-    null = px.encode_prompt(params, "")
-    latents, text = np.ones((2, 4, 4, 6), np.float32), Text(*(np.repeat(each.asnumpy(), 2, 0) for each in null))
-    dataset = dataclasses.replace(data.arrays(latents, text, null=null), scale=tiny.VAE.scaling_factor)
-    asked = []
-    replaced = {
-        "scaling": dataclasses.replace(dataset, scale=0.18215),
-        "channels": dataclasses.replace(dataset, latents=np.ones((2, 16, 4, 6), np.float32)),
-        "width": dataclasses.replace(dataset, texts=Text(np.ones((2, 3, 8), np.float32), np.ones((2, 3), np.int32))),
-    }
-    monkeypatch.setattr(checkpoint, "load", lambda *args, **options: asked.append((*args, options)) or params)
-    monkeypatch.setattr(data.prepared, "open", lambda path: replaced.get(path, dataset))
-
-    def make(name, **changes):
-        more = {"model.dit": str(tmp_path)} if "dit" in name else {}
-        own = recipe.read(name, {**CHANGES, "data.batch_size": 2, **more, **changes})
-        return own, job.make(own), asked[-1]
-
-    return make
-
-
-def test_each_stage_comes_to_its_model(made):
-    """The positions of α as it was released, and those of Σ, which span the same at every size (facts 10)."""
-    scales = {
-        "pixart-alpha-1-dit-256": (32, 1), "pixart-alpha-2-align-256": (32, 1), "pixart-alpha-3-aesthetic-512": (64, 1),
-        "pixart-alpha-3-aesthetic-1024": (128, 2), "pixart-sigma-256": (32, 0.5), "pixart-sigma-512": (64, 1),
-        "pixart-sigma-1024": (128, 2),
-    }  # fmt: skip
-    assert set(scales) == set(STAGES)
-    for name, expected in scales.items():
-        own, built, (start, options) = made(name)
-        config = built.params.config.transformer
-        assert (config.sample_size, config.scale) == expected
-        assert config.conditions == (name == "pixart-alpha-3-aesthetic-1024")
-        assert start == own.model.start and options.get("transformer") == own.model.transformer
-        assert options["text_encoder"] is None and options["vae"] is None  # nothing needs them
-        assert set(dict(tree.items(built.state.params))) == set(transformer.shapes(config))
-        assert (built.batches(0).resolution is not None) == config.conditions
-
-
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*STAGES}))
-def test_each_other_recipe_comes_to_a_training(made, name):
-    changes = {"data.prior": "class"} if name == "dreambooth" else {}
-    own, built, (_, options) = made(name, **changes)
-    assert isinstance(built.state.params, lora.Adapter) == (own.model.train == "lora")
-    assert (built.state.ema is not None) == (own.run.ema > 0)
-    loss, _ = job._loss(own, CONFIG, solvers.from_config(built.params.config.scheduler).schedule)
-    assert isinstance(loss, distill.LCM if "lcm" in name else losses.Diffusion)
-    drawn_with = built.params.config.scheduler["_class_name"]
-    assert drawn_with == ("LCMScheduler" if "lcm" in name else "DPMSolverMultistepScheduler")
-    batch = built.batches(0)
-    assert len(batch.x0) == 2 and (batch.weight is not None) == (name == "dreambooth")
-    needed = name in ("small", "dreambooth", "lcm")  # of which a whole pipeline is written, or pictures are drawn
-    assert ("text_encoder" in options) == (not needed)
-    if own.model.train == "lora":
-        assert own.lora.targets == lora.AUTHORS
-
-
-@pytest.mark.parametrize("field", ["data.path", "data.prior"])
-def test_data_of_another_kind_of_model_is_one_sentence(made, field):
-    for name, said in {
-        "scaling": "its scaling factor of latents is 0.18215, and this model's 0.5",
-        "channels": "its number of latent channels is 16, and this model's 4",
-        "width": "its width of text is 8, and this model's 32",
-    }.items():
-        with pytest.raises(ValueError, match=f"'{name}' was prepared with another kind of model: {said}; prepare it"):
-            made("small", **{field: name})
-
-
-def test_the_optimiser_is_the_recipes():
-    """The first step of AdamW in closed form: warm-up and decay; after clipping, only ε sees the gradient's size."""
-    changes = {"optimiser.lr": 0.4, "optimiser.warmup": 4, "optimiser.eps": 0.004}
-    p, g = {"w": np.float32([[3, -4]])}, {"w": np.float32([[30, -40]])}
-    for clip, seen in ((0.01, [[0.006, -0.008]]), (0, [[30, -40]])):
-        own = recipe.read("pixart-alpha-3-aesthetic-512", {**CHANGES, **changes, "optimiser.clip": clip})
-        optimiser = job._optimiser(own)
-        new, _, _ = optim.step(optimiser, p, g, optimiser.init(p))
-        seen = np.array(seen)
-        expected = p["w"] - 0.1 * (seen / (abs(seen) + 0.004) + 0.03 * p["w"])
-        np.testing.assert_allclose(new["w"], expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("schedule", job.SCHEDULES)
-def test_the_rate_has_the_schedules_shape(schedule):
-    rate = job.SCHEDULES[schedule](2.0, 5, 100)
-    assert [rate(0), rate(4)] == pytest.approx([0.4, 2])
-    assert (rate(99) == 2) == (schedule == "constant") and (rate(50) < 2) == (schedule in ("linear", "cosine"))
-
-
-@pytest.mark.parametrize("name", optim.OPTIMISERS)
-def test_every_optimiser_takes_what_a_recipe_says(name):
-    """Also without a warm-up, which the schedules don't have."""
-    optimiser = job._optimiser(recipe.read("small", {**CHANGES, "optimiser.name": name, "optimiser.warmup": 0}))
-    p = {"w": np.ones((2, 3), np.float32)}
-    new, _, _ = optim.step(optimiser, p, p, optimiser.init(p))
-    assert (new["w"] < 1).all()
-
-
-def test_what_is_written_draws_as_it_was_trained(made):
-    """The prediction that the loss was of, and LCM's few steps; the betas are the start's."""
-    _, built, _ = made("small", **{"loss.prediction": "v"})
-    sampler = solvers.from_config(built.params.config.scheduler)
-    assert sampler.schedule.prediction == "v"
-    _, built, _ = made("lcm", **{"loss.ddim_steps": 20})
-    sampler = solvers.from_config(built.params.config.scheduler)
-    start = solvers.from_config(tiny.params(CONFIG).config.scheduler).schedule
-    assert_close(sampler.schedule.alpha(np.arange(1000)), start.alpha(np.arange(1000)), 1e-6)
-    assert sampler.make_grid(2).t[:2].tolist() == [999, 499]
-    assert built.params.config.scheduler["original_inference_steps"] == 20

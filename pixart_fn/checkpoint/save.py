@@ -46,7 +46,7 @@ def save(params: Params, folder: str | os.PathLike[str], *, dtype: str = "float3
         raise TypeError(f"params must be Params, such as px.load() gives, got a {type(params).__name__}")
     folder = Path(os.path.expanduser(written(folder, "folder", "the folder to write")))
     parts = {name: part for name, part in COMPONENTS.items() if getattr(params, name) is not None}
-    _check_savable(params, parts, folder)
+    check_savable(params, folder)
     replace(folder, INDEX, partial(_fill, params, parts, dtype))
 
 
@@ -59,7 +59,14 @@ def _fill(params: Params, parts: Mapping[str, Component], dtype: str, folder: Pa
     write_json(_index(params, parts), folder / INDEX)
 
 
-def _check_savable(params: Params, parts: Mapping[str, Component], folder: Path) -> None:
+def check_savable(params: Params, folder: Path) -> None:
+    """Raise what `save` raises before it writes.
+
+    Args:
+        params: to write.
+        folder: to write into.
+    """
+    parts = [name for name in COMPONENTS if getattr(params, name) is not None]
     if "transformer" not in parts:
         raise ValueError("there is no transformer to save; a pipeline needs one")
     if "_class_name" not in params.config.scheduler:

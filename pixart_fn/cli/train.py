@@ -44,7 +44,7 @@ class Fields(click.Command):
 
 
 def _default(value: object) -> str:
-    if value is None or value in ("", ("",)):
+    if value is None or value in ("", ()):
         return ""
     return f"; default: {str(value).lower() if isinstance(value, bool) else value}"
 

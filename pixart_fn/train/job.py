@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from .. import checkpoint, rng, solvers
 from ..backend.workers import Workers
 from ..checkpoint import lora
+from ..checkpoint.save import check_savable
 from ..checks import check_switch, check_type
 from ..files.folder import check
 from ..models import transformer
@@ -19,13 +20,13 @@ from ..public import public
 from ..schedule import Schedule
 from ..solvers.scheduler import PREDICTIONS, Options
 from ..stages import encode_prompt
-from ..types import Json, Key, Tree
-from . import data, distill, losses, objective, optim, reparameterise, times, watch
+from ..types import Json, Key, Text, Tree
+from . import data, distill, losses, objective, optim, reparameterise, rules, times, watch
 from . import loop as loop_
 from . import state as state_
 from . import step as step_
 from .batch import Batch
-from .recipe import Recipe
+from .recipe import EMBEDDED, Recipe
 from .state import LossScale, TrainState
 
 SCHEDULES: dict[str, Callable[[float, int, int], Callable[[int], float]]] = {
@@ -40,7 +41,8 @@ class Job(NamedTuple):
     """What a recipe comes to.
 
     Args:
-        params: the pipeline that the training starts from.
+        params: the pipeline that the training starts from, without the transformer where that is trained, which state
+            holds.
         batches: step → batch.
         step: of the training.
         state: before the first step.
@@ -108,14 +110,20 @@ def make(recipe: Recipe, workers: Workers = Workers(0, 1)) -> Job:  # noqa: B008
     check_type("recipe", recipe, Recipe, "a Recipe, as recipe.read gives")
     check_type("workers", workers, Workers, "a Workers, as workers.start() gives")
     own, optimiser = recipe.run, _optimiser(recipe)
-    start = checkpoint.load(recipe.model.start, **_parts(recipe))
+    datasets = _opened(recipe, workers)
+    start = checkpoint.load(None if recipe.model.start == EMBEDDED else recipe.model.start, **_parts(recipe))
     keys = rng.split(rng.key(own.seed), 3)
     params = _started(recipe, start, keys[0])
-    batches = _batches(recipe, params, workers)
+    _check_out(recipe, params)
+    datasets = {path: _fitting(recipe, path, each, params) for path, each in datasets.items()}
+    null = datasets[recipe.data.path].null
+    if null is None and params.text_encoder is not None:
+        null = encode_prompt(params, "")
+    batches = _batches(recipe, datasets, params, null, workers)
     schedule = solvers.from_config(start.config.scheduler).schedule
     loss, sampler = _loss(recipe, params.config.transformer, schedule)
-    weights, aim = _trained(recipe, params, loss, keys[1])
-    average = optim.ema(own.ema) if own.ema else None
+    weights, aim = _trained(recipe, params, loss, null, keys[1])
+    average = optim.ema(own.ema, warmup=own.ema_warmup) if own.ema else None
     kept = sampler if sampler is not None and sampler.init() is not None else None
     scale = LossScale() if own.dtype == "float16" else None
     state = state_.init(weights, optimiser, keys[2], ema=average, times=kept, scale=scale)
@@ -123,7 +131,8 @@ def make(recipe: Recipe, workers: Workers = Workers(0, 1)) -> Job:  # noqa: B008
     step = step_.make(
         aim, optimiser, ema=average, accumulate=own.accumulate, times=kept, target=target, workers=workers
     )
-    return Job(params, batches, step, state)
+    kept_params = params if recipe.model.train == "lora" else params.replace(transformer=None)  # state has its own
+    return Job(kept_params, batches, step, state)
 
 
 @public
@@ -132,7 +141,7 @@ def write(recipe: Recipe, params: Params, state: TrainState) -> None:
 
     Args:
         recipe: of the run.
-        params: the pipeline that it started from.
+        params: the pipeline that it started from, which needs no transformer where that was trained.
         state: its last.
     Raises:
         TypeError: an argument has the wrong type.
@@ -145,10 +154,7 @@ def write(recipe: Recipe, params: Params, state: TrainState) -> None:
     if recipe.model.train == "lora":
         lora.save(state.average, out / "adapter")
         return
-    trained = watch.with_average(params, state)
-    if recipe.run.save == "transformer":
-        trained = trained.replace(text_encoder=None, vae=None, tokenizer=None)
-    checkpoint.save(trained, out / "pipeline")
+    checkpoint.save(_kept(recipe, watch.with_average(params, state)), out / "pipeline")
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:
@@ -197,48 +203,89 @@ def _scheduler(recipe: Recipe, start: Json) -> dict[str, Any]:
     return changed
 
 
-def _batches(recipe: Recipe, params: Params, workers: Workers) -> Callable[[int], Batch]:
-    own, seed = recipe.data, recipe.run.seed
-    config = params.config.transformer
-    null = None
+def _check_out(recipe: Recipe, params: Params) -> None:
+    """Raise what `write` would raise at the end of the training."""
+    out = Path(recipe.run.out).expanduser()
+    if recipe.model.train == "transformer":
+        check_savable(_kept(recipe, params), out / "pipeline")
+    elif (check(out / "adapter") / lora.DIFFUSERS).exists():
+        raise FileExistsError(
+            f"folder {str(out / 'adapter')!r} holds an adapter in diffusers' layout; name a new run.out"
+        )
+
+
+def _kept(recipe: Recipe, params: Params) -> Params:
+    """What is written of a pipeline."""
+    if recipe.run.save == "transformer":
+        return params.replace(text_encoder=None, vae=None, tokenizer=None)
+    return params
+
+
+def _opened(recipe: Recipe, workers: Workers) -> dict[str, Any]:
+    """Open the data by its paths, and raise where a batch can't be shared out."""
+    own = recipe.data
+    parts = workers.size * recipe.run.accumulate * (1 if own.prior is None else 2)
+    if own.batch_size % parts:
+        each = f"{workers.size} workers × run.accumulate = {recipe.run.accumulate}"
+        both = "" if own.prior is None else " × 2 for data.prior"
+        raise ValueError(f"data.batch_size must be a multiple of {parts} ({each}{both}), got {own.batch_size}")
     if own.kind == "prepared":
-        dataset: Any = _prepared(own.path, params)
-    else:
-        dataset = data.authors.open(
-            own.path, own.kind, own.resolution, multiscale=own.multiscale, real_prompt_ratio=own.real_prompt_ratio,
-            width=config.caption_channels, channels=config.in_channels,
-        )  # fmt: skip
-        null = encode_prompt(params, "") if params.text_encoder is not None else None
-    options: dict[str, Any] = {
-        "rank": workers.rank, "workers": workers.size, "dropout": own.dropout, "sample": own.sample,
-        "conditions": config.conditions, "null": null,
-    }  # fmt: skip
-    if own.prior is None:
-        return data.order.Batches(dataset, own.batch_size, seed, **options)
-    half = own.batch_size // 2
-    if own.batch_size % 2:
-        raise ValueError(f"data.batch_size must be even where there is a prior, got {own.batch_size}")
-    subject = data.order.Batches(dataset, half, seed, **options)
-    prior = data.order.Batches(_prepared(own.prior, params), half, seed + 1, **options)
-    return data.order.mixed(subject, prior, own.prior_weight)
+        return {path: data.prepared.open(path) for path in (own.path, own.prior) if path is not None}
+    features = data.authors.open(
+        own.path, own.kind, own.resolution or 0, multiscale=own.multiscale, real_prompt_ratio=own.real_prompt_ratio
+    )
+    return {own.path: features}
 
 
-def _prepared(path: str, params: Params) -> Any:
-    """Open a prepared folder, and raise where it was prepared with another kind of model."""
-    dataset, config = data.prepared.open(path), params.config
+def _fitting(recipe: Recipe, path: str, dataset: Any, params: Params) -> Any:
+    """A dataset as the model reads it; raise where it is of another kind of model, or of another size."""
+    config, vae, prepared = params.config.transformer, params.config.vae, recipe.data.kind == "prepared"
+    if not prepared:
+        dataset = dataclasses.replace(dataset, width=config.caption_channels, channels=config.in_channels)
+    if not len(dataset):
+        raise ValueError(f"{path!r} holds no example")
     first = dataset.example(0, 0.0)
     kinds = {
-        "number of latent channels": (len(first.mean), config.transformer.in_channels),
-        "width of text": (first.states.shape[1], config.transformer.caption_channels),
-        "scaling factor of latents": (dataset.scale, config.vae.scaling_factor if config.vae else dataset.scale),
+        "number of latent channels": (len(first.mean), config.in_channels),
+        "width of text": (first.states.shape[1], config.caption_channels),
+        "scaling factor of latents": (dataset.scale, vae.scaling_factor if vae else dataset.scale),
     }
     for name, (found, needed) in kinds.items():
         if found != needed:
             raise ValueError(
                 f"{path!r} was prepared with another kind of model: its {name} is {found}, and this model's {needed};"
-                " prepare it with this model"
+                f" {'prepare it with' if prepared else 'take features of'} this model"
             )
+    _check_size(recipe, path, dataset, config.sample_size)
     return dataset
+
+
+def _check_size(recipe: Recipe, path: str, dataset: Any, side: int) -> None:
+    """Raise where all pictures are squares of another size than the model's, unless the recipe says its size."""
+    sizes = {(h, w) for h, w in dataset.sizes.tolist()}
+    h, w = min(sizes)
+    if len(sizes) > 1 or h != w or h == side or recipe.model.sample_size is not None:
+        return
+    advice = "" if recipe.model.train == "lora" else f", or say model.sample_size = {h}"
+    raise ValueError(
+        f"{path!r} holds latents of {h} × {w}, and this model's are of {side} × {side}; take data of that size{advice}"
+    )
+
+
+def _batches(
+    recipe: Recipe, datasets: dict[str, Any], params: Params, null: Text | None, workers: Workers
+) -> Callable[[int], Batch]:
+    own, seed = recipe.data, recipe.run.seed
+    options: dict[str, Any] = {
+        "rank": workers.rank, "workers": workers.size, "dropout": own.dropout, "sample": own.sample,
+        "conditions": params.config.transformer.conditions, "null": null,
+    }  # fmt: skip
+    if own.prior is None:
+        return data.order.Batches(datasets[own.path], own.batch_size, seed, **options)
+    half = own.batch_size // 2
+    subject = data.order.Batches(datasets[own.path], half, seed, **options)
+    prior = data.order.Batches(datasets[own.prior], half, seed + 1, **options)
+    return data.order.mixed(subject, prior, own.prior_weight)
 
 
 def _loss(recipe: Recipe, config: transformer.Config, schedule: Schedule) -> tuple[Any, Any]:
@@ -262,7 +309,7 @@ def _loss(recipe: Recipe, config: transformer.Config, schedule: Schedule) -> tup
     return made, sampler
 
 
-def _trained(recipe: Recipe, params: Params, loss: Any, key: Key) -> tuple[Tree, Any]:
+def _trained(recipe: Recipe, params: Params, loss: Any, null: Text | None, key: Key) -> tuple[Tree, Any]:
     """What is trained, and the loss of it."""
     tree, config = params.transformer, params.config.transformer
     options: dict[str, Any] = {"recompute": recipe.run.recompute, "dtype": recipe.run.dtype}
@@ -273,9 +320,7 @@ def _trained(recipe: Recipe, params: Params, loss: Any, key: Key) -> tuple[Tree,
             del own["targets"]
         adapter = lora.init(key, tree, lora.Config(**own))
     if recipe.loss.kind == "lcm":
-        null = (
-            data.prepared.open(recipe.data.path).null if recipe.data.kind == "prepared" else encode_prompt(params, "")
-        )
+        assert null is not None  # `_parts` has loaded what encodes it
         return adapter or tree, objective.of_lcm(tree, config, loss, null, adapter=adapter is not None, **options)
     if adapter is not None:
         return adapter, objective.of_adapter(tree, config, loss, **options)
@@ -285,6 +330,6 @@ def _trained(recipe: Recipe, params: Params, loss: Any, key: Key) -> tuple[Tree,
 def _optimiser(recipe: Recipe) -> optim.Transformation:
     own = recipe.optimiser
     schedule = SCHEDULES[own.schedule](own.lr, max(own.warmup, 1), recipe.run.steps)  # one step's rise is none
-    options = {name: getattr(own, name) for name in ("b1", "b2", "eps") if getattr(own, name) is not None}
+    options = {name: getattr(own, name) for name in rules.OF_OPTIMISERS[own.name] if getattr(own, name) is not None}
     made = optim.OPTIMISERS[own.name](schedule, weight_decay=own.weight_decay, **options)
     return optim.chain(optim.clip_by_global_norm(own.clip), made) if own.clip else made

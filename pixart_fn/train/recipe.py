@@ -19,6 +19,7 @@ from ..files import reading
 from ..public import public
 from ..types import Json
 from . import fields as fields_
+from . import rules
 from .fields import Field
 
 if sys.version_info >= (3, 11):
@@ -30,8 +31,11 @@ Count: TypeAlias = Annotated[int, whole(1, 2**31)]
 Steps: TypeAlias = Annotated[int, whole(0, 2**31)]
 Seed: TypeAlias = Annotated[int, whole(0, 2**63 - 1)]
 Share: TypeAlias = Annotated[float, Check("within 0 … 1", lambda v: 0 <= v <= 1)]
+Beta: TypeAlias = Annotated[float, Check("within 0 … 1, below 1", lambda v: 0 <= v < 1)]
 AtLeast0: TypeAlias = Annotated[float, Check("of at least 0", lambda v: v >= 0)]
 Above0: TypeAlias = Annotated[float, Check("above 0", lambda v: v > 0)]
+EMBEDDED = "embedded"
+"""The model.start that is the checkpoint of this package."""
 __all__ = ["Recipe", "fields", "make", "names", "read"]
 
 Texts: TypeAlias = tuple[str, ...]
@@ -45,7 +49,7 @@ def _help(default: Any, text: str) -> Any:
 class Model:
     """What is trained, and from where."""
 
-    start: str | None = _help(None, "a pipeline's folder or hub id; none: the embedded checkpoint")
+    start: str | None = _help(None, 'a pipeline\'s folder or hub id; "embedded", and none: the embedded checkpoint')
     transformer: str | None = _help(
         None, "folder or hub id of another transformer than start's, as of the stage before"
     )
@@ -77,7 +81,7 @@ class Data:
 
     path: str = _help("", "a folder that `pixart-fn prepare` wrote, or the authors' features")
     kind: Literal["prepared", "alpha", "sigma"] = _help("prepared", "which of the two, α's or Σ's")
-    resolution: Annotated[int, whole(8, 2**14)] = _help(512, "of the authors' features, in pixels")
+    resolution: Annotated[int, whole(8, 2**14)] | None = _help(None, "of the authors' features, in pixels")
     multiscale: bool = _help(False, "whether the authors' features are of many sizes")
     real_prompt_ratio: Share | None = _help(None, "how often Σ's caption is the original one")
     batch_size: Count = _help(16, "examples a step, of all workers together")
@@ -96,7 +100,7 @@ class Loss:
     learned_variance: bool | None = _help(None, "none: where the transformer has channels for it")
     weighting: Literal["none", "snr", "min_snr"] = _help("none", "of times, as a function of the SNR")
     gamma: Above0 = _help(5.0, "of min_snr")
-    huber: Above0 | None = _help(None, "c of the pseudo-Huber distance; none: the squared error")
+    huber: Above0 | None = _help(None, "c of the pseudo-Huber distance; none: the squared error, for lcm c = 0.001")
     noise_offset: AtLeast0 = _help(0.0, "of each channel's noise")
     times: Literal["uniform", "logit_normal", "importance"] = _help("uniform", "how times are drawn")
     guidance: AtLeast0 = _help(5.5, "of LCM's teacher; 5.5 is the authors' 4.5")
@@ -113,9 +117,10 @@ class Optimiser:
     warmup: Steps = _help(0, "steps in which the rate rises from 0")
     weight_decay: AtLeast0 = _help(0.03, "of weights with two axes or more")
     clip: AtLeast0 = _help(0.01, "the gradient's greatest norm; 0: any")
-    b1: Share | None = _help(None, "β of the first moment; none: the optimiser's own")
-    b2: Share | None = _help(None, "β of the second moment; none: the optimiser's own")
-    eps: Above0 | None = _help(None, "ε; none: the optimiser's own")
+    b1: Beta | None = _help(None, "β of the first moment, not for sgd; none: the optimiser's own")
+    b2: Beta | None = _help(None, "β of the second moment of adamw, lion and came; none: the optimiser's own")
+    eps: Above0 | None = _help(None, "ε of adamw; none: its own")
+    momentum: Beta | None = _help(None, "of sgd; none: 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +136,8 @@ class Run:
     recompute: bool = _help(True, "compute blocks again for the gradient, which takes less memory and more time")
     dtype: Literal["float32", "float16", "bfloat16"] = _help("float32", "in which the transformer computes")
     save: Literal["pipeline", "transformer"] = _help("pipeline", "how much of the pipeline is written at the end")
-    ema: Annotated[float, Check("within 0 … 1", lambda v: 0 <= v < 1)] = _help(0.9999, "of the average; 0: none")
+    ema: Beta = _help(0.9999, "of the average; 0: none")
+    ema_warmup: bool = _help(True, "whether the average forgets sooner at first, by (1 + step) / (10 + step)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +145,7 @@ class Samples:
     """Pictures on the way."""
 
     every: Steps = _help(0, "steps between two sheets; 0: none")
-    prompts: Texts = _help(("",), "of the pictures")
+    prompts: Texts = _help((), "of the pictures, at least one where every is above 0")
     steps: Count = _help(20, "of the solver")
     guidance: AtLeast0 = _help(4.5, "scale of guidance")
 
@@ -262,7 +268,8 @@ def make(content: Json, where: str = "the recipe") -> Recipe:
             raise ValueError(f"{name} of {where} must be a section of fields, got {shown(section)}")
         made[name] = config_.read(cls, section, fixed={}, component=f"{where}, [{name}]")
     recipe = Recipe(**made)
-    _check(recipe, where)
+    given = [f"{section}.{name}" for section in SECTIONS for name in content.get(section, {})]
+    _check(recipe, where, given)
     return recipe
 
 
@@ -283,10 +290,10 @@ def _content(source: str | Path) -> dict[str, Any]:
     return content
 
 
-def _check(recipe: Recipe, where: str) -> None:
-    """Raise where fields contradict each other."""
-    model, loss = recipe.model, recipe.loss
-    for name, value in (("data.path", recipe.data.path), ("run.out", recipe.run.out)):
+def _check(recipe: Recipe, where: str, given: Iterable[str]) -> None:
+    """Raise where fields contradict each other, or mean nothing beside others."""
+    model, loss, own = recipe.model, recipe.loss, recipe.data
+    for name, value in (("data.path", own.path), ("run.out", recipe.run.out)):
         if not value:
             raise ValueError(f"{where} must say {name}")
     if (model.init == "dit") != (model.dit is not None):
@@ -297,9 +304,16 @@ def _check(recipe: Recipe, where: str) -> None:
         raise ValueError(f"run.minutes of {where} must be a number")
     if loss.kind == "lcm" and not recipe.run.ema:
         raise ValueError(f"{where} distils, which needs a moving average: run.ema above 0, such as 0.95")
-    if loss.kind == "lcm" and (loss.weighting != "none" or loss.noise_offset or loss.times != "uniform"):
-        raise ValueError(f"{where} distils, for which weighting, noise_offset and times of [loss] mean nothing")
-    if recipe.data.kind == "prepared" and (recipe.data.multiscale or recipe.data.real_prompt_ratio is not None):
-        raise ValueError(f"data.multiscale and data.real_prompt_ratio of {where} are for the authors' features")
-    if recipe.data.prior is not None and recipe.data.kind != "prepared":
+    if own.prior is not None and own.kind != "prepared":
         raise ValueError(f"data.prior of {where} needs a prepared folder as data.path too")
+    if own.kind != "prepared" and own.resolution is None:
+        raise ValueError(f"{where} must say data.resolution, that of the authors' features in pixels")
+    if recipe.samples.every and not recipe.samples.prompts:
+        raise ValueError(f"{where} must say samples.prompts where samples.every is above 0")
+    parts = recipe.run.accumulate * (1 if own.prior is None else 2)
+    if own.batch_size % parts:
+        both = "" if own.prior is None else ", twice since there is data.prior"
+        raise ValueError(
+            f"data.batch_size of {where} must be a multiple of {parts} (run.accumulate{both}), got {own.batch_size}"
+        )
+    rules.check(recipe, where, given)
