@@ -185,13 +185,19 @@ def test_webdataset_tars(tmp_path):
         },
         format=tarfile.PAX_FORMAT,
     )  # fmt: skip
-    tar(tmp_path / "0.tar", {"a.seg.png": one, "a.webp": one, "a.txt": "zero", "a.png": two}, format=tarfile.GNU_FORMAT)
+    tar(
+        tmp_path / "0.tar",
+        {"a.seg.png": one, "a.webp": one, "a.txt": "zero", "a.png": two, "my.cat.PNG": one, "my.cat.txt": "a"},
+        format=tarfile.GNU_FORMAT,
+    )
     source = sources.open(tmp_path)
     wanted = {"0.tar/a.webp": "zero", "1.tar/a.png": "one", "1.tar/deep/b.jpg": "two", f"1.tar/{long}.jpeg": "long"}
     assert listed(source) == wanted and source.kind == "webdataset"
     assert [entry.read() for entry in source.entries] == [one, one, two, two]
     assert [tuple(each) for each in source.skipped] == [
         ("0.tar/a.png", "it is the second picture named a"),
+        ("0.tar/a.seg.png", "its ending begins at the first point of its name, and seg.png is none of a picture"),
+        ("0.tar/my.cat.png", "its ending begins at the first point of its name, and cat.png is none of a picture"),
         ("1.tar/c.png", "it has no caption: no .txt and no .json of its name"),
         ("1.tar/e.png", "its .json can't be used: caption must be a text in it, got a list"),
     ]

@@ -62,6 +62,10 @@ def _tar(path: Path, column: str | None, caption: str | None) -> Iterator[Entry 
                 yield _member(file, path, f"{base}.{ending}", members, column, caption)
             for ending in found[1:]:
                 yield Skipped(f"{path.name}/{base}.{ending}", f"it is the second picture named {base}")
+            for ending in members:
+                if "." in ending and ending.rpartition(".")[2] in PICTURES:
+                    reason = f"its ending begins at the first point of its name, and {ending} is none of a picture"
+                    yield Skipped(f"{path.name}/{base}.{ending}", reason)
 
 
 def _groups(file: BinaryIO) -> dict[str, dict[str, tuple[int, int]]]:
