@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ...checkpoint.hub import written
 from ...checks import check_number, check_option, check_switch, check_type, check_whole, is_number, kind, shown

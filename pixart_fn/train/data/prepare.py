@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mindspore import Tensor
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ...backend.arrays import check_finite
 from ...checkpoint.hub import written
