@@ -15,6 +15,7 @@ from ..backend.arrays import as_numpy, as_tensor, check_weights
 from ..checkpoint import lora
 from ..checks import check_function, check_option, check_switch, check_type
 from ..models import transformer
+from ..process.lock import exclusive
 from ..public import public
 from ..types import Text, Tree
 from .batch import Batch, Metrics, Predict, size
@@ -46,13 +47,21 @@ def predictor(
     _check(config, recompute, dtype)
     check_weights(p, transformer.shapes(config), "p")
     check_type("batch", batch, Batch, "a Batch")
+    return _network(_cast(p, dtype), config, batch, recompute)
+
+
+def _cast(p: Tree, dtype: str) -> Tree:
     kind = DTYPES[dtype]
-    cast = p if dtype == "float32" else tree.map(lambda leaf: leaf.astype(kind), p)
+    return p if dtype == "float32" else tree.map(lambda leaf: leaf.astype(kind), p)
+
+
+def _network(p: Tree, config: transformer.Config, batch: Batch, recompute: bool) -> Predict:
+    """A model of (x_t, t) of weights that are cast already."""
     text, mask = as_tensor(batch.text.states, "text.states"), as_tensor(batch.text.mask, "text.mask")
     sizes = [each if each is None else as_tensor(each, "a size") for each in (batch.resolution, batch.aspect_ratio)]
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        return transformer.apply(cast, config, x, t, text, mask, *sizes, recompute=recompute)
+        return transformer.apply(p, config, x, t, text, mask, *sizes, recompute=recompute)
 
     return predict
 
@@ -116,15 +125,17 @@ def of_lcm(
     check_switch("adapter", adapter)
     _check(config, recompute, dtype)
     check_weights(p, transformer.shapes(config), "p")
+    teacher = exclusive(_cast)(p, dtype)  # once, since it stays as it is
+    base = p if adapter else None  # or p would be kept beside a teacher in halves
 
     def predict(weights: Tree, batch: Batch) -> Predict:
         return predictor(weights, config, batch, recompute=recompute, dtype=dtype)
 
     def objective(weights: Tree, batch: Batch, key: Any, target: Tree) -> tuple[Tensor, Metrics]:
-        student, averaged = (lora.apply(p, each) if adapter else each for each in (weights, target))
+        student, averaged = (each if base is None else lora.apply(base, each) for each in (weights, target))
         without = batch._replace(text=_repeated(null, size(batch)))
-        networks = predict(student, batch), predict(averaged, batch), predict(p, batch), predict(p, without)
-        result: tuple[Tensor, Metrics] = loss(*networks, batch, key)
+        frozen = (_network(teacher, config, each, recompute) for each in (batch, without))
+        result: tuple[Tensor, Metrics] = loss(predict(student, batch), predict(averaged, batch), *frozen, batch, key)
         return result
 
     return objective
