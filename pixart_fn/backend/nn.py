@@ -14,6 +14,7 @@ from mindspore import Tensor, ops
 
 from ..types import Tree
 from . import device, numpy2
+from .private import SigmoidGrad
 
 numpy2.settle()  # every model imports this module before its first operation
 
@@ -183,13 +184,16 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
     It is written as a sigmoid, which is 4× faster than MindSpore's op on the CPU.
     """
-    return gelu_tanh_parts(x)[0]
+    return gelu_tanh_slope(x)[0]
 
 
-def gelu_tanh_parts(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`gelu_tanh`, and the sigmoid that x is multiplied with, which its gradient needs."""
-    weight = ops.sigmoid(x * (GELU[0] + GELU[1] * (x * x)))
-    return x * weight, weight
+def gelu_tanh_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`gelu_tanh` and its derivative at x, which a graph that doesn't use it leaves out."""
+    square = x * x
+    weight = ops.sigmoid(x * (GELU[0] + GELU[1] * square))
+    # the sigmoid's own gradient is one operation: x · weight · (1 - weight)
+    inner = SigmoidGrad()(weight, x)
+    return x * weight, weight + inner * (GELU[0] + (3 * GELU[1]) * square)
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from mindspore import Tensor, ops
 
 from ..types import Tree
 from . import nn
-from .private import SigmoidGrad
 
 
 def linear(p: Tree, x: Tensor, dy: Tensor) -> tuple[Tensor, Tree]:
@@ -39,13 +38,6 @@ def layer_norm(normal: Tensor, inverse: Tensor, dy: Tensor) -> Tensor:
     centre = nn.along_last(nn.mean_last(d), d)
     d = d - centre - wide * nn.along_last(nn.mean_last(d * wide), d)
     return ops.cast(nn.along_last(inverse, d) * d, normal.dtype)
-
-
-def gelu_tanh(x: Tensor, weight: Tensor, dy: Tensor) -> Tensor:
-    """The cotangent of x where `nn.gelu_tanh_parts(x)` gave (y, weight) and y has the cotangent dy."""
-    # the sigmoid's own gradient is one operation: dy · weight · (1 - weight)
-    inner = SigmoidGrad()(weight, dy * x)
-    return dy * weight + inner * (nn.GELU[0] + (3 * nn.GELU[1]) * (x * x))
 
 
 def mix(q: Tensor, k: Tensor, v: Tensor, weights: Tensor, y: Tensor, dy: Tensor) -> tuple[Tensor, ...]:

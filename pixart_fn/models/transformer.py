@@ -269,9 +269,9 @@ def _after_attention(
 
     normal, inverse = nn.normalized(x, config.norm_eps)
     wide = nn.linear(p["ff"]["net"]["0"]["proj"], nn.modulate(normal, scale, shift))  # (B, N, 4·D)
-    active, slope = nn.gelu_tanh_parts(wide)
+    active, slope = nn.gelu_tanh_slope(wide)
     change = nn.linear(p["ff"]["net"]["2"], active)
-    kept = (update, q, weights, h, normal, inverse, wide, slope, change)
+    kept = (update, q, weights, h, normal, inverse, active, slope, change)
     return x + nn.along_tokens(gate_mlp, x) * change, kept
 
 

@@ -75,14 +75,13 @@ def _pull_after(
     It gives dx, dh, the gradients of attn1.to_out, attn2.to_q, attn2.to_out, ff.net.0 and ff.net.2, then those of the
     gate, the MLP's shift, scale and gate, then those of the text.
     """
-    h, update, q, weights, seen, normal, inverse, wide, slope, change = kept
+    h, update, q, weights, seen, normal, inverse, active, slope, change = kept
     _, _, gate, shift, scale, gate_mlp = modulations(p, modulation)
     net, cross, A = p["ff"]["net"], p["attn2"], config.num_attention_heads
 
     dgate_mlp = pullbacks.sum_tokens(dy * change)
-    dactive, net_2 = pullbacks.linear(net["2"], wide * slope, dy * nn.along_tokens(gate_mlp, dy))
-    dwide = pullbacks.gelu_tanh(wide, slope, dactive)
-    dmodulated, net_0 = pullbacks.linear(net["0"]["proj"], nn.modulate(normal, scale, shift), dwide)
+    dactive, net_2 = pullbacks.linear(net["2"], active, dy * nn.along_tokens(gate_mlp, dy))
+    dmodulated, net_0 = pullbacks.linear(net["0"]["proj"], nn.modulate(normal, scale, shift), dactive * slope)
     through_norm, dshift, dscale = _pull_modulated(normal, inverse, scale, dmodulated)
     dx = dy + through_norm
 
