@@ -87,6 +87,10 @@ def test_what_is_given_reaches_the_training(run, monkeypatch):
 def test_texts_may_stand_without_quotes():
     for text in ("a/b", '"a/b"', "'a/b'"):
         assert recipe.assigned([f"model.start={text}"]) == {"model.start": "a/b"}
+    assert recipe.assigned(["optimiser.eps=none", 'model.start="none"']) == {
+        "optimiser.eps": None,
+        "model.start": "none",
+    }
     assert recipe.assigned(["model.start=2026", "run.out=a=b", "run.steps=1_000", "optimiser.lr=1e-4"]) == {
         "model.start": "2026", "run.out": "a=b", "run.steps": 1000, "optimiser.lr": 1e-4,
     }  # fmt: skip

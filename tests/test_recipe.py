@@ -105,6 +105,17 @@ def test_a_mistake_is_one_sentence(name):
     assert sentence in str(raised.value) and "\n" not in str(raised.value)
 
 
+def test_a_field_of_the_file_can_be_taken_out():
+    changes = {**CHANGES, "optimiser.name": "lion"}
+    with pytest.raises(
+        ValueError, match=r"optimiser\.eps of .* means nothing here: of these, .* \"lion\" takes b1, b2$"
+    ):
+        recipe.read("dreambooth", changes)
+    made = recipe.read("dreambooth", {**changes, "optimiser.eps": None})
+    assert (made.optimiser.name, made.optimiser.eps) == ("lion", None)
+    assert recipe.read("small", {**CHANGES, "run.steps": None, "lora.rank": None}).run.steps == recipe.Run().steps
+
+
 def test_a_mistaken_name_is_told_the_nearest(tmp_path):
     for name, near in {"run.stesp": "run.steps", "lr": "optimiser.lr", "samples.guidence": "samples.guidance"}.items():
         with pytest.raises(ValueError, match=f"a recipe has no field '{name}'; the nearest is '{near}'"):

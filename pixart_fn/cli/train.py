@@ -58,7 +58,13 @@ def _recipes() -> ModuleType:
 
 @click.command(cls=Fields)
 @click.argument("recipe", required=False)
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, such as run.steps=500.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a field, such as run.steps=500, or take it out: run.minutes=none.",
+)
 @click.option("--data", metavar="DIR", help="What to train on: data.path.")
 @click.option("--out", metavar="DIR", help="The run's folder: run.out.")
 @click.option("--list", "listed", is_flag=True, help="List the recipes that come with the package.")

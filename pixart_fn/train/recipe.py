@@ -182,7 +182,7 @@ def read(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe
 
     Args:
         source: a .toml file, or the name of a recipe of this package (`names`).
-        changes: values by "section.field", which come before the file's.
+        changes: values by "section.field", which come before the file's; None takes a field out of the file's.
     Returns:
         The recipe.
     Raises:
@@ -200,6 +200,8 @@ def read(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe
         if not isinstance(content.setdefault(section, {}), dict):
             raise ValueError(f"{section} of {source} must be a section of fields, got {shown(content[section])}")
         content[section][field] = value
+        if value is None:
+            del content[section][field]
     return make(content, str(source))
 
 
@@ -220,18 +222,22 @@ def assigned(texts: Iterable[str]) -> dict[str, Any]:
     """Read assignments as a command line has them.
 
     Args:
-        texts: such as "run.steps=500": the values are TOML, but texts may stand without quotes.
+        texts: such as "run.steps=500": the values are TOML, but texts may stand without quotes, and none is None.
     Returns:
         Values by "section.field", for `read`.
     Raises:
         ValueError: one isn't an assignment to a field, or its value isn't TOML.
     """
-    known, found = {each.name: each for each in fields()}, {}
+    known = {each.name: each for each in fields()}
+    found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"an assignment is such as run.steps=500, got {shown(text)}")
         fields_.check_name(name, known)
+        if value == "none":
+            found[name] = None
+            continue
         try:
             content = tomllib.loads(f"value = {value}")
         except tomllib.TOMLDecodeError:
