@@ -203,6 +203,17 @@ def test_the_optimiser_is_the_recipes():
         np.testing.assert_allclose(new["w"], expected, rtol=1e-6)
 
 
+def test_momentum_is_that_of_sgd():
+    changes = {"optimiser.name": "sgd", "optimiser.momentum": 0.5, "optimiser.lr": 0.1, "optimiser.warmup": 0}
+    changes |= {"optimiser.schedule": "constant", "optimiser.clip": 0.0, "optimiser.weight_decay": 0.0}
+    optimiser = job._optimiser(recipe.read("small", {**CHANGES, **changes}))
+    p = {"w": np.zeros((1, 2), np.float32)}
+    g, state = {"w": np.ones((1, 2), np.float32)}, optimiser.init(p)
+    for expected in (-0.1, -0.25):
+        p, state, _ = optim.step(optimiser, p, g, state)
+        np.testing.assert_allclose(p["w"], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("schedule", job.SCHEDULES)
 def test_the_rate_has_the_schedules_shape(schedule):
     rate = job.SCHEDULES[schedule](2.0, 5, 100)
