@@ -165,3 +165,13 @@ def test_a_recipe_says_neither_where_nor_of_what():
         with pytest.raises(ValueError, match=f"{name} must say run.out"):
             recipe.read(name, {"data.path": "data"})
     assert all(line.endswith(".") and "#" not in line for line in recipe.names().values())
+
+
+def test_what_must_stay_when_a_run_goes_on():
+    given = {"data": {"path": "a"}, "run": {"out": "b"}}
+    first = recipe.identity(recipe.make(given))
+    free = {"data": {"path": "c"}, "run": {"out": "d", "steps": 7, "accumulate": 2, "recompute": False}}
+    assert recipe.identity(recipe.make(free)) == first
+    for section, field, value in (("optimiser", "lr", 0.5), ("data", "dropout", 0.2), ("run", "seed", 1)):
+        other = {**given, section: {**given.get(section, {}), field: value}}
+        assert {k for k, v in recipe.identity(recipe.make(other)).items() if v != first[k]} == {f"{section}.{field}"}

@@ -26,7 +26,7 @@ from . import loop as loop_
 from . import state as state_
 from . import step as step_
 from .batch import Batch
-from .recipe import EMBEDDED, Recipe
+from .recipe import EMBEDDED, Recipe, identity
 from .state import LossScale, TrainState
 
 SCHEDULES: dict[str, Callable[[float, int, int], Callable[[int], float]]] = {
@@ -46,12 +46,14 @@ class Job(NamedTuple):
         batches: step → batch.
         step: of the training.
         state: before the first step.
+        identity: what must be the same when the run goes on: the recipe's fields, and what tells the data from others.
     """
 
     params: Params
     batches: Callable[[int], Batch]
     step: step_.Step
     state: TrainState
+    identity: dict[str, Any]
 
 
 @public
@@ -86,6 +88,7 @@ def run(recipe: Recipe, *, workers: Workers = Workers(0, 1), progress: bool = Tr
         job.step, job.state, job.batches, out, steps=recipe.run.steps,
         minutes=math.inf if recipe.run.minutes is None else recipe.run.minutes,
         save_every_minutes=recipe.run.save_every_minutes, settings={"recipe": dataclasses.asdict(recipe)},
+        identity=job.identity,
         on_step=watch.together(shown, watch.tensorboard(out / "tensorboard") if workers.rank == 0 else None),
         workers=workers, progress=progress,
     )  # fmt: skip
@@ -132,7 +135,8 @@ def make(recipe: Recipe, workers: Workers = Workers(0, 1)) -> Job:  # noqa: B008
         aim, optimiser, ema=average, accumulate=own.accumulate, times=kept, target=target, workers=workers
     )
     kept_params = params if recipe.model.train == "lora" else params.replace(transformer=None)  # state has its own
-    return Job(kept_params, batches, step, state)
+    digests = [str(getattr(each, "options", {}).get("digest", "")) for each in datasets.values()]
+    return Job(kept_params, batches, step, state, {**identity(recipe), "the data": digests})
 
 
 @public

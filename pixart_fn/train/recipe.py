@@ -176,6 +176,13 @@ class Recipe:
 SECTIONS: dict[str, type[Any]] = get_type_hints(Recipe)
 
 
+FREE = {
+    *("data.path", "data.prior", "run.out", "run.steps", "run.minutes", "run.save_every_minutes"),
+    *("run.accumulate", "run.recompute", "run.save"),
+}
+"""Fields that may differ when a run goes on."""
+
+
 @public
 def read(source: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe.
@@ -277,6 +284,16 @@ def make(content: Json, where: str = "the recipe") -> Recipe:
     given = [f"{section}.{name}" for section in SECTIONS for name in content.get(section, {})]
     _check(recipe, where, given)
     return recipe
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields that decide the weights, by "section.field", which a run that goes on must have as it began.
+
+    Where the data lies isn't among them, nor how many steps there are and how they are computed.
+    """
+    sections = dataclasses.asdict(recipe)
+    fields = {f"{section}.{field}": value for section, own in sections.items() for field, value in own.items()}
+    return {name: value for name, value in fields.items() if name not in FREE and not name.startswith("samples.")}
 
 
 def _content(source: str | Path) -> dict[str, Any]:
