@@ -67,7 +67,9 @@ def test_the_wheel_holds_the_package_and_its_weights_and_draws_offline(built, tm
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         archive.extractall(tmp_path / "site")
     weights = {f"pixart_fn/_{name}" for name in files(built.parent, "weights") if not name.endswith((".png", ".webp"))}
-    assert names == files(built.parent, "pixart_fn", "*.py") | weights | {"pixart_fn/py.typed"}
+    assert names == files(built.parent, "pixart_fn", "*.py") | files(built.parent, "pixart_fn", "*.toml") | weights | {
+        "pixart_fn/py.typed"
+    }
     (tmp_path / "elsewhere").mkdir()
     printed = run(tmp_path / "elsewhere", tmp_path / "site", "-c", DRAW)
     assert printed.strip().endswith(f"{tmp_path}/site/pixart_fn/__init__.py (1, 128, 128, 3) True")

@@ -53,10 +53,14 @@ def mix(q: Tensor, k: Tensor, v: Tensor, weights: Tensor, y: Tensor, dy: Tensor)
     Returns:
         The cotangents of q, k, v and of the scores with their bias, (B, A, L, M).
     """
-    # the softmax's gradient subtracts Σ weights · dweights over M, which is Σ y · dy over K
-    mean = nn.mean_last(ops.cast(y, ms.float32) * ops.cast(dy, ms.float32))
     dweights = ops.cast(ops.BatchMatMul(transpose_b=True)(dy, v), ms.float32)
-    scores = ops.cast(ops.cast(weights, ms.float32) * (dweights - mean * float(y.shape[-1])), q.dtype)
+    wide = ops.cast(weights, ms.float32)
+    if q.dtype == ms.float32:
+        # the softmax's gradient subtracts Σ weights · dweights over M, which is Σ y · dy over the fewer K
+        centre = nn.mean_last(y * dy) * float(y.shape[-1])
+    else:  # y is rounded, and the gradients of the keys' biases would no more add up to zero
+        centre = nn.mean_last(wide * dweights) * float(wide.shape[-1])
+    scores = ops.cast(wide * (dweights - centre), q.dtype)
     dv = ops.BatchMatMul(transpose_a=True)(weights, dy)
     return ops.BatchMatMul()(scores, k), ops.BatchMatMul(transpose_a=True)(scores, q), dv, scores
 
