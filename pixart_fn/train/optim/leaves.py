@@ -18,7 +18,7 @@ from ...backend import device
 from ...checks import check_type
 from ...types import NumPyArray, Tree
 
-PIECE = 1 << 16
+PIECE = 1 << 18
 """Numbers of a leaf that are worked on at once, of which the ten arrays of a step fit into the caches."""
 
 SUMMED = 1 << 13
