@@ -229,24 +229,6 @@ class _Block(Function):
             return None, *graphs.pull_kept(p, cotangents, tuple(ctx.saved_tensors[n:]), *inputs)
 
 
-def function(f: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
-    """Compile a function that nobody differentiates, such as an optimiser's step.
-
-    Args:
-        f: Tensors → a tuple of Tensors, in MindSpore's compiled subset of Python.
-    Returns:
-        A function of the same arguments, which raises RuntimeError where autodiff is recording.
-    """
-    run = ms.jit(f)
-
-    @functools.wraps(f)
-    def call(*tensors: Tensor) -> Any:
-        refuse_recording(f.__name__, "call it outside value_and_grad")
-        return run(*tensors)
-
-    return call
-
-
 def compilations() -> int:
     """How many graphs this process has compiled."""
     return len(compile_cache)
