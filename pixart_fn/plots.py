@@ -221,10 +221,9 @@ def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _leave_out_spikes(ax: Axes) -> None:
     """Bound the vertical axis to where the averages are and 99 of 100 recorded values."""
     lines = [np.asarray(line.get_ydata(), np.float64) for line in ax.get_lines()]
-    seen = np.concatenate(
-        [np.percentile(y[np.isfinite(y)], (0.5, 99.5)) for y in lines if np.isfinite(y).any()] or [()]
-    )
-    if len(seen) and seen.max() > seen.min():
+    spans = [np.percentile(y[np.isfinite(y)], (0.5, 99.5)) for y in lines if np.isfinite(y).any()]
+    seen = np.concatenate(spans) if spans else np.zeros(1)
+    if seen.max() > seen.min():
         low, high = seen.min(), seen.max()
         margin = 0.05 * (high - low)
         ax.set_ylim((low / 1.2, high * 1.2) if ax.get_yscale() == "log" else (low - margin, high + margin))

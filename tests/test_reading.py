@@ -18,7 +18,7 @@ from pixart_fn.checkpoint.text import load_text
 from pixart_fn.cli.generate import _prompts
 from pixart_fn.files import reading, safetensors
 from pixart_fn.models import tokenizer
-from pixart_fn.train import loop
+from pixart_fn.train import state
 from pixart_fn.train.emoji import latents
 
 READERS = {
@@ -26,7 +26,7 @@ READERS = {
     "index.json": lambda path: shards(path, COMPONENTS["vae"]),
     "x.safetensors": safetensors.open_file,
     "text.safetensors": load_text,
-    "state.safetensors": lambda path: loop.restore(path, {}),
+    "state.safetensors": lambda path: state.restore(path, state.TrainState({}, {}, None, px.key(0))),
     "spiece.model": lambda path: tokenizer.load(path.parent),
     "tokenizer_config.json": lambda path: [(path.parent / "spiece.model").touch(), tokenizer.load(path.parent)],
     "bare.model": tokenizer.load,

@@ -7,17 +7,17 @@ import os
 import resource
 import stat
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import pixart_fn as px
 from pixart_fn.checkpoint import layout
 from pixart_fn.checkpoint.text import save_text
 from pixart_fn.files import atomic, safetensors
 from pixart_fn.models import tokenizer
 from pixart_fn.picture import save_picture
-from pixart_fn.train import loop, optim
+from pixart_fn.train import state
 from pixart_fn.train.emoji import latents, render
 from pixart_fn.types import Text
 
@@ -29,9 +29,8 @@ def text(path: Path) -> None:
     save_text(Text(NOISE, np.ones((32, 32), np.int32)), path)
 
 
-def state(path: Path) -> None:
-    tensor = SimpleNamespace(asnumpy=lambda: NOISE, shape=NOISE.shape)
-    loop.save(path, {"a": tensor}, optim.State(3, LEAVES, LEAVES, LEAVES))
+def training(path: Path) -> None:
+    state.save(path, state.TrainState(LEAVES, {"m": LEAVES}, None, px.key(0), 3))
 
 
 WRITERS = {
@@ -39,7 +38,7 @@ WRITERS = {
     "cat.jpg": lambda path: save_picture(NOISE, path, seed=1),
     "cat.webp": lambda path: save_picture(NOISE, path, seed=1),
     "text.safetensors": text,
-    "state.safetensors": state,
+    "state.safetensors": training,
     "config.json": lambda path: layout.write_json({"numbers": list(range(1000))}, path),
     "latents.npz": lambda path: atomic.write(path, lambda temporary: latents._savez(LEAVES, temporary)),
 }

@@ -96,4 +96,5 @@ def _array(file: IO[bytes], size: int) -> NumPyArray:
     if count != size - file.tell():
         raise ValueError("its size isn't what its header says")
     flat: NumPyArray = np.frombuffer(file.read(count), dtype)
-    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+    array: NumPyArray = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+    return array

@@ -203,7 +203,8 @@ class LCM:
     def _consistency(self, predict: Predict, name: str, x: Tensor, t: NDArray[np.int64]) -> Tensor:
         """f(x, t)."""
         x0 = _x0(predict, name, self.schedule, str(self.prediction), x, t)
-        tau, std = self.timestep_scaling * t, self.sigma_data
+        tau: NDArray[np.float64] = self.timestep_scaling * t.astype(np.float64)
+        std = self.sigma_data
         skip, out = std**2 / (tau**2 + std**2), tau / np.sqrt(tau**2 + std**2)
         return noising.column(skip) * x + noising.column(out) * x0
 

@@ -223,4 +223,5 @@ def _rows(keys: Key) -> Key:
 def _unit(keys: Key) -> NDArray[np.float64]:
     """One number for each key, uniform within [0, 1): a folded key is random bits, of which a float64 holds 53."""
     bits = rng.fold_in(_rows(keys), 0)[:, 0] >> np.uint64(11)
-    return bits.astype(np.float64) * 2.0**-53
+    unit: NDArray[np.float64] = bits.astype(np.float64) * 2.0**-53
+    return unit

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from pixart_fn.checkpoint.text import load_text
 from pixart_fn.cli.generate import _prompts
 from pixart_fn.files import safetensors
 from pixart_fn.models import tokenizer
-from pixart_fn.train import loop
+from pixart_fn.train import state
 from pixart_fn.train.emoji import data, latents
 
 from . import mutate
@@ -127,17 +128,20 @@ def _text(content: bytes, folder: Path) -> Any:
     return load_text(folder / "text.safetensors")
 
 
-LIKE = {"a": [{"w": np.ones((2, 3), np.float32)}], "b": np.ones(2, np.float32)}
+TREE = {"a": [{"w": np.ones((2, 3), np.float32)}], "b": np.ones(2, np.float32)}
+LIKE = state.TrainState(TREE, {"step": 3, "scale": 0.5, "m": TREE, "seen": np.arange(3)}, None, px.key(0), 7)
 
 
 def _states() -> list[bytes]:
-    flat = {f"{part}/{name}": leaf for part in loop.PARTS for name, leaf in px.tree.items(LIKE)}
-    return [safetensors_bytes(flat, {"step": "7"})]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "state.safetensors")
+        state.save(file, LIKE, {"run.seed": 0})
+        return [file.read_bytes()]
 
 
 def _state(content: bytes, folder: Path) -> Any:
     (folder / "state.safetensors").write_bytes(content)
-    return loop.restore(folder / "state.safetensors", LIKE)
+    return state.restore(folder / "state.safetensors", LIKE, {"run.seed": 0})
 
 
 def _archives() -> list[bytes]:
