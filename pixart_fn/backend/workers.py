@@ -25,6 +25,7 @@ from ..checks import check_type, check_whole, kind
 from ..process.lock import lock
 from ..process.signals import deferred
 from ..types import NumPyArray, Tree
+from . import numpy2
 
 if TYPE_CHECKING:
     from mindspore import Tensor
@@ -107,6 +108,7 @@ def _met() -> Workers:
     os.environ.setdefault("HCCL_DETERMINISTIC", "true")  # sums in a fixed order on Ascend; they are elsewhere
     with deferred():  # an interrupted import of MindSpore would abort
         from mindspore import communication
+    numpy2.settle()  # the exchanges below may be the process's first operations
     communication.init()
     return Workers(int(communication.get_rank()), int(communication.get_group_size()))
 
