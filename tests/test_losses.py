@@ -383,7 +383,10 @@ def test_gradients_agree_with_torchs_of_the_same_loss(prediction):
     given = [ms.Tensor(each.numpy()) for each in (text, mask)]
 
     def ours(params):
-        predict = lambda x, t: compare.transformer.apply(params, config, x, t, *given)  # noqa: E731 - a closure
+
+        def predict(x, t):
+            return compare.transformer.apply(params, config, x, t, *given)
+
         return loss(predict, Batch(x0.numpy(), px.Text(*given)), keys)
 
     (value, _), gradients = autodiff.value_and_grad(ours, has_aux=True)(p)

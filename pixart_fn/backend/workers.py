@@ -59,6 +59,9 @@ class Workers:
         check_whole("rank", self.rank, 0, self.size - 1)
 
 
+ALONE = Workers()
+"""One process that shares its work with no other."""
+
 # --- who they are -----------------------------------------------------------------------------------------------------
 
 

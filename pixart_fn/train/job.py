@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import checkpoint, rng, solvers
-from ..backend.workers import Workers
+from ..backend.workers import ALONE, Workers
 from ..checkpoint import lora
 from ..checkpoint.save import check_savable
 from ..checks import check_switch, check_type
@@ -57,7 +57,7 @@ class Job(NamedTuple):
 
 
 @public
-def run(recipe: Recipe, *, workers: Workers = Workers(0, 1), progress: bool = True) -> TrainState:  # noqa: B008
+def run(recipe: Recipe, *, workers: Workers = ALONE, progress: bool = True) -> TrainState:
     """Train as a recipe says, or go on where its folder stands, and write what came of it.
 
     At the end `run.out` holds state.safetensors and metrics.jsonl, the sheets in samples/, and the moving average's
@@ -98,7 +98,7 @@ def run(recipe: Recipe, *, workers: Workers = Workers(0, 1), progress: bool = Tr
 
 
 @public
-def make(recipe: Recipe, workers: Workers = Workers(0, 1)) -> Job:  # noqa: B008
+def make(recipe: Recipe, workers: Workers = ALONE) -> Job:
     """Load and build what a recipe names.
 
     Args:

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..backend import workers as workers_
-from ..backend.workers import Workers
+from ..backend.workers import ALONE, Workers
 from ..checks import check_function, check_number, check_switch, check_type, check_whole
 from ..files import atomic
 from ..files.folder import check
@@ -50,7 +50,7 @@ def run(
     settings: Json | None = None,
     identity: Json | None = None,
     on_step: Callable[[TrainState, Mapping[str, float]], object] | None = None,
-    workers: Workers = Workers(0, 1),  # noqa: B008 - a NamedTuple, immutable
+    workers: Workers = ALONE,
     progress: bool = True,
 ) -> TrainState:
     """Train from where `folder` stands until `steps` are done or `minutes` have passed, saving as it goes.

@@ -14,7 +14,7 @@ from .. import rng, tree
 from ..backend import workers as workers_
 from ..backend.arrays import as_numpy
 from ..backend.autodiff import value_and_grad
-from ..backend.workers import Workers
+from ..backend.workers import ALONE, Workers
 from ..checks import check_function, check_switch, check_type, check_whole
 from ..process.lock import exclusive
 from ..public import public
@@ -60,7 +60,7 @@ def make(
     accumulate: int = 1,
     times: Times | None = None,
     target: bool = False,
-    workers: Workers = Workers(0, 1),  # noqa: B008 - a NamedTuple, immutable
+    workers: Workers = ALONE,
 ) -> Step:
     """Make a step of training: loss, gradient, optimiser, moving average.
 

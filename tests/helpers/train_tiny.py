@@ -17,7 +17,7 @@ import numpy as np
 from pixart_fn import rng, schedule, transformer
 from pixart_fn.backend import workers as workers_
 from pixart_fn.backend.runtime import settle_on_cpu
-from pixart_fn.backend.workers import Workers
+from pixart_fn.backend.workers import ALONE, Workers
 from pixart_fn.train import loop, losses, objective, optim, state, step
 from pixart_fn.train.batch import Batch
 from pixart_fn.train.data import order
@@ -50,7 +50,7 @@ def dataset() -> Arrays:
     return arrays(latents, Text(states[1:], mask[1:]), null=Text(states[:1], mask[:1]))
 
 
-def begin(workers: Workers = Workers(), **options: object) -> Training:  # noqa: B008 - immutable
+def begin(workers: Workers = ALONE, **options: object) -> Training:
     """ε and the learned variance, AdamW after clipping, a moving average, and caption dropout."""
     weights = tiny.without_zeros(transformer.init(rng.key(0), CONFIG))
     batches = order.Batches(dataset(), BATCH, 5, rank=workers.rank, workers=workers.size)
@@ -58,7 +58,7 @@ def begin(workers: Workers = Workers(), **options: object) -> Training:  # noqa:
     return Training(one, state.init(weights, OPTIMISER, rng.key(1), ema=AVERAGE), batches)
 
 
-def train(folder: Path, steps: int, workers: Workers = Workers()) -> state.TrainState:  # noqa: B008 - immutable
+def train(folder: Path, steps: int, workers: Workers = ALONE) -> state.TrainState:
     """Train in a folder up to a step, saving after every few steps, so that the log is ahead of the state."""
     options = {"save_every_minutes": 0.002, "progress": False}
     return loop.run(*begin(workers), folder, steps=steps, workers=workers, **options)
