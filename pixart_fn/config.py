@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -70,7 +71,8 @@ def read(
 
     Args:
         cls: a frozen dataclass; its field names are the file's, and its annotations say what their values must be:
-            int, float, bool, str, None, Any, a Literal, a tuple of one type, a union, or Annotated with a Check.
+            int, float, bool, str, None, Any, a frozen dataclass, a Literal, a tuple of one type, a union, or Annotated
+            with a Check.
         json: the file's content. Names that start with "_" are notes of the library that wrote it, and are ignored.
         fixed: fields, each with the values that are supported; another value is an error.
         ignored: fields that don't change the computation at inference.
@@ -142,6 +144,8 @@ def _check(hint: Any) -> Check:
     """Return the Check of a value that is annotated with this type."""
     if hint in _CHECKS:
         return _CHECKS[hint]
+    if isinstance(hint, type) and is_dataclass(hint):
+        return Check(f"a {hint.__name__}", lambda value: isinstance(value, hint))
     args = get_args(hint)
     if get_origin(hint) is Literal:
         return Check(" or ".join(map(repr, args)), lambda value: (type(value), value) in [(type(a), a) for a in args])

@@ -15,7 +15,7 @@ import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 SCENARIOS = [
     ("gradients_t5", "encode"),
     *(("gradients_transformer", "apply"), ("gradients_transformer", "three_steps")),
-    ("gradients_transformer_micro", "apply"),
+    *(("gradients_transformer_micro", "apply"), ("gradients_transformer_conv", "apply")),
     *(("gradients_vae", "decode"), ("gradients_vae", "encode")),
 ]
 

@@ -9,7 +9,10 @@ from reference.case import load
 pytestmark = pytest.mark.reference
 
 FORWARD = ("t5", "t5_narrow", "transformer", "transformer_micro", "transformer_plain", "vae", "vae_deep")
-GRADIENTS = ("gradients_t5", "gradients_transformer", "gradients_transformer_micro", "gradients_vae")
+GRADIENTS = (
+    *("gradients_t5", "gradients_transformer", "gradients_transformer_micro", "gradients_transformer_conv"),
+    "gradients_vae",
+)
 SEED = 77
 
 
@@ -35,6 +38,14 @@ def test_gradients(make, name):
     case = make.CASES[name](SEED)
     for scenario in case.values:
         assert not compare.too_far(compare.gradient_errors(name, case, scenario), compare.GRADIENT), scenario
+
+
+@pytest.mark.parametrize("sampling", ["ave", "uniform", "uniform_every"])
+def test_compressed_keys(make, sampling):
+    from reference.make_compressed import make as compressed
+
+    errors = compare.gradient_errors("gradients_transformer", compressed(SEED, sampling), "apply")
+    assert not compare.too_far(errors, compare.GRADIENT)
 
 
 def test_perturbed_attention(make):

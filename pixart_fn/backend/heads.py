@@ -115,7 +115,7 @@ def join(x: Tensor) -> Tensor:
 def attention_block(
     before: Callable[..., tuple[Tensors, Tensors]],
     after: Callable[..., tuple[Tensor, Tensors]],
-    pull: Callable[..., tuple[Any, ...]],
+    pull: Callable[..., tuple[Any, ...]] | None,
     read_before: Sequence[str],
 ) -> Callable[..., Tensor]:
     """Compile a transformer's block, given what it does before and after its self-attention.
@@ -124,12 +124,12 @@ def attention_block(
     heads or a few queries at a time, then `after` of about ROWS tokens at a time, so that memory doesn't grow with N².
 
     Args:
-        before: (p, x, condition, config) → (q, k, v), each (B, N, D), and what `pull` needs of it; in MindSpore's
+        before: (p, x, condition, config) → q (B, N, D), k and v (B, M, D), and what `pull` needs of it; in MindSpore's
             compiled subset of Python.
         after: (p, x, h, condition, context, config) → (B, N, D), each token by itself, and what `pull` needs of it;
             h (B, N, D) is what the self-attention gave. Written likewise.
         pull: the gradient of the whole, as `jit.block` takes it; it is given what `before` keeps, then q, k and v with
-            their heads split and q scaled, the softmax and h, then what `after` keeps.
+            their heads split and q scaled, the softmax and h, then what `after` keeps. None for MindSpore's own.
         read_before: the names in p of all that `before` reads.
     Returns:
         call(p, x, condition, context, config=…, alone=False, recompute=True) → (B, N, D), with x (B, N, D), a Tensor
@@ -146,7 +146,7 @@ def attention_block(
         return y, (*kept, q, k, v, weights, h, *more)
 
     @jit.block
-    def whole_flash(p: Tree, x: Tensor, condition: Tensor, context: Tensors, config: Any) -> Tensor:
+    def plain(p: Tree, x: Tensor, condition: Tensor, context: Tensors, config: Any) -> Tensor:
         return keeping(p, x, condition, context, config)[0]
 
     @jit.block
@@ -154,14 +154,15 @@ def attention_block(
         (_, _, v), _ = before(p, x, condition, config)
         return after(p, x, v, condition, context, config)[0]
 
-    whole, in_parts = jit.block(keeping, pull), _in_parts(before, after, read_before)
+    whole = plain if pull is None else jit.block(keeping, pull)
+    in_parts = _in_parts(before, after, read_before)
 
     def call(p: Tree, x: Tensor, *others: Any, config: Any, alone: bool = False, recompute: bool = True) -> Tensor:
         B, N, _ = x.shape
         if alone:
             return each_alone(p, x, *others, config=config)
         if flash(x.dtype):
-            return whole_flash(p, x, *others, config=config)
+            return plain(p, x, *others, config=config)
         if B * config.num_attention_heads * N * N > SCORES:
             return in_parts(p, x, *others, config)
         y: Tensor = whole(p, x, *others, config=config, recompute=recompute)
@@ -202,11 +203,15 @@ def _scaled(projected: Tensors, config: Any) -> Tensors:
 
 
 def _mix_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`mix` of (B, A, N, K), some heads at a time, and some queries where the scores of one head are too many."""
+    """`mix` of q (B, A, N, K) and k and v (B, A, M, K).
+
+    It takes some heads at a time, and some queries where the scores of one head are too many.
+    """
     B, A, N, K = q.shape
-    heads = max(1, SCORES // (N * N))
-    sets = zip(*(_parts(x.reshape(B * A, N, K), 0, heads) for x in (q, k, v)), strict=True)
-    out = [ops.cat([_mix(queries, k, v) for queries in _parts(q, 1, SCORES // N)], 1) for q, k, v in sets]
+    M = k.shape[2]
+    heads = max(1, SCORES // (N * M))
+    sets = zip(*(_parts(x.reshape(B * A, -1, K), 0, heads) for x in (q, k, v)), strict=True)
+    out = [ops.cat([_mix(queries, k, v) for queries in _parts(q, 1, SCORES // M)], 1) for q, k, v in sets]
     return ops.cat(out, 0).reshape(B, A, N, K)
 
 

@@ -6,14 +6,11 @@ L text tokens. Names and numerics are those of diffusers' PixArtTransformer2DMod
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection
 from typing import NamedTuple, TypeAlias
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, ops
-from numpy.typing import NDArray
 
 from ..backend import heads, jit, nn
 from ..backend.arrays import as_float, as_tensor, check_mask, check_weights
@@ -21,16 +18,18 @@ from ..checks import check_switch
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Tree
-from . import transformer_pull
+from . import compression, transformer_pull
 from .transformer_checks import check_blocks, check_conditions, check_shape_of_times, check_times
 from .transformer_checks import check_latents as check_latents
-from .transformer_config import FREQUENCIES
+from .transformer_config import Compression as Compression
 from .transformer_config import Config as Config
 from .transformer_config import check_config as check_config
 from .transformer_config import init as init
 from .transformer_config import read_config as read_config
 from .transformer_config import shapes as shapes
 from .transformer_config import to_json as to_json
+from .transformer_embeddings import positions as positions
+from .transformer_embeddings import sinusoid as sinusoid
 
 MASKED = -10000.0
 """What diffusers adds to the scores of padding."""
@@ -79,7 +78,8 @@ def apply(
             perturbed-attention guidance wants it (arXiv:2403.17377).
         recompute: what `value_and_grad` keeps until it goes backwards: the input of each block, which is then computed
             once more; or where False all that the gradient needs, which takes less time and some twenty times the
-            memory. Blocks whose self-attention goes in parts, since there are many patches, are computed again anyway.
+            memory. Blocks whose self-attention goes in parts, since there are many patches, or whose keys are
+            compressed, are computed again anyway.
     Returns:
         (B, out_channels, h, w) float32: ε in the first C channels, then, if there are more, the learned variance.
     Raises:
@@ -170,59 +170,16 @@ def evaluate(
     condition, modulation = _condition(p["adaln_single"], numbers)  # (B, D) and (B, 6·D)
     h, w = x.shape[2:]
     x = _embed(p["pos_embed"]["proj"], x, positions(config, h, w), config=config)  # (B, N, D)
+    compressing, narrow = _compressing(config, h, w)
     for i, (block, keys, values) in enumerate(zip(p["transformer_blocks"], context.keys, context.values, strict=True)):
         text = keys, values, context.bias
         weights, alone = _without_captions(block), i in perturbed
-        x = _block(weights, x, modulation, text, config=config, alone=alone, recompute=recompute)
+        if i in compressing and not alone:
+            x = _compressed_block(weights, x, modulation, text, config=narrow)
+        else:
+            x = _block(weights, x, modulation, text, config=config, alone=alone, recompute=recompute)
     head = {"scale_shift_table": p["scale_shift_table"], "proj_out": p["proj_out"]}
     return unpatchify(_head(head, x, condition, config=config), config, h, w)
-
-
-def sinusoid(t: Tensor) -> Tensor:
-    """Embed numbers as [cos(t ω), sin(t ω)] with 128 frequencies ω from 1 to nearly 1/10000 (arXiv:1706.03762, 3.5).
-
-    Args:
-        t: (B,), of any unit.
-    Returns:
-        (B, 256) float32.
-    """
-    half = FREQUENCIES // 2
-    exponent = np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    omega = np.exp(exponent.astype(np.float64)).astype(np.float32)  # NumPy's float32 exp is an ulp off torch's
-    angle = t.float().reshape(-1, 1) * Tensor.from_numpy(omega)  # (B, 128)
-    return ops.cat([ops.cos(angle), ops.sin(angle)], 1)
-
-
-@functools.lru_cache(maxsize=64)
-def positions(config: Config, h: int, w: int) -> Tensor:
-    """Embed the place of each patch as sines and cosines, x in the first half of the width and y in the second.
-
-    The i-th of n patches along a side is at i / (n / base) / scale with base = sample_size / patch_size, so that a
-    model sees the same range at every size.
-
-    Args:
-        config: the transformer's configuration.
-        h: height of the latents, a multiple of the patch size.
-        w: width of the latents, likewise.
-    Returns:
-        (1, N, D) float32.
-    """
-    base, p = config.sample_size // config.patch_size, config.patch_size
-
-    def axis(n: int) -> NDArray[np.float32]:
-        # float32 as in diffusers, where this is the only place that rounds
-        at: NDArray[np.float32] = np.arange(n, dtype=np.float32) / np.float32(n / base) / np.float32(config.scale)
-        return at
-
-    quarter = config.width // 4
-    omega = 1.0 / 10000 ** (np.arange(quarter, dtype=np.float64) / quarter)
-
-    def embed(coordinate: NDArray[np.float32]) -> NDArray[np.float64]:
-        angle = coordinate.reshape(-1, 1) * omega  # (N, D/4)
-        return np.concatenate([np.sin(angle), np.cos(angle)], 1)
-
-    x, y = np.meshgrid(axis(w // p), axis(h // p))  # (h/p, w/p) each
-    return Tensor.from_numpy(np.concatenate([embed(x), embed(y)], 1)[None].astype(np.float32))
 
 
 def unpatchify(x: Tensor, config: Config, h: int, w: int) -> Tensor:
@@ -244,7 +201,9 @@ def unpatchify(x: Tensor, config: Config, h: int, w: int) -> Tensor:
 # --- what is compiled: the block first, then what stands around the blocks --------------------------------------------
 
 
-def _before_attention(p: Tree, x: Tensor, modulation: Tensor, config: Config) -> tuple[Tensors, Tensors]:
+def _before_attention(
+    p: Tree, x: Tensor, modulation: Tensor, config: Config | compression.Block
+) -> tuple[Tensors, Tensors]:
     """Modulated queries, keys and values of x (B, N, D): each (B, N, D); and what the gradient needs."""
     shift, scale, _, _, _, _ = transformer_pull.modulations(p, modulation)
     normal, inverse = nn.normalized(x, config.norm_eps)
@@ -278,6 +237,27 @@ def _after_attention(
 _block = heads.attention_block(
     _before_attention, _after_attention, transformer_pull.pull, read_before=("scale_shift_table", "attn1")
 )
+
+
+def _before_compressed(p: Tree, x: Tensor, modulation: Tensor, config: compression.Block) -> tuple[Tensors, Tensors]:
+    """`_before_attention` where keys and values are compressed to (B, M, D)."""
+    (q, k, v), kept = _before_attention(p, x, modulation, config)
+    return (q, compression.compress(p["attn1"], k, config), compression.compress(p["attn1"], v, config)), kept
+
+
+_compressed_block = heads.attention_block(
+    _before_compressed, _after_attention, None, read_before=("scale_shift_table", "attn1")
+)
+
+
+def _compressing(config: Config, h: int, w: int) -> tuple[Collection[int], compression.Block | None]:
+    """The blocks that compress their keys and values, and what their graph is made for."""
+    how, rows, columns = config.kv_compression, h // config.patch_size, w // config.patch_size
+    if how is None:
+        return (), None
+    compression.check_size(how, (rows, columns))
+    heads = config.num_attention_heads, config.attention_head_dim
+    return how.layers, compression.Block(*heads, config.norm_eps, how.sampling, how.factor, rows, columns)
 
 
 def _without_captions(block: Tree) -> Tree:

@@ -11,6 +11,8 @@ from .. import config as config_
 from .. import rng, tree
 from ..checks import check_type
 from ..types import Json, Key, Tree
+from . import compression
+from .compression import Compression as Compression
 
 FREQUENCIES = 256
 """Width of the sinusoidal embedding of a number."""
@@ -37,6 +39,7 @@ class Config:
     interpolation_scale: config_.Positive | None = None
     use_additional_conditions: bool | None = None
     caption_channels: config_.Width = 4096
+    kv_compression: Compression | None = None
 
     def __post_init__(self) -> None:
         config_.check(self, "transformer")
@@ -58,6 +61,11 @@ class Config:
             raise ValueError(
                 f"transformer config: out_channels must be in_channels = {self.in_channels} or twice that "
                 f"(learned variance), got {self.out_channels}"
+            )
+        if self.kv_compression is not None and max(self.kv_compression.layers) >= self.num_layers:
+            raise ValueError(
+                f"transformer config: kv_compress_layer must be within 0 … {self.num_layers - 1}, got"
+                f" {max(self.kv_compression.layers)}"
             )
 
     @property
@@ -109,6 +117,9 @@ def read_config(json: Json) -> Config:
     if "out_channels" in json and json["out_channels"] is None:
         json = {**json, "out_channels": json.get("in_channels", Config.in_channels)}
     ignored = ("dropout", "norm_num_groups")
+    if "kv_compress_config" in json:
+        others = {name: value for name, value in json.items() if name != "kv_compress_config"}
+        json = {**others, "kv_compression": compression.read(json["kv_compress_config"])}
     return config_.read(Config, json, fixed=fixed, ignored=ignored, component="transformer")
 
 
@@ -123,6 +134,9 @@ def to_json(config: Config) -> Json:
         TypeError: config isn't a Config.
     """
     check_config(config)
+    fields = {name: value for name, value in asdict(config).items() if name != "kv_compression"}
+    if config.kv_compression is not None:  # diffusers has no such field
+        fields["kv_compress_config"] = compression.to_json(config.kv_compression)
     return {
         "_class_name": "PixArtTransformer2DModel",
         "activation_fn": "gelu-approximate",
@@ -131,7 +145,7 @@ def to_json(config: Config) -> Json:
         "norm_elementwise_affine": False,
         "norm_type": "ada_norm_single",
         "num_embeds_ada_norm": 1000,
-        **asdict(config),
+        **fields,
     }
 
 
@@ -169,6 +183,8 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
         for attention in ("attn1", "attn2"):
             for part in ("to_q", "to_k", "to_v", "to_out.0"):
                 linear(f"{block}.{attention}.{part}", D, D)
+        more = compression.shapes(config.kv_compression, i, D)
+        out |= {f"{block}.attn1.{name}": shape for name, shape in more.items()}
         linear(f"{block}.ff.net.0.proj", D, 4 * D)
         linear(f"{block}.ff.net.2", 4 * D, D)
     out["scale_shift_table"] = (2, D)
@@ -180,7 +196,8 @@ def init(key: Key, config: Config) -> Tree:
     """Draw initial weights much as PixArt-α does.
 
     Linears are Xavier's, tables N(0, 1/D) and the modulation N(0, 0.02²); zero are the biases, and the weights where
-    text enters the residual stream (attn2.to_out) and where it leaves it (proj_out). Embedders are N(0, 1/fan-in):
+    text enters the residual stream (attn2.to_out) and where it leaves it (proj_out). Keys and values are compressed to
+    averages. Embedders are N(0, 1/fan-in):
     about the original's 0.02 for T5-XXL's 4096 channels, where 0.02 itself would mute the text of a narrow encoder by
     two orders of magnitude, and training would hardly find it.
 
@@ -198,6 +215,8 @@ def init(key: Key, config: Config) -> Tree:
     for i, (name, shape) in enumerate(shapes(config).items()):
         if name.endswith("bias") or "attn2.to_out" in name or name.startswith("proj_out"):
             value = np.zeros(shape, np.float32)
+        elif ".sr." in name or ".norm." in name:  # an average
+            value = np.full(shape, 1 / np.prod(shape[1:]), np.float32)
         else:
             if name.endswith("table"):
                 scale = config.width**-0.5

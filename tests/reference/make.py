@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from . import make_dit, make_forward, make_gradients
+from . import make_compressed, make_dit, make_forward, make_gradients
 from .case import Case, save
 
 CASES: dict[str, Callable[[int], Case]] = {
@@ -26,6 +27,7 @@ CASES: dict[str, Callable[[int], Case]] = {
     "gradients_transformer_micro": make_gradients.make_gradients_transformer_micro,
     "gradients_vae": make_gradients.make_gradients_vae,
     "dit": make_dit.make_dit,
+    "gradients_transformer_conv": partial(make_compressed.make, sampling="conv"),
 }
 
 
