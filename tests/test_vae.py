@@ -25,14 +25,14 @@ def counts(request, monkeypatch):
     monkeypatch.setattr(convolution, "WIDE", request.param)
     monkeypatch.setattr(vae_layers, "STRIP", 768)
     monkeypatch.setattr(vae_layers, "SCORES", 1024)
-    seen, cut = [], vae_layers._cut
+    seen, cut = [], vae_layers.cut
 
     def watched(*args):
         picture = cut(*args)
         seen.append(len(picture))
         return picture
 
-    monkeypatch.setattr(vae_layers, "_cut", watched)
+    monkeypatch.setattr(vae_layers, "cut", watched)
     return seen
 
 
@@ -53,9 +53,9 @@ def test_gradients_through_strips_agree_with_torch(scenario, counts):
 
 def test_a_prime_height_goes_row_by_row(monkeypatch):
     monkeypatch.setattr(vae_layers, "STRIP", 5 * 8 * 16)
-    picture = vae_layers._cut([ms.ops.zeros((1, 7, 8, 16))], vae_layers.STRIP, 16)
+    picture = vae_layers.cut([ms.ops.zeros((1, 7, 8, 16))], vae_layers.STRIP, 16)
     assert [part.shape for part in picture] == [(1, 1, 8, 16)] * 7
-    assert [part.shape for part in vae_layers._cut(picture, 7 * 8 * 16, 16)] == [(1, 7, 8, 16)]
+    assert [part.shape for part in vae_layers.cut(picture, 7 * 8 * 16, 16)] == [(1, 7, 8, 16)]
 
 
 def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):

@@ -1,4 +1,4 @@
-"""AutoencoderKL: pictures ↔ latents, as in diffusers (arXiv:2112.10752).
+"""AutoencoderKL and AutoencoderTiny: pictures ↔ latents, as in diffusers (arXiv:2112.10752).
 
 B batch, C latent channels, h/w latent and H/W pixel size with H = h · factor(config); "channels" are those of an inner
 level. Pictures are in [-1, 1]; latents are unscaled here: the stages of `px.generate` apply `scaling_factor`.
@@ -18,7 +18,8 @@ from ..checks import check_type, kind, shown
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
-from . import vae_layers, vae_tiles
+from . import vae_layers, vae_tiles, vae_tiny
+from .vae_config import AnyConfig
 from .vae_config import Config as Config
 from .vae_config import check_config as check_config
 from .vae_config import factor as factor
@@ -26,6 +27,7 @@ from .vae_config import init as init
 from .vae_config import read_config as read_config
 from .vae_config import shapes as shapes
 from .vae_config import to_json as to_json
+from .vae_tiny_config import TinyConfig as TinyConfig
 
 LARGE = 256 * 256
 """Pixels from which the pictures of a batch are encoded and decoded one by one."""
@@ -33,7 +35,7 @@ LARGE = 256 * 256
 
 @public
 @exclusive
-def encode(p: Tree, config: Config, x: Tensor) -> Moments:
+def encode(p: Tree, config: AnyConfig, x: Tensor) -> Moments:
     """Encode pictures as the posterior over their latents.
 
     Args:
@@ -41,9 +43,10 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
         config: its configuration.
         x: (B, 3, H, W), floating-point, in [-1, 1]; H and W are multiples of factor(config).
     Returns:
-        Moments(mean, logvar), each (B, C, h, w) float32; logvar is clamped to [-30, 20].
+        Moments(mean, logvar), each (B, C, h, w) float32; logvar is clamped to [-30, 20], or -∞ where the VAE is an
+        AutoencoderTiny, which has no variance: `sample` gives the mean then.
     Raises:
-        TypeError: config isn't a Config, or x is neither an array nor a Tensor of floating-point numbers.
+        TypeError: config is no configuration of a VAE, or x is neither an array nor a Tensor of floating-point numbers.
         ValueError: p doesn't hold the encoder's tensors, or x hasn't such a shape.
     """
     x = _pictures(config, x)
@@ -51,13 +54,15 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
     if _alone(x, 1):
         each = [encode(p, config, part) for part in ops.split(x, 1)]
         return Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
+    if isinstance(config, TinyConfig):
+        return _certain(vae_tiny.encode(p["encoder"], config, x))
     encoder = p["encoder"]
-    picture = vae_layers.conv(encoder["conv_in"], vae_layers.channels_last(x), config)
+    picture = vae_layers.conv(encoder["conv_in"], vae_layers.channels_last(x))
     for level in encoder["down_blocks"]:
         for resnet in level["resnets"]:
             picture = vae_layers.resnet(resnet, picture, config)
         if "downsamplers" in level:
-            picture = vae_layers.down(level["downsamplers"][0]["conv"], picture, config)
+            picture = vae_layers.down(level["downsamplers"][0]["conv"], picture)
     picture = _middle(encoder["mid_block"], picture, config)
     picture = vae_layers.norm_conv(encoder["conv_norm_out"], encoder["conv_out"], picture, config)
     if config.use_quant_conv:
@@ -69,7 +74,7 @@ def encode(p: Tree, config: Config, x: Tensor) -> Moments:
 
 @public
 @exclusive
-def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
+def decode(p: Tree, config: AnyConfig, z: Tensor) -> Tensor:
     """Decode latents to pictures.
 
     Args:
@@ -79,7 +84,7 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32, about within [-1, 1]; nothing is clipped.
     Raises:
-        TypeError: config isn't a Config, or z is neither an array nor a Tensor of floating-point numbers.
+        TypeError: config is no configuration of a VAE, or z is neither an array nor a Tensor of floating-point numbers.
         ValueError: p doesn't hold the decoder's tensors, or z hasn't such a shape.
     """
     z = as_float(z, "z")
@@ -87,15 +92,17 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     _check_weights(p, config, ("decoder.", "post_quant_conv."))
     if _alone(z, factor(config)):
         return ops.cat([decode(p, config, part) for part in ops.split(z, 1)], 0)
+    if isinstance(config, TinyConfig):
+        return vae_tiny.decode(p["decoder"], config, z)
     decoder, picture = p["decoder"], vae_layers.channels_last(z)
     if config.use_post_quant_conv:
         picture = [_pointwise(p["post_quant_conv"], strip) for strip in picture]
-    picture = _middle(decoder["mid_block"], vae_layers.conv(decoder["conv_in"], picture, config), config)
+    picture = _middle(decoder["mid_block"], vae_layers.conv(decoder["conv_in"], picture), config)
     for level in decoder["up_blocks"]:
         for resnet in level["resnets"]:
             picture = vae_layers.resnet(resnet, picture, config)
         if "upsamplers" in level:
-            picture = vae_layers.up(level["upsamplers"][0]["conv"], picture, config)
+            picture = vae_layers.up(level["upsamplers"][0]["conv"], picture)
     return vae_layers.channels_first(
         vae_layers.norm_conv(decoder["conv_norm_out"], decoder["conv_out"], picture, config)
     )
@@ -103,7 +110,7 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
 
 @public
 @exclusive
-def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
+def encode_tiled(p: Tree, config: AnyConfig, x: Tensor, tile: int) -> Moments:
     """`encode` in overlapping squares that are blended, in the memory of one.
 
     Args:
@@ -120,13 +127,16 @@ def encode_tiled(p: Tree, config: Config, x: Tensor, tile: int) -> Moments:
     x = _pictures(config, x)
     if max(x.shape[2:]) <= tile:
         return encode(p, config, x)
-    both = vae_tiles.apply(lambda x: ops.cat(encode(p, config, x), 1), x, tile, Fraction(1, factor(config)))
+    ratio = Fraction(1, factor(config))
+    if isinstance(config, TinyConfig):
+        return _certain(vae_tiles.apply(lambda x: encode(p, config, x).mean, x, tile, ratio))
+    both = vae_tiles.apply(lambda x: ops.cat(encode(p, config, x), 1), x, tile, ratio)
     return Moments(*ops.split(both, config.latent_channels, axis=1))
 
 
 @public
 @exclusive
-def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
+def decode_tiled(p: Tree, config: AnyConfig, z: Tensor, tile: int) -> Tensor:
     """`decode` in overlapping squares that are blended, in the memory of one.
 
     Group norms see a tile instead of the picture, so colours may differ a little between tiles; those of the size that
@@ -151,20 +161,20 @@ def decode_tiled(p: Tree, config: Config, z: Tensor, tile: int) -> Tensor:
     return vae_tiles.apply(lambda z: decode(p, config, z), z, small, Fraction(factor(config)))
 
 
-def _check_weights(p: Tree, config: Config, parts: tuple[str, ...]) -> None:
+def _check_weights(p: Tree, config: AnyConfig, parts: tuple[str, ...]) -> None:
     """Check the half of a VAE's tree that is used, since the other may be left out."""
     used = {name: p[name] for name in p if f"{name}.".startswith(parts)} if isinstance(p, dict) else p
     check_weights(used, {name: shape for name, shape in shapes(config).items() if name.startswith(parts)}, "p")
 
 
-def check_latents(config: Config, z: Tensor) -> None:
+def check_latents(config: AnyConfig, z: Tensor) -> None:
     """Raise where z hasn't the shape of latents.
 
     Args:
         config: the VAE's configuration.
         z: (B, C, h, w).
     Raises:
-        TypeError: config isn't a Config, or z neither an array nor a Tensor.
+        TypeError: config is no configuration of a VAE, or z neither an array nor a Tensor.
         ValueError: z hasn't such a shape.
     """
     check_config(config)
@@ -174,14 +184,14 @@ def check_latents(config: Config, z: Tensor) -> None:
         raise ValueError(f"latents must have the shape (B, {config.latent_channels}, h, w), got {tuple(z.shape)}")
 
 
-def check_tile(config: Config, tile: int) -> None:
+def check_tile(config: AnyConfig, tile: int) -> None:
     """Raise where a quarter of a tile isn't whole latents.
 
     Args:
         config: the VAE's configuration.
         tile: side of a square in pixels.
     Raises:
-        TypeError: config isn't a Config, or tile isn't a whole number.
+        TypeError: config is no configuration of a VAE, or tile isn't a whole number.
         ValueError: tile isn't a positive multiple of 4 · factor(config).
     """
     check_config(config)
@@ -217,7 +227,7 @@ def sample(key: Key, moments: Moments) -> Tensor:
     return moments.mean + ops.exp(0.5 * moments.logvar) * rng.normal_like(key, moments.mean)
 
 
-def _pictures(config: Config, x: Tensor) -> Tensor:
+def _pictures(config: AnyConfig, x: Tensor) -> Tensor:
     """Return pictures to encode as float32, checked."""
     check_config(config)
     x = as_float(x, "x")
@@ -233,6 +243,11 @@ def _pictures(config: Config, x: Tensor) -> Tensor:
 def _alone(x: Tensor, scale: int) -> bool:
     """Whether the pictures of a batch go one by one, as memory grows with the batch."""
     return bool(x.shape[0] > 1 and x.shape[2] * x.shape[3] * scale**2 >= LARGE)
+
+
+def _certain(mean: Tensor) -> Moments:
+    """The posterior that is this latent for sure."""
+    return Moments(mean, ops.full_like(mean, -np.inf))
 
 
 def _middle(p: Tree, picture: vae_layers.Picture, config: Config) -> vae_layers.Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from mindspore import Tensor
@@ -12,14 +12,13 @@ from .. import config as config_
 from .. import rng, tree
 from ..checks import check_type
 from ..types import Json, Key, Tree
-
-LEVELS = 12
-"""Levels of a VAE at most: beyond, one latent would cover more pixels than a picture's side may have."""
+from . import vae_tiny_config
+from .vae_tiny_config import LEVELS, TinyConfig
 
 
 @dataclass(frozen=True)
 class Config:
-    """The fields of vae/config.json that shape the computation.
+    """The fields of vae/config.json that shape the computation of an AutoencoderKL.
 
     Raises:
         ValueError: a field is out of its range, or channels don't divide into the groups.
@@ -48,22 +47,26 @@ class Config:
                 raise ValueError(f"vae config: {channels} channels don't divide into {self.norm_num_groups} groups")
 
 
-def factor(config: Config) -> int:
+AnyConfig: TypeAlias = Config | TinyConfig
+
+
+def factor(config: AnyConfig) -> int:
     """How many pixels a latent covers in each direction: 8 in every released VAE."""
     check_config(config)
     return int(2 ** (len(config.block_out_channels) - 1))
 
 
-def check_config(config: Config) -> None:
+def check_config(config: AnyConfig) -> None:
     """Raise a TypeError where it isn't the configuration of a VAE."""
-    check_type("config", config, Config, "a vae.Config")
+    check_type("config", config, (Config, TinyConfig), "a vae.Config or a vae.TinyConfig")
 
 
-def read_config(json: Json) -> Config:
+def read_config(json: Json) -> AnyConfig:
     """Make the configuration of a parsed vae/config.json.
 
     Args:
-        json: the file's content, as diffusers writes it for AutoencoderKL.
+        json: the file's content, as diffusers writes it for AutoencoderKL or, where its _class_name says so, for
+            AutoencoderTiny.
     Returns:
         The configuration.
     Raises:
@@ -71,6 +74,8 @@ def read_config(json: Json) -> Config:
         ValueError: a field is unknown, or has a value that isn't supported.
     """
     config_.check_object(json, "vae")
+    if json.get("_class_name") == "AutoencoderTiny":
+        return vae_tiny_config.read_config(json)
     channels = json.get("block_out_channels", Config.block_out_channels)
     depth = min(len(channels), LEVELS + 1) if isinstance(channels, (list, tuple)) else 0  # `Config` says what is wrong
     fixed = {
@@ -84,7 +89,7 @@ def read_config(json: Json) -> Config:
     return config_.read(Config, json, fixed=fixed, ignored=("force_upcast",), component="vae")
 
 
-def to_json(config: Config) -> Json:
+def to_json(config: AnyConfig) -> Json:
     """Write a configuration as the config.json that diffusers reads.
 
     Args:
@@ -92,9 +97,11 @@ def to_json(config: Config) -> Json:
     Returns:
         The file's content.
     Raises:
-        TypeError: config isn't a Config.
+        TypeError: config is no configuration of a VAE.
     """
     check_config(config)
+    if isinstance(config, TinyConfig):
+        return vae_tiny_config.to_json(config)
     depth = len(config.block_out_channels)
     return {
         "_class_name": "AutoencoderKL",
@@ -105,7 +112,7 @@ def to_json(config: Config) -> Json:
     }
 
 
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+def shapes(config: AnyConfig) -> dict[str, tuple[int, ...]]:
     """List the tensors of a VAE.
 
     Args:
@@ -113,9 +120,11 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     Returns:
         Each tensor's name in the checkpoint, and its shape.
     Raises:
-        TypeError: config isn't a Config.
+        TypeError: config is no configuration of a VAE.
     """
     check_config(config)
+    if isinstance(config, TinyConfig):
+        return vae_tiny_config.shapes(config)
     out: dict[str, tuple[int, ...]] = {}
     widths, latent, last = config.block_out_channels, config.latent_channels, config.block_out_channels[-1]
 
@@ -170,7 +179,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return out
 
 
-def init(key: Key, config: Config) -> Tree:
+def init(key: Key, config: AnyConfig) -> Tree:
     """Draw initial weights: N(0, 1/fan-in), and zero for the last layer of each residual branch and for biases.
 
     Args:
@@ -179,7 +188,7 @@ def init(key: Key, config: Config) -> Tree:
     Returns:
         The tree, of float32 Tensors.
     Raises:
-        TypeError: config isn't a Config.
+        TypeError: config is no configuration of a VAE.
         ValueError: key is none.
     """
     rng.check_key(key)
@@ -187,7 +196,7 @@ def init(key: Key, config: Config) -> Tree:
     for i, (name, shape) in enumerate(shapes(config).items()):
         if len(shape) == 1:
             value = np.full(shape, float("norm" in name and name.endswith("weight")), np.float32)
-        elif ".conv2." in name or ".to_out." in name:
+        elif any(last in name for last in (".conv2.", ".to_out.", ".conv.4.")):
             value = np.zeros(shape, np.float32)
         else:
             value = rng.normal(rng.fold_in(key, i), shape) * np.float32(np.prod(shape[1:]) ** -0.5)

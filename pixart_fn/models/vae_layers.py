@@ -51,54 +51,51 @@ def channels_first(picture: Picture) -> Tensor:
     return ops.cat([ops.transpose(strip, (0, 3, 1, 2)).float() for strip in picture], 2)
 
 
-def conv(p: Tree, picture: Picture, config: Config) -> Picture:
+def conv(p: Tree, picture: Picture) -> Picture:
     """A 3×3 convolution.
 
     Args:
-        p: weight (O, C, 3, 3) and bias (O,).
+        p: weight (O, C, 3, 3) and maybe bias (O,).
         picture: of C channels.
-        config: the VAE's configuration.
     Returns:
         A picture of O channels.
     """
     O, C = p["weight"].shape[:2]
-    picture = _cut(picture, STRIP, max(O, C))
-    tables = _same_tables(picture[0], C)
-    return [_conv(p, rows[:3], config=config, tables=tables) for rows in _between(picture)]
+    picture = cut(picture, STRIP, max(O, C))
+    tables = same_tables(picture[0], C)
+    return [_conv(p, rows[:3], tables=tables) for rows in between(picture)]
 
 
-def down(p: Tree, picture: Picture, config: Config) -> Picture:
+def down(p: Tree, picture: Picture) -> Picture:
     """A 3×3 convolution with stride 2 after padding one row below and one column to the right.
 
     Args:
-        p: weight (O, C, 3, 3) and bias (O,).
+        p: weight (O, C, 3, 3) and maybe bias (O,).
         picture: of C channels; H and W are even.
-        config: the VAE's configuration.
     Returns:
         A picture of O channels, half as high and half as wide.
     """
-    picture = _cut(picture, STRIP, p["weight"].shape[1], 2)
+    picture = cut(picture, STRIP, p["weight"].shape[1], 2)
     B, R, W, _ = picture[0].shape
-    weights = {"matrices": _matrices(p["weight"]), "bias": p["bias"]}
+    weights = {**p, "weight": _matrices(p["weight"])}
     tables = convolution.index_tables("down", B, R, W)
-    return [_down(weights, rows[:3], config=config, tables=tables) for rows in _between(picture)]
+    return [_down(weights, rows[:3], tables=tables) for rows in between(picture)]
 
 
-def up(p: Tree, picture: Picture, config: Config) -> Picture:
+def up(p: Tree, picture: Picture) -> Picture:
     """Nearest neighbour ×2, then a 3×3 convolution.
 
     Args:
-        p: weight (O, C, 3, 3) and bias (O,).
+        p: weight (O, C, 3, 3) and maybe bias (O,).
         picture: of C channels.
-        config: the VAE's configuration.
     Returns:
         A picture of O channels, twice as high and twice as wide.
     """
-    picture = _cut(picture, STRIP, 2 * p["weight"].shape[1])
+    picture = cut(picture, STRIP, 2 * p["weight"].shape[1])
     B, R, W, _ = picture[0].shape
-    weights = {"matrices": _up_matrices(p["weight"]), "bias": p["bias"]}
+    weights = {**p, "weight": _up_matrices(p["weight"])}
     tables = convolution.index_tables("up", B, R, W)
-    return [_up(weights, rows[:3], config=config, tables=tables) for rows in _between(picture)]
+    return [_up(weights, rows[:3], tables=tables) for rows in between(picture)]
 
 
 def norm_conv(norm: Tree, p: Tree, picture: Picture, config: Config) -> Picture:
@@ -113,10 +110,10 @@ def norm_conv(norm: Tree, p: Tree, picture: Picture, config: Config) -> Picture:
         A picture of O channels.
     """
     O, C = p["weight"].shape[:2]
-    picture = _cut(picture, STRIP, max(O, C))
+    picture = cut(picture, STRIP, max(O, C))
     if len(picture) == 1:
         both = {"norm": norm, "conv": p}
-        return [_norm_conv_whole(both, picture[0], config=config, tables=_same_tables(picture[0], C))]
+        return [_norm_conv_whole(both, picture[0], config=config, tables=same_tables(picture[0], C))]
     return _norm_conv_strips(norm, p, picture, config)
 
 
@@ -131,9 +128,9 @@ def resnet(p: Tree, picture: Picture, config: Config) -> Picture:
         A picture of O channels.
     """
     O, C = p["conv1"]["weight"].shape[:2]
-    picture = _cut(picture, STRIP, max(O, C))
+    picture = cut(picture, STRIP, max(O, C))
     if len(picture) == 1:
-        tables = (*_same_tables(picture[0], C), *_same_tables(picture[0], O))
+        tables = (*same_tables(picture[0], C), *same_tables(picture[0], O))
         return [_resnet_whole(p, picture[0], config=config, tables=tables)]
     inner = _norm_conv_strips(p["norm1"], p["conv1"], picture, config)
     weights, affine, tables = _prepare(p["norm2"], p["conv2"], inner, config)
@@ -141,7 +138,7 @@ def resnet(p: Tree, picture: Picture, config: Config) -> Picture:
         weights = {**weights, "conv_shortcut": p["conv_shortcut"]}
     return [
         _norm_conv_added(weights, rows, affine, strip, config=config, tables=tables)
-        for rows, strip in zip(_between(inner), picture, strict=True)
+        for rows, strip in zip(between(inner), picture, strict=True)
     ]
 
 
@@ -156,7 +153,7 @@ def attention(p: Tree, picture: Picture, config: Config) -> Picture:
         A picture of C channels.
     """
     B, H, W = picture[0].shape[0], sum(strip.shape[1] for strip in picture), picture[0].shape[2]
-    picture = _cut(picture, SCORES, B * H * W)
+    picture = cut(picture, SCORES, B * H * W)
     if len(picture) == 1:
         return [_attention_whole(p, picture[0], config=config)]
     affine = _norm(p["group_norm"], picture, config)
@@ -166,7 +163,7 @@ def attention(p: Tree, picture: Picture, config: Config) -> Picture:
     return [_attend(own, strip, affine, keys, values, config=config) for strip in picture]
 
 
-def _cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture:
+def cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture:
     """The picture in equal strips of whole rows, B · R · W · width ≤ limit, of even height where it can be."""
     B, own, W, _ = picture[0].shape
     H, most = own * len(picture), max(multiple, limit // (B * W * width))
@@ -180,7 +177,7 @@ def _cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture
     return [part for strip in picture for part in ops.split(strip, R, axis=1)]
 
 
-def _between(picture: Picture) -> Iterator[Rows]:
+def between(picture: Picture) -> Iterator[Rows]:
     """Each strip between its neighbours, which count 0 beyond the picture's edges."""
     B, R, W, C = picture[0].shape
     nothing, zero, one = ops.zeros((B, 1, W, C), picture[0].dtype), ops.zeros((1,)), ops.ones((1,))
@@ -191,7 +188,7 @@ def _between(picture: Picture) -> Iterator[Rows]:
         yield above, strip, below, one if i > 0 else zero, one if i < last else zero
 
 
-def _same_tables(strip: Tensor, C: int) -> tuple[Tensor, ...]:
+def same_tables(strip: Tensor, C: int) -> tuple[Tensor, ...]:
     B, R, W, _ = strip.shape
     return convolution.same_tables(B, R, W, C)
 
@@ -207,13 +204,13 @@ def _prepare(norm: Tree, p: Tree, picture: Picture, config: Config) -> Prepared:
     affine = _norm(norm, picture, config)
     R, C = picture[0].shape[1], p["weight"].shape[1]
     matrices = (_winograd_matrices if convolution.uses_winograd(R, C) else _matrices)(p["weight"])
-    return Prepared({"matrices": matrices, "bias": p["bias"]}, affine, _same_tables(picture[0], C))
+    return Prepared({"matrices": matrices, "bias": p["bias"]}, affine, same_tables(picture[0], C))
 
 
 def _norm_conv_strips(norm: Tree, p: Tree, picture: Picture, config: Config) -> Picture:
     """`norm_conv` of a picture in several strips."""
     weights, affine, tables = _prepare(norm, p, picture, config)
-    return [_norm_conv(weights, rows, affine, config=config, tables=tables) for rows in _between(picture)]
+    return [_norm_conv(weights, rows, affine, config=config, tables=tables) for rows in between(picture)]
 
 
 # --- blocks -------------------------------------------------------------------------------------------------------
@@ -235,19 +232,18 @@ def _up_matrices(weight: Tensor, config: Config) -> tuple[Tensor, ...]:
 
 
 @jit.block
-def _conv(p: Tree, rows: Rows, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
-    matrices = convolution.same_matrices(p["weight"], rows[1].shape[1])
-    return _biased(convolution.same(ops.cat(rows, 1), matrices, forward, backward), p["bias"])
+def _conv(p: Tree, rows: Rows, config: None, forward: Tensor, backward: Tensor) -> Tensor:
+    return convolved(p, rows, forward, backward)
 
 
 @jit.block
-def _down(p: Tree, rows: Rows, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
-    return _biased(convolution.down(ops.cat(rows, 1), p["matrices"][0], forward, backward), p["bias"])
+def _down(p: Tree, rows: Rows, config: None, forward: Tensor, backward: Tensor) -> Tensor:
+    return _biased(convolution.down(ops.cat(rows, 1), p["weight"][0], forward, backward), p)
 
 
 @jit.block
-def _up(p: Tree, rows: Rows, config: Config, *tables: Tensor) -> Tensor:
-    return _biased(convolution.up(ops.cat(rows, 1), p["matrices"], *tables), p["bias"])
+def _up(p: Tree, rows: Rows, config: None, *tables: Tensor) -> Tensor:
+    return _biased(convolution.up(ops.cat(rows, 1), p["weight"], *tables), p)
 
 
 @jit.block
@@ -264,12 +260,12 @@ def _affine(p: Tree, means: Tensor, variances: Tensor, config: Config) -> Affine
 
 @jit.block
 def _norm_conv(p: Tree, rows: Rows, affine: Affine, config: Config, *tables: Tensor) -> Tensor:
-    return _biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p["bias"])
+    return _biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p)
 
 
 @jit.block
 def _norm_conv_added(p: Tree, rows: Rows, affine: Affine, x: Tensor, config: Config, *tables: Tensor) -> Tensor:
-    y = _biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p["bias"])
+    y = _biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p)
     return _shortcut(p, x) + y
 
 
@@ -308,12 +304,18 @@ def _attend(p: Tree, x: Tensor, affine: Affine, keys: Tensor, values: Tensor, co
 # --- what blocks are made of --------------------------------------------------------------------------------------
 
 
+def convolved(p: Tree, rows: Rows, forward: Tensor, backward: Tensor) -> Tensor:
+    """A 3×3 convolution of a strip between its neighbours (B, 1, W, C), with the tables of `same_tables`."""
+    matrices = convolution.same_matrices(p["weight"], rows[1].shape[1])
+    return _biased(convolution.same(ops.cat(rows, 1), matrices, forward, backward), p)
+
+
 def _normed_conv(norm: Tree, p: Tree, x: Tensor, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
     """Group norm, SiLU and a 3×3 convolution of a whole picture x (B, H, W, C)."""
     h = nn.silu(nn.group_norm(norm, _flat(x), config.norm_num_groups, EPS)).reshape(x.shape)
     row = ops.zeros((h.shape[0], 1, h.shape[2], h.shape[3]), h.dtype)
     matrices = convolution.same_matrices(p["weight"], x.shape[1])
-    return _biased(convolution.same(ops.cat((row, h, row), 1), matrices, forward, backward), p["bias"])
+    return _biased(convolution.same(ops.cat((row, h, row), 1), matrices, forward, backward), p)
 
 
 def _active_rows(rows: Rows, affine: Affine) -> Tensor:
@@ -333,8 +335,10 @@ def _shortcut(p: Tree, x: Tensor) -> Tensor:
     return x
 
 
-def _biased(y: Tensor, bias: Tensor) -> Tensor:
-    return ops.BiasAdd()(y.reshape(-1, y.shape[3]), bias).reshape(y.shape)
+def _biased(y: Tensor, p: Tree) -> Tensor:
+    if "bias" not in p:
+        return y
+    return ops.BiasAdd()(y.reshape(-1, y.shape[3]), p["bias"]).reshape(y.shape)
 
 
 def _flat(x: Tensor) -> Tensor:
