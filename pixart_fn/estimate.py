@@ -120,7 +120,7 @@ def estimate(
     config, f = params.config, factor(params)
     rows = n + 1 if texts is None else texts
     latent = size[0] // f, size[1] // f
-    stages = {"sample_latents": _sampling(config.transformer, branches * n, latent, tokens)}
+    stages = {"sample_latents": _sampling(params.transformer, config.transformer, branches * n, latent, tokens)}
     if params.text_encoder is not None and config.text_encoder is not None:
         stages["encode_prompt"] = _encoding(params.text_encoder, config.text_encoder, rows, tokens)
     if params.vae is not None and config.vae is not None:
@@ -314,14 +314,19 @@ def _encoding(weights: Tree, config: t5.Config, rows: int, L: int) -> int:
     inner = config.num_heads * config.d_kv
     token = 10 * config.d_model + 8 * inner + 8 * config.d_ff + 4 * config.num_heads * L
     layer = 4 * config.d_model * inner + 3 * config.d_model * config.d_ff
-    ahead = 2 * layer if any(hasattr(leaf, "read") for leaf in tree.leaves(weights)) else 0
-    return 4 * (min(rows, t5.rows_at_once(config, L)) * L * token + ahead + 2 * rows * L * config.d_model)
+    rows_at_once = min(rows, t5.rows_at_once(config, L))
+    return 4 * (rows_at_once * L * token + _ahead(weights, layer) + 2 * rows * L * config.d_model)
 
 
-def _sampling(config: transformer.Config, rows: int, latent: tuple[int, int], L: int) -> int:
+def _sampling(weights: Tree, config: transformer.Config, rows: int, latent: tuple[int, int], L: int) -> int:
     N = latent[0] * latent[1] // config.patch_size**2
     captions = 2 * config.num_layers * rows * L * config.width
-    return 4 * (BLOCK * rows * N * config.width + captions)
+    return 4 * (BLOCK * rows * N * config.width + captions + _ahead(weights, 16 * config.width**2))
+
+
+def _ahead(weights: Tree, layer: int) -> int:
+    """The numbers of two layers, each of so many, where a model's layers become float32 when it is their turn."""
+    return 2 * layer if any(hasattr(leaf, "read") for leaf in tree.leaves(weights)) else 0
 
 
 def decoding(params: Params, size: tuple[int, int], n: int, tile: int | None) -> int:

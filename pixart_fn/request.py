@@ -156,7 +156,7 @@ def check_params(params: Params) -> None:
             continue
         if weights is None or config is None:
             raise ValueError(f"params.{name} is {'None' if weights is None else 'not None but has no configuration'}")
-        check_weights(weights, model.shapes(config), f"params.{name}", stored=name == "text_encoder")
+        check_weights(weights, model.shapes(config), f"params.{name}", stored=name != "vae")
 
 
 def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> Text:

@@ -46,9 +46,8 @@ EXEMPT = {
     ),
     **dict.fromkeys(("train.state.TrainState", "train.step.NotFinite"), HELD),
     **dict.fromkeys(("types.SolverState", "types.summary", "tree.check_names"), "for this package's own use"),
-    **dict.fromkeys(
-        (f"models.transformer.{name}" for name in ("captions", "evaluate", "sinusoid", "unpatchify")), INNER
-    ),
+    **dict.fromkeys((f"models.transformer.{name}" for name in ("captions", "evaluate", "unpatchify")), INNER),
+    "models.transformer_embeddings.sinusoid": INNER,
     **dict.fromkeys((f"models.transformer_checks.check_{name}" for name in ("blocks", "conditions", "times")), INNER),
     **dict.fromkeys(("models.vae_config.check_config", "models.transformer_config.check_config"), INNER),
     **dict.fromkeys(

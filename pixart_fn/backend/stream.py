@@ -1,14 +1,15 @@
 """Weights that stay where they are until a layer needs them: in a file, or as int8.
 
 A leaf of such a tree has a `shape`, `read()` → float32 array, `rows(ids)`, `prefetch()` and `release()`. Only a model
-that goes through its layers one by one takes such leaves, as the text encoder does; everything else wants Tensors.
+that goes through its layers one by one takes such leaves, as the text encoder and the transformer do; everything else
+wants Tensors.
 
 I and O are a matrix's inputs and outputs, V the tokens of a vocabulary, D its width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 
 from .. import tree
+from ..checks import kind
 from ..files.safetensors import array
 from ..types import Tree
 
@@ -65,6 +67,32 @@ def quantize(matrix: Any) -> Quantized:
     full = array(matrix)
     scale = np.maximum(np.abs(full).max(1) / np.float32(127), np.finfo(np.float32).tiny)
     return Quantized(np.rint(full / scale[:, None]).astype(np.int8), scale.astype(np.float32))
+
+
+def quantize_matrices(p: Tree, chosen: Callable[[str], bool]) -> Tree:
+    """Round matrices of a model to int8; its other leaves become Tensors.
+
+    Args:
+        p: the model's tree.
+        chosen: whether the matrix of a name is rounded.
+    Returns:
+        The tree.
+    Raises:
+        TypeError: a leaf is neither a Tensor nor one that is still stored.
+    """
+    for name, leaf in tree.items(p):
+        if not (isinstance(leaf, Tensor) or is_stored(leaf)):
+            raise TypeError(f"p must be a model's tree of Tensors, got {kind(leaf)} at {name or 'the root'!r}")
+
+    def small(name: str, leaf: Any) -> Any:
+        if len(leaf.shape) != 2 or not chosen(name):
+            return tensors(leaf)
+        quantized = quantize(leaf)
+        if is_stored(leaf):
+            leaf.release()
+        return quantized
+
+    return tree.unflatten(p, [small(name, leaf) for name, leaf in tree.items(p)])
 
 
 def is_stored(leaf: Any) -> bool:

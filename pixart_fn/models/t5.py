@@ -19,7 +19,7 @@ from .. import config as config_
 from .. import rng, tree
 from ..backend import heads, jit, nn, stream
 from ..backend.arrays import as_tensor, check_mask, check_weights
-from ..checks import check_type, kind
+from ..checks import check_type
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Json, Key, Tree
@@ -260,19 +260,7 @@ def quantize(p: Tree) -> Tree:
     Raises:
         TypeError: a leaf is neither a Tensor nor one that is read layer by layer.
     """
-    for name, leaf in tree.items(p):
-        if not (isinstance(leaf, Tensor) or stream.is_stored(leaf)):
-            raise TypeError(f"p must be an encoder's tree of Tensors, got {kind(leaf)} at {name or 'the root'!r}")
-
-    def small(name: str, leaf: Any) -> Any:
-        if len(leaf.shape) != 2 or "relative_attention_bias" in name:
-            return stream.tensors(leaf)
-        quantized = stream.quantize(leaf)
-        if stream.is_stored(leaf):
-            leaf.release()
-        return quantized
-
-    return tree.unflatten(p, [small(name, leaf) for name, leaf in tree.items(p)])
+    return stream.quantize_matrices(p, lambda name: "relative_attention_bias" not in name)
 
 
 def buckets(config: Config, L: int) -> NDArray[np.int64]:

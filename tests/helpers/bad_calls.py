@@ -230,6 +230,7 @@ MODELS = [
         runs=False,
     ),
     Row(px.t5.quantize, {"p": PARAMS.text_encoder}, {"p": of.without(TREE, "None", "empty", "another")}),
+    Row(px.transformer.quantize, {"p": PARAMS.transformer}, {"p": of.without(TREE, "None", "empty", "another")}),
     Row(
         px.transformer.apply,
         {"p": PARAMS.transformer, "config": C.transformer, **APPLY},
