@@ -107,7 +107,9 @@ class Hub:
         folder = self.repositories[repo]
         return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
-    def snapshot_download(self, repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot_download(
+        self, repo: str, *, revision: str | None, allow_patterns: list[str], local_dir: Path | None = None
+    ) -> str:
         files = self.list_repo_files(repo, revision=revision)
         chosen = {file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in allow_patterns)}
         self.downloads.append((repo, revision, chosen))

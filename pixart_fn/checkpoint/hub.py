@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+from ..files import atomic, reading
 
 _ADDRESS = re.compile(
     r"(?:hf:/{1,2}|(?:https?:/{1,2})?(?:www\.)?(?:huggingface|hf)\.co/)"  # a Path makes one "/" of two
@@ -65,6 +68,8 @@ class Repository:
     id: str
     revision: str | None
     files: frozenset[str]
+    to: Path | None = None
+    """The folder that files are downloaded to; None for huggingface_hub's cache."""
 
     def __str__(self) -> str:
         return _called(self.id, self.revision)
@@ -90,7 +95,7 @@ class Repository:
 
         patterns = [glob.escape(name) for name in sorted(names)]
         try:
-            path = Path(snapshot_download(self.id, revision=self.revision, allow_patterns=patterns))
+            path = Path(snapshot_download(self.id, revision=self.revision, allow_patterns=patterns, local_dir=self.to))
         except (errors.HTTPError, OSError) as error:
             raise _explained(error, self.id, self.revision, stage="download") from error
         return Folder(path, cache_of=self.id).fetch(names)  # without a connection it may give what it has
@@ -101,6 +106,133 @@ class Repository:
 
 
 Place: TypeAlias = Folder | Repository
+
+
+class Published(NamedTuple):
+    """What the hub says of a file."""
+
+    size: int
+    sha256: str | None
+    """Of a large file."""
+    git: str
+    """The hash by which git knows the content of a small one."""
+
+    def mistake(self, path: Path) -> str:
+        """Say what is wrong about a local copy of the file; "" where nothing is."""
+        size = path.stat().st_size
+        if size != self.size:
+            return f"it has {size} bytes, and the hub says {self.size}"
+        digest = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        with os.fdopen(reading.descriptor(path), "rb") as file:
+            while piece := file.read(2**24):
+                digest.update(piece)
+        expected = self.sha256 or self.git
+        return "" if digest.hexdigest() == expected else f"its {digest.name} isn't {expected}, as the hub says"
+
+
+def published(place: Repository) -> dict[str, Published]:
+    """Ask the hub for the size and the hash of each file of a repository.
+
+    Args:
+        place: the repository.
+    Returns:
+        What it says of each file, by name.
+    Raises:
+        OSError: the hub can't say it.
+    """
+    from huggingface_hub import HfApi, errors
+
+    try:
+        info = HfApi().model_info(place.id, revision=place.revision, files_metadata=True)
+    except (errors.HTTPError, OSError) as error:
+        raise _explained(error, place.id, place.revision, stage="listing") from error
+    found = {}
+    for file in info.siblings or ():
+        if file.size is None or (file.lfs is None and file.blob_id is None):
+            raise OSError(f"the hub says no size or no hash of {file.rfilename} of {place}; run it again later")
+        found[file.rfilename] = Published(file.size, file.lfs.sha256 if file.lfs else None, file.blob_id or "")
+    return found
+
+
+def large(place: Repository, name: str, said: Published) -> tuple[Path, Path]:
+    """Return where a large file belongs, and where the part of it is that was downloaded so far."""
+    from huggingface_hub import constants
+
+    if place.to is not None:
+        return place.to / name, place.to / ".cache" / f"{said.sha256}.part"
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{place.id.replace('/', '--')}" / "blobs"
+    return folder / str(said.sha256), folder / f"{said.sha256}.part"
+
+
+def download(place: Repository, name: str, said: Published) -> bool:
+    """Download a large file to where `Repository.fetch` finds it, and go on where an earlier download was stopped.
+
+    huggingface_hub goes on within one process only: the next one would begin the file again.
+
+    Args:
+        place: the repository.
+        name: the file's name in it.
+        said: what the hub says of the file, with its SHA-256.
+    Returns:
+        Whether it was downloaded, and checked; False where there is such a file already.
+    Raises:
+        OSError: the hub can't give it, sends another content than it says, or another process downloads it.
+    """
+    from huggingface_hub import errors, hf_hub_url
+    from huggingface_hub.file_download import http_get
+
+    target, part = large(place, name, said)
+    if target.exists():
+        return False
+    for each in (target, part):
+        each.parent.mkdir(parents=True, exist_ok=True)
+    lock = atomic.Lock(part, os.O_RDWR | os.O_CREAT)
+    try:
+        if lock.take(wait=False) is False:
+            raise BlockingIOError(f"another process downloads {name} of {place}; wait for it, then run this again")
+        with open(part, "ab") as file:
+            url, headers = hf_hub_url(place.id, name, revision=place.revision), _authorised()
+            if file.tell() > said.size:
+                file.truncate(0)
+            start = file.seek(0, os.SEEK_END)
+            http_get(url, file, resume_size=start, headers=headers, expected_size=said.size, displayed_filename=name)
+        if wrong := said.mistake(part):
+            part.unlink()
+            raise OSError(f"what was downloaded as {name} isn't what {place} has: {wrong}")
+        os.replace(part, target)
+    except BlockingIOError:
+        raise
+    except (errors.HTTPError, OSError) as error:
+        raise _explained(error, place.id, place.revision, stage="download") from error
+    finally:
+        lock.close()
+    return True
+
+
+def _authorised() -> dict[str, str]:
+    """The header for what only a user who has logged in may download."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def cached(repo: str, revision: str | None = None) -> Folder | None:
+    """Find what huggingface_hub's cache holds of a repository, without a connection.
+
+    Args:
+        repo: its hub id.
+        revision: branch, tag or commit; None for the main branch.
+    Returns:
+        The folder, which may lack files, or None where there is none.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=[])
+    except OSError:
+        return None
+    return Folder(Path(path), cache_of=repo)
 
 
 def find(source: str | os.PathLike[str], revision: str | None = None, argument: str = "source") -> Place:
@@ -152,19 +284,16 @@ def written(path: str | os.PathLike[str], argument: str, wanted: str) -> str:
 
 def _repository(repo: str, revision: str | None) -> Place:
     """Return the repository that the hub lists or, where the hub doesn't answer, the cache of it."""
-    from huggingface_hub import HfApi, errors, snapshot_download
+    from huggingface_hub import HfApi, errors
 
     try:
         return Repository(repo, revision, frozenset(HfApi().list_repo_files(repo, revision=revision)))
     except (errors.HTTPError, OSError) as error:
         unlisted = error
-    try:
-        if isinstance(unlisted, errors.RevisionNotFoundError):
-            raise unlisted
-        cache = snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=[])
-    except OSError:
+    found = None if isinstance(unlisted, errors.RevisionNotFoundError) else cached(repo, revision)
+    if found is None:
         raise _explained(unlisted, repo, revision, stage="listing") from unlisted
-    return Folder(Path(cache), cache_of=repo)
+    return found
 
 
 def _called(repo: str, revision: str | None) -> str:

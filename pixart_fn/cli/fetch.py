@@ -1,0 +1,59 @@
+"""`pixart-fn fetch`: download a released checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..process.signals import deferred
+from .console import note, result
+
+if TYPE_CHECKING:
+    from ..checkpoint.manifest import Entry
+
+
+@click.command()
+@click.argument("name")
+@click.option("--variant", metavar="VARIANT", help="Of the weights, such as fp16.")
+@click.option("--to", metavar="DIR", help="A new folder; by default huggingface_hub's cache, where px.load finds it.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors and the call that loads it.")
+def fetch(name: str, variant: str | None, to: str | None, quiet: bool) -> None:
+    """Download a released checkpoint.
+
+    NAME is one of those that `pixart-fn models` lists. What px.load reads of it is downloaded, the text encoder too,
+    and the size and hash of every file are checked. After a stop, the same command goes on. The call that loads it is
+    printed.
+    """
+    with deferred():  # an interrupted import of MindSpore would abort
+        from ..checkpoint import fetch as fetch_
+        from ..checkpoint import manifest
+
+    entry = manifest.find(name)
+    say = (lambda text: None) if quiet else note
+    say(f"{entry.name}: {entry.id}, licence {_licence(entry)}")
+    folder = None if to is None else Path(os.path.expanduser(to))
+    call = fetch_.fetch(entry, variant, folder, say)
+    say(_advice(entry))
+    result(call)
+
+
+def _licence(entry: Entry) -> str:
+    return entry.licence + ("" if entry.licence_checked else " as others say, see the model card")
+
+
+def _advice(entry: Entry) -> str:
+    """Say in one sentence what to do with the line that is printed next."""
+    call = entry.call
+    settings = f"steps={call.steps}, guidance={call.guidance:g}"
+    settings += f" at the time {call.times[0]:g} alone" if call.times and len(call.times) == 1 else ""
+    if entry.kind == "adapter":
+        place = f"{entry.pipeline} with the scheduler of {entry.scheduler}" if entry.scheduler else entry.pipeline
+        return f"the adapter goes onto {place}, and draws with {settings}"
+    if entry.kind == "pth":
+        return f"pixart-fn convert makes a transformer for {entry.pipeline} of this file, which draws with {settings}"
+    if entry.kind == "controlnet":
+        return f"the ControlNet goes onto {entry.pipeline}, and draws with {settings}"
+    return f"this call loads it, and it draws with {settings}"

@@ -1,0 +1,58 @@
+"""`pixart-fn models`: list the released checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from ..process.signals import deferred
+from .console import note, result
+
+if TYPE_CHECKING:
+    from ..checkpoint.manifest import Entry
+
+HEADINGS = ("name", "pixels", "steps", "guidance", "tokens", "about GiB", "licence", "here", "id")
+NUMBERS = HEADINGS[1:6]
+"""The columns that are aligned to the right."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print all that is known of each as JSON.")
+def models(as_json: bool) -> None:
+    """List the released checkpoints.
+
+    Steps and guidance are what each wants; a guidance of 1 is none. About GiB is the memory of all its weights in
+    float32. Here says whether huggingface_hub's cache holds it. `pixart-fn fetch NAME` downloads one.
+    """
+    with deferred():  # an interrupted import of MindSpore would abort
+        from ..checkpoint import fetch, manifest
+
+    rows = [(entry, fetch.cached(entry)) for entry in manifest.entries()]
+    if as_json:
+        content = [dataclasses.asdict(entry) | {"bytes": entry.size(), "here": here} for entry, here in rows]
+        result(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    for line in _aligned([HEADINGS, *(_cells(entry, here) for entry, here in rows)]):
+        result(line)
+    note("a licence with ? is what others say of it; the model card on the hub says what holds")
+
+
+def _cells(entry: Entry, here: str) -> tuple[str, ...]:
+    size = entry.size()
+    gib = "" if size is None else f"{size / 2**30:.1f}"
+    licence = entry.licence + ("" if entry.licence_checked else " ?")
+    numbers = (f"{entry.side}", f"{entry.steps}", f"{entry.guidance:g}", f"{entry.tokens}", gib)
+    return entry.name, *numbers, licence, here, entry.id
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = [heading in NUMBERS for heading in HEADINGS]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, right, strict=True)
+        lines.append("  ".join(cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in cells))
+    return [line.rstrip() for line in lines]
