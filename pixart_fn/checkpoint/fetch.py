@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -79,6 +80,20 @@ def cached(entry: Entry) -> Literal["yes", "part", "no"]:
     except (OSError, ValueError):
         return "part"
     return "yes"
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Show none of huggingface_hub's progress bars meanwhile."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def _wanted(entry: Entry, own: str) -> dict[str, str | bool]:
@@ -155,7 +170,8 @@ def _download(job: Job, named: list[File]) -> dict[File, Path]:
     big = {file: each for file, each in todo.items() if each[1].sha256}
     _check_space({file: hub.large(place, file[1], said) for file, (place, said) in big.items()}, big, job.say)
     checked = {file for file, (place, said) in big.items() if hub.download(place, file[1], said)}
-    found = files.fetch((place, file[1]) for file, (place, _) in todo.items())
+    with silent():  # what is left is small
+        found = files.fetch((place, file[1]) for file, (place, _) in todo.items())
     paths = {file: found[place, file[1]] for file, (place, _) in todo.items()}
     if any(todo[file][1].size > GIB for file in todo.keys() - checked):
         job.say("checking the files that were here already")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,8 @@ def fetch(name: str, variant: str | None, to: str | None, quiet: bool) -> None:
     say = (lambda text: None) if quiet else note
     say(f"{entry.name}: {entry.id}, licence {_licence(entry)}")
     folder = None if to is None else Path(os.path.expanduser(to))
-    call = fetch_.fetch(entry, variant, folder, say)
+    with fetch_.silent() if quiet else nullcontext():
+        call = fetch_.fetch(entry, variant, folder, say)
     say(_advice(entry))
     result(call)
 
