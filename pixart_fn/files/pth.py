@@ -10,29 +10,20 @@ import math
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..checks import first_few, kind, shown
 from ..types import NumPyArray
 from . import atomic, pickles, unpickle, zips
 from .header import AXES, LONGEST
-from .safetensors import Opened, Stored
+from .safetensors import Opened
+from .tensors import DTYPES, Held, Leaf, Tensor, contiguous, span
 from .unpickle import Global
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8"),
-    "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"), "U8": np.dtype("u1"),
-    "BOOL": np.dtype("u1"),
-}  # fmt: skip
-"""The types of numbers that are read, as safetensors names them, and what NumPy has for their bytes."""
-FLOATS = ("F32", "F16", "BF16")
-"""Those whose numbers float32 holds."""
 STORAGES = {
     "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "DoubleStorage": "F64",
     "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
@@ -46,110 +37,6 @@ _NAMES = {
     *(Global("torch", name) for name in (*STORAGES, *_NUMBERS)),
 }
 _AGAIN = "load it once with torch.load(…, weights_only=True) and write it with torch.save, of torch 1.6 or later"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Tensor:
-    """A tensor in a file, of which nothing is read until `bits` or `read`."""
-
-    file: Opened
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    """Of its first number, in bytes from the beginning of the file."""
-    strides: tuple[int, ...]
-    """How many numbers lie from one to the next along each axis."""
-
-    def __repr__(self) -> str:
-        return f"Tensor({self.dtype} {self.shape} in {self.file.path.name})"
-
-    def bits(self) -> NumPyArray:
-        """Return the numbers as they are stored, without a check; those of bfloat16 as uint16, and bools as uint8.
-
-        Raises:
-            OSError: the file was changed in place after it was opened.
-        """
-        dtype = DTYPES[self.dtype]
-        if 0 in self.shape:
-            return np.empty(self.shape, dtype)
-        raw = np.empty(_span(self.shape, self.strides), dtype)
-        self.file.read_into(raw, self.offset)
-        self.file.check()
-        strides = [step * dtype.itemsize for step in self.strides]
-        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(raw, self.shape, strides)).reshape(self.shape)
-
-    def read(self) -> NDArray[np.float32]:
-        """Return the numbers in float32: where they lie in order in a large file, a view of it.
-
-        Raises:
-            OSError: the file was changed in place after it was opened.
-            ValueError: a number is NaN or infinite, or of a type that float32 doesn't hold.
-        """
-        if self.strides == contiguous(self.shape) or self.dtype not in FLOATS:
-            return Stored(self.file, self.name, self.dtype, self.shape, self.offset).read()
-        return widened(self.bits(), self.dtype, f"{self.file.path} holds NaN or infinity in {self.name}")
-
-    def rows(self, first: int, last: int) -> Tensor:
-        """Return the part of a tensor from one row to the one before another."""
-        offset = self.offset + first * self.strides[0] * DTYPES[self.dtype].itemsize
-        return replace(self, name=f"{self.name}[{first}:{last}]", shape=(last - first, *self.shape[1:]), offset=offset)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Held:
-    """A tensor in memory, with what `Tensor` has."""
-
-    name: str
-    dtype: str
-    values: NumPyArray
-    """Of the type that DTYPES has."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    def bits(self) -> NumPyArray:
-        """Return the numbers as they are stored."""
-        return np.ascontiguousarray(self.values).reshape(self.shape)
-
-    def read(self) -> NDArray[np.float32]:
-        """Return the numbers in float32; raise a ValueError where one isn't finite."""
-        return widened(self.values, self.dtype, f"{self.name} holds NaN or infinity")
-
-    def rows(self, first: int, last: int) -> Held:
-        """Return the part of a tensor from one row to the one before another."""
-        return replace(self, name=f"{self.name}[{first}:{last}]", values=self.values[first:last])
-
-
-Leaf = Tensor | Held
-
-
-def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of a tensor whose numbers lie in order, as torch counts them."""
-    return tuple(math.prod(max(n, 1) for n in shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-def widened(bits: NumPyArray, dtype: str, wrong: str) -> NDArray[np.float32]:
-    """Return stored numbers in float32.
-
-    Args:
-        bits: as `Tensor.bits` gives them.
-        dtype: one of FLOATS.
-        wrong: the sentence of the error.
-    Raises:
-        ValueError: a number is NaN or infinite.
-    """
-    wide: NDArray[np.float32]
-    wide = (bits.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else bits.astype(np.float32)
-    if not np.isfinite(wide).all():
-        raise ValueError(f"{wrong}, where only finite numbers can be used; its training failed or it is damaged")
-    return wide
-
-
-def in_order(stored: Stored) -> Tensor:
-    """Return a tensor of a safetensors file as a Tensor."""
-    return Tensor(stored.file, stored.name, stored.dtype, stored.shape, stored.offset, contiguous(stored.shape))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -175,11 +62,11 @@ def open_file(path: Path) -> dict[str, Any]:
     try:
         found = zips.entries(file)
         root = _root(found)
-        if (order := found.get(f"{root}byteorder")) and zips.content(file, order) != b"little":
+        if f"{root}byteorder" in found and zips.content(file, found, f"{root}byteorder") != b"little":
             raise ValueError("it was written on a big-endian machine; write it again on a little-endian one")
         archive = _Archive(file, found, root)
         reader = unpickle.Reader(_NAMES, partial(_make, archive), partial(_storage, archive))
-        held = unpickle.load(zips.content(file, found[f"{root}data.pkl"]), reader)
+        held = unpickle.load(zips.content(file, found, f"{root}data.pkl"), reader)
         if type(held) not in (dict, OrderedDict):
             raise ValueError(f"it holds no dict of tensors but {kind(held)}")
     except ValueError as error:
@@ -228,9 +115,7 @@ def _storage(archive: _Archive, named: Any) -> _Storage:
     if kinds != [str, Global, str, str, int] or named[0] != "storage" or named[1].name not in STORAGES:
         raise ValueError("its pickle names a storage in another way than torch.save does")
     dtype, key, count = STORAGES[named[1].name], named[2], named[4]
-    entry = archive.entries.get(f"{archive.root}data/{key}")
-    if entry is None:
-        raise ValueError(f"it has no storage {shown(key)}")
+    entry = zips.in_place(archive.entries, f"{archive.root}data/{key}")
     if count < 0 or entry.size != count * DTYPES[dtype].itemsize:
         raise ValueError(f"its storage {shown(key)} has {entry.size} bytes, which aren't {shown(count)} of {dtype}")
     return _Storage(dtype, entry.offset, count)
@@ -257,7 +142,7 @@ def _tensor(file: Opened, storage: Any, first: Any, shape: Any, strides: Any) ->
     if len(shape) != len(strides) or len(shape) > AXES:
         raise ValueError(f"it holds a tensor with {len(shape)} sides and {len(strides)} strides")
     # A tensor may show numbers more than once; more of them than there are is a way to fill the memory.
-    if math.prod(shape) > storage.numbers or first + _span(shape, strides) > storage.numbers:
+    if math.prod(shape) > storage.numbers or first + span(shape, strides) > storage.numbers:
         raise ValueError(
             f"it holds a tensor of {shown(shape)} that reaches beyond its storage of {storage.numbers} numbers"
         )
@@ -268,11 +153,6 @@ def _tensor(file: Opened, storage: Any, first: Any, shape: Any, strides: Any) ->
 
 def _sizes(value: Any) -> bool:
     return type(value) is tuple and all(type(n) is int and 0 <= n < 2**63 for n in value)
-
-
-def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Return how many numbers lie from the first of a tensor to its last."""
-    return 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

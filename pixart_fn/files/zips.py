@@ -1,9 +1,10 @@
-"""The entries of a zip archive whose files aren't compressed, so that they can be read in place."""
+"""The entries of a zip archive, whose files can be read in place where they aren't compressed."""
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,15 +22,17 @@ _NAME = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[^/\\:][^\\:]*")
 
 
 class Entry(NamedTuple):
-    """Where a file's content lies in the archive."""
+    """Where a file's content lies in the archive, and what was done to it: "compressed", "encrypted" or ""."""
 
     offset: int
     size: int
+    packed: str
 
 
 class _Listed(NamedTuple):
     name: str
     size: int
+    packed: str
     begin: int
     """Of the header before the content."""
 
@@ -47,8 +50,8 @@ def entries(file: Opened) -> dict[str, Entry]:
     Returns:
         Each file's place, by its name.
     Raises:
-        ValueError: it is cut off or damaged, an entry is compressed, encrypted, named twice or not a plain relative
-            path, or entries overlap.
+        ValueError: it is cut off or damaged, an entry is named twice or not by a plain relative path, or entries
+            overlap.
     """
     begin, end, count = _directory(file)
     if end - begin > LARGEST or count > MOST:
@@ -56,7 +59,7 @@ def entries(file: Opened) -> dict[str, Entry]:
     listed = _listed(_bytes(file, begin, end - begin), count)
     found: dict[str, Entry] = {}
     free = 0
-    for name, size, at in sorted(listed, key=lambda each: each.begin):
+    for name, size, packed, at in sorted(listed, key=lambda each: each.begin):
         head = _bytes(file, at, 30, begin)
         named, more = struct.unpack("<HH", head[26:])
         start = at + 30 + named + more
@@ -64,16 +67,29 @@ def entries(file: Opened) -> dict[str, Entry]:
             raise ValueError(f"it has no file {shown(name)} where it lists one")
         if at < free or start + size > begin:
             raise ValueError(f"its file {shown(name)} reaches into another")
-        found[name], free = Entry(start, size), start + size
+        found[name], free = Entry(start, size, packed), start + size
     return found
 
 
-def content(file: Opened, entry: Entry) -> bytes:
-    """Read a small entry at once.
+def in_place(found: Mapping[str, Entry], name: str) -> Entry:
+    """Return the entry of a file whose content can be read as it is.
 
+    Args:
+        found: the files in an archive.
+        name: of the file.
     Raises:
-        ValueError: it has more than LARGEST bytes.
+        ValueError: there is no such file, or it is compressed or encrypted.
     """
+    if name not in found:
+        raise ValueError(f"it has no file {shown(name)}")
+    if found[name].packed:
+        raise ValueError(f"its file {shown(name)} is {found[name].packed}, as torch writes none")
+    return found[name]
+
+
+def content(file: Opened, found: Mapping[str, Entry], name: str) -> bytes:
+    """Read a small file at once; raise a ValueError where `in_place` does, or where it has more than LARGEST bytes."""
+    entry = in_place(found, name)
     if entry.size > LARGEST:
         raise ValueError(f"it holds a file of {entry.size >> 20} MiB where a small one belongs")
     return _bytes(file, entry.offset, entry.size)
@@ -125,13 +141,12 @@ def _listed(directory: bytes, count: int) -> list[_Listed]:
         extra = directory[at + 46 + named : at + 46 + named + more]
         at += 46 + named + more + comment
         size, packed, begin = _wide(extra, (size, packed, begin))
-        if flags & 1 or method or packed != size:
-            raise ValueError(
-                f"its file {shown(name)} is {'encrypted' if flags & 1 else 'compressed'}, as torch writes none"
-            )
+        how = "encrypted" if flags & 1 else "compressed" if method else ""
+        if not how and packed != size:
+            raise ValueError(f"its file {shown(name)} has {packed} bytes and should have {size}")
         if name.endswith("/") and not size:
             continue
-        found.append(_Listed(name, size, begin))
+        found.append(_Listed(name, packed, how, begin))
     if at != len(directory):
         raise ValueError("its list of files is damaged; download it again")
     if len({each.name for each in found}) < len(found):
