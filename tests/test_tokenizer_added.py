@@ -200,7 +200,7 @@ WRONG = {
     ),
     "a special without an id": (
         {CONFIG: {"extra_ids": 0, "additional_special_tokens": ["<x>"]}},
-        "additional_special_tokens names '<x>', which is no piece of spiece.model, and no file gives it an id",
+        "additional_special_tokens names '<x>', which is no piece of the vocabulary, and no file gives it an id",
     ),
     "bos without an id": ({SPECIAL: {"bos_token": "<s>"}}, "bos_token names '<s>', which is no piece"),
     "transformers 5's special": (

@@ -88,15 +88,15 @@ def _scheduler_file(home: Place, transformer: Place, scheduler: Any) -> File | d
 
 
 def _tokenizer_files(home: Place, encoder: Part) -> list[File]:
-    """Return the tokenizer's files that exist, beside its text encoder or else in the pipeline."""
+    """Return the files of the tokenizer beside its text encoder, or else the pipeline's; the vocabulary comes first."""
+    spiece, *_, rust = TOKENIZER
     for part in (encoder, Part(encoder.place, "tokenizer"), Part(home, "tokenizer")):
-        files = [part.file(name) for name in TOKENIZER]
-        if part.place.has(files[0][1]):
-            return [(place, name) for place, name in files if place.has(name)]
-    raise encoder.place.lacks(
-        "tokenizer/spiece.model",
-        " (transformers 5 writes a tokenizer.json instead); take it from the pipeline that the weights came from",
-    )
+        vocabulary = next((name for name in (spiece, rust) if part.place.has(part.file(name)[1])), None)
+        if vocabulary is not None:
+            others = [name for name in TOKENIZER if name != vocabulary and part.place.has(part.file(name)[1])]
+            return [part.file(name) for name in (vocabulary, *others)]
+    hint = "; it, or a tokenizer.json in its place, is in the pipeline that the weights came from"
+    raise encoder.place.lacks("tokenizer/spiece.model", hint)
 
 
 def _weights(part: Part, name: str, variant: str | None) -> File:

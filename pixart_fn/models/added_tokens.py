@@ -149,18 +149,19 @@ def split(text: str, pattern: re.Pattern[str], tokens: dict[str, AddedToken]) ->
 # --- what the files say ----------------------------------------------------------------------------------------------
 
 
-def read(folder: Path) -> dict[str, dict[str, Any]]:
+def read(folder: Path, whole: bool) -> dict[str, dict[str, Any]]:
     """Read transformers' files in a tokenizer's folder.
 
     Args:
         folder: the tokenizer's.
+        whole: whether tokenizer.json is needed for more than added tokens.
     Returns:
         Each file's content by its name: {} for one that isn't there or isn't needed.
     Raises:
         ValueError: a file isn't JSON, or no object.
     """
     files = {name: _object(folder / name) for name in (CONFIG, SPECIAL, ADDED)}
-    return files | {RUST: {} if "added_tokens_decoder" in files[CONFIG] else _object(folder / RUST)}
+    return files | {RUST: _object(folder / RUST) if whole or "added_tokens_decoder" not in files[CONFIG] else {}}
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -334,7 +335,7 @@ def _by_name(
             i = known[text].id if text in known else piece_id(processor, text)
             if i is None and key not in OWN:  # what is its own is missed by Tokenizer
                 raise ValueError(
-                    f"{key} names {shown(text)}, which is no piece of spiece.model, and no file gives it an id"
+                    f"{key} names {shown(text)}, which is no piece of the vocabulary, and no file gives it an id"
                 )
             if i is None:
                 continue

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 
-from ..checks import check_whole, kind
+from ..checks import check_whole, kind, shown
 from ..files import atomic, reading
-from . import added_tokens
+from . import added_tokens, tokenizer_json
 from .added_tokens import AddedToken as AddedToken
 from .cleaning import clean as clean
 from .cleaning import prepare as prepare
@@ -79,14 +79,14 @@ def load(path: str | Path) -> Tokenizer:
     4.34, those of special_tokens_map.json, added_tokens.json and tokenizer.json.
 
     Args:
-        path: a folder with spiece.model and, where T5's defaults don't hold, transformers' files beside it; or a
-            SentencePiece file, read with T5's defaults.
+        path: a folder with spiece.model and, where T5's defaults don't hold, transformers' files beside it; or with
+            tokenizer.json alone, as transformers 5 writes it; or a SentencePiece file, read with T5's defaults.
     Returns:
         The tokenizer.
     Raises:
-        FileNotFoundError: there is no spiece.model.
+        FileNotFoundError: there is neither spiece.model nor tokenizer.json.
         ValueError: a file can't be parsed or holds a wrong value, the files contradict each other or T5's layout of
-            ids, or an option asks for another tokenization (legacy=false is one).
+            ids, or an option asks for another tokenization (legacy=false is one), as do other kinds of model.
     """
     path = Path(path)
     if not path.is_dir():
@@ -94,20 +94,38 @@ def load(path: str | Path) -> Tokenizer:
             return Tokenizer(reading.content(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    if not (path / "spiece.model").exists():
+    alone = not (path / "spiece.model").exists()
+    if alone and not (path / added_tokens.RUST).exists():
         raise FileNotFoundError(
-            f"{path} holds no spiece.model (transformers 5 writes tokenizer.json instead); "
-            "take it from the checkpoint's original repository"
+            f"{path} holds no spiece.model and no tokenizer.json; take one from the checkpoint's original repository"
         )
-    model = reading.content(path / "spiece.model")
-    files = added_tokens.read(path)
+    files = added_tokens.read(path, alone)
     try:
-        tokenizer = Tokenizer(model, **added_tokens.arguments(files, _processor(model)))
-        own = {"pad_token": tokenizer.pad, "eos_token": tokenizer.eos, "unk_token": tokenizer.unk}
-        added_tokens.check_agreement(tokenizer.specials, own, files)
+        return _from_json(files) if alone else _agreeing(reading.content(path / "spiece.model"), files)
     except (TypeError, ValueError) as error:
-        names = ", ".join(["spiece.model", *(name for name, content in files.items() if content)])
-        raise ValueError(f"{path} ({names}): {error}") from error
+        names = [*(() if alone else ("spiece.model",)), *(name for name, content in files.items() if content)]
+        raise ValueError(f"{path} ({', '.join(names)}): {error}") from error
+
+
+def _from_json(files: dict[str, dict[str, Any]]) -> Tokenizer:
+    """The tokenizer of a folder without spiece.model."""
+    found = tokenizer_json.read(files[added_tokens.RUST])
+    extra_ids = files[added_tokens.CONFIG].get("extra_ids", found.extra_ids)
+    if extra_ids != found.extra_ids:
+        raise ValueError(
+            f"extra_ids is {shown(extra_ids)}, and tokenizer.json ends with {found.extra_ids} <extra_id_i>"
+        )
+    said = {added_tokens.CONFIG: files[added_tokens.CONFIG] | {"extra_ids": extra_ids}}
+    tokenizer = _agreeing(found.model, files | said | {added_tokens.RUST: {"added_tokens": found.added}})
+    if found.end not in (None, tokenizer.eos):
+        raise ValueError(f"tokenizer.json puts {shown(found.end)} after a text, and eos_token is {tokenizer.eos!r}")
+    return tokenizer
+
+
+def _agreeing(model: bytes, files: dict[str, dict[str, Any]]) -> Tokenizer:
+    tokenizer = Tokenizer(model, **added_tokens.arguments(files, _processor(model)))
+    own = {"pad_token": tokenizer.pad, "eos_token": tokenizer.eos, "unk_token": tokenizer.unk}
+    added_tokens.check_agreement(tokenizer.specials, own, files)
     return tokenizer
 
 
