@@ -1,67 +1,19 @@
-"""Adapters against NumPy, finite differences and (live) peft: made, applied, merged and taken off again."""
+"""Adapters against NumPy: made, applied, merged and taken off again."""
 
 from __future__ import annotations
-
-import copy
 
 import numpy as np
 import pytest
 from helpers import tiny, trees
+from helpers.adapters import CONFIGS, KEY, NAMES, each, expected, filled, model, weights
 from helpers.tolerances import assert_close
 
-import pixart_fn as px
 from pixart_fn import rng, tree
 from pixart_fn.backend import jit
 from pixart_fn.backend.autodiff import grad, value_and_grad
-from pixart_fn.models import lora, t5
+from pixart_fn.models import lora
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
-
-KEY = rng.key(0)
-NAMES = ("attn1.to_q", "attn2.to_v", "proj")
-
-
-def weights() -> dict[str, np.ndarray]:
-    return {
-        "attn1.to_q.weight": trees.normal(1, 4, 3),
-        "attn1.to_q.bias": trees.normal(2, 4),
-        "attn2.to_v.weight": trees.normal(3, 2, 4),
-        "proj.weight": trees.normal(4, 4, 2, 2, 2),
-        "table": trees.normal(5, 2, 3),
-    }
-
-
-def model():
-    return trees.tensors(tree.nest(weights()))
-
-
-def filled(config: lora.Config, p=None, seed: int = 0) -> lora.Adapter:
-    """An adapter with numbers in place of the zeros of B, and with other magnitudes than the rows of W have."""
-    adapter = lora.init(KEY, model() if p is None else p, config)
-
-    def other(name, leaf):
-        i = sum(name.encode()) + seed
-        noise = trees.normal(i, *leaf.shape)
-        return ms.Tensor(np.abs(noise) + 0.5 if "magnitude" in name else 0.3 * noise)
-
-    return tree.map_with_path(other, adapter)
-
-
-def expected(W, A, B, magnitude, scale):
-    """The weight with the adapter, written out."""
-    out = W.reshape(len(W), -1).astype(np.float64) + scale * (B.reshape(len(W), -1) @ A.reshape(len(A), -1))
-    if magnitude is not None:
-        out = out / np.linalg.norm(out, axis=1, keepdims=True) * magnitude.reshape(-1, 1)
-    return out.reshape(W.shape)
-
-
-ALL = {"targets": ("to_q", "to_v", "proj"), "rank": 2, "alpha": 3.0}
-CONFIGS = {
-    "lora": (lora.Config(**ALL), 1.5),
-    "dora": (lora.Config(**ALL, dora=True), 1.5),
-    "rslora": (lora.Config(**ALL, rslora=True), 3 / 2**0.5),
-}
-
 
 # --- what an adapter is -----------------------------------------------------------------------------------------------
 
@@ -129,11 +81,6 @@ def test_an_adapter_is_a_tree_of_its_weights():
 
 
 # --- apply and merge --------------------------------------------------------------------------------------------------
-
-
-def each(adapter, name):
-    leaves = trees.numbers(adapter.weights)
-    return [leaves.get(f"{name}.lora_{what}.weight") for what in ("A", "B", "magnitude_vector")]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -245,156 +192,3 @@ def test_nothing_is_compiled():
         if kind != "dora":
             lora.unmerge(merged, adapter)
     assert jit.compilations() == before
-
-
-# --- gradients --------------------------------------------------------------------------------------------------------
-
-TARGETS = {
-    "attn1.to_q": trees.normal(7, 4, 3),
-    "attn2.to_v": trees.normal(8, 2, 4),
-    "proj": trees.normal(9, 4, 2, 2, 2),
-}
-
-
-def distance(leaves, scale, lengths):
-    """Σ (W' − target)⁴ with the lengths of DoRA's rows held constant, in float64."""
-    total = 0.0
-    for name, target in TARGETS.items():
-        A, B, m = (leaves.get(f"{name}.lora_{what}.weight") for what in ("A", "B", "magnitude_vector"))
-        out = expected(weights()[f"{name}.weight"], A, B, None, scale).reshape(len(B), -1)
-        if m is not None:
-            out = out * (m.reshape(-1) / lengths[name])[:, None]
-        total += ((out.reshape(target.shape) - target) ** 4).sum()
-    return total
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_the_gradient_is_that_of_finite_differences(kind):
-    """For DoRA with the rows' lengths constant, as the paper has it."""
-    config, scale = CONFIGS[kind]
-    adapter, p = filled(config), model()
-
-    def f(adapter):
-        changed = lora.apply(p, adapter)
-        parts = {
-            "attn1.to_q": changed["attn1"]["to_q"],
-            "attn2.to_v": changed["attn2"]["to_v"],
-            "proj": changed["proj"],
-        }
-        return sum(((part["weight"] - ms.Tensor(TARGETS[name])) ** 4).sum() for name, part in parts.items())
-
-    value, gradients = value_and_grad(f)(adapter)
-    assert type(gradients) is lora.Adapter
-    leaves = {name: leaf.astype(np.float64) for name, leaf in trees.numbers(adapter.weights).items()}
-    lengths = {}
-    for name in TARGETS:
-        A, B, _ = each(adapter, name)
-        w = expected(weights()[f"{name}.weight"], A, B, None, scale)
-        lengths[name] = np.linalg.norm(w.reshape(len(w), -1), axis=1)
-    assert_close(np.float32(value.asnumpy()), distance(leaves, scale, lengths), 1e-5)
-    for name, gradient in trees.numbers(gradients.weights).items():
-        numeric = np.empty(gradient.shape)
-        for at in np.ndindex(*gradient.shape):
-            ends = []
-            for step in (1e-5, -1e-5):
-                moved = copy.deepcopy(leaves)
-                moved[name][at] += step
-                ends.append(distance(moved, scale, lengths))
-            numeric[at] = (ends[0] - ends[1]) / 2e-5
-        assert np.abs(numeric).max() > 0.01
-        assert_close(gradient, numeric, 1e-4)
-
-
-@pytest.mark.slow
-def test_an_adapter_of_the_embedded_checkpoint_learns():
-    """Its gradient goes through compiled blocks: it is the loss's slope, and steps along it lower the loss."""
-    p = px.load(vae=None)
-    text = px.encode_prompt(p, ["a cat", "a dog"])
-    config, tree_ = p.config.transformer, p.transformer
-    x = ms.Tensor(trees.normal(1, 2, config.in_channels, config.sample_size, config.sample_size))
-    target = trees.normal(2, *x.shape)
-    t = ms.Tensor(np.float32([300, 700]))
-
-    def loss(adapter):
-        out = px.transformer.apply(lora.apply(tree_, adapter), config, x, t, text.states, text.mask)
-        return ((out[:, : config.in_channels] - ms.Tensor(target)) ** 2).mean()
-
-    adapter = lora.init(KEY, tree_, lora.Config(rank=4, alpha=4))
-    adapter = tree.map_with_path(lambda n, a: a + 0.01 * ms.Tensor(trees.normal(len(n), *a.shape)), adapter)
-    learn = value_and_grad(loss)
-    first, gradients = learn(adapter)
-    slope = sum(float((g * g).sum().asnumpy()) for g in tree.leaves(gradients))
-    assert all(g.asnumpy().any() for g in tree.leaves(gradients))
-    step = 0.02 / slope**0.5
-    ends = [loss(tree.map(lambda a, g, s=s: a + s * step * g, adapter, gradients)) for s in (1, -1)]
-    assert_close((ends[0] - ends[1]).asnumpy() / (2 * step), slope, 2e-3)  # float32's differences of a loss near 1
-    graphs = jit.compilations()
-    for _ in range(5):
-        _, gradients = learn(adapter)
-        adapter = tree.map(lambda a, g: a - 0.3 * g / slope**0.5, adapter, gradients)
-    assert float(loss(adapter).asnumpy()) < 0.97 * float(first.asnumpy())
-    assert jit.compilations() == graphs
-
-
-# --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
-def test_an_adapter_of_another_model_is_one_sentence():
-    p, adapter = model(), filled(CONFIGS["lora"][0])
-    more = {**weights(), "more.to_q.weight": np.ones((4, 3), np.float32)}
-    bigger = filled(CONFIGS["lora"][0], trees.tensors(tree.nest(more)))
-    with pytest.raises(ValueError, match=r"changes 1 of 4 modules that the tree hasn't.* another model: more.to_q$"):
-        lora.apply(p, bigger)
-    wide = {**weights(), "attn1.to_q.weight": np.ones((4, 5), np.float32)}
-    with pytest.raises(
-        ValueError, match=r"lora_A of attn1.to_q.weight must have the shape \(2, 5\) for a weight \(4, 5\)"
-    ):
-        lora.merge(trees.tensors(tree.nest(wide)), adapter)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"proj.lora_B.weight": None}, "must hold lora_A.weight, lora_B.weight for each module, and holds lora_A"),
-        ({"proj.lora_C.weight": np.ones(1)}, "holds lora_A.weight, lora_B.weight, lora_C.weight for proj"),
-        (
-            {"proj.lora_A.weight": np.ones((3, 2, 2, 2))},
-            r"proj must have matrices of rank 2, as its config says, got \(3",
-        ),
-        ({"weight": np.ones(1)}, "and holds weight for one without a name"),
-        ({"proj.lora_B.weight": np.ones((4, 2))}, r"must have matrices of rank 2"),
-        ({"proj.lora_B.weight": np.ones((5, 2, 1, 1))}, r"lora_B of proj.weight must have the shape \(4, 2, 1, 1\)"),
-    ],
-)
-def test_an_adapter_that_isnt_whole_is_one_sentence(change, message):
-    flat = {**trees.numbers(filled(CONFIGS["lora"][0]).weights), **change}
-    adapter = lora.Adapter(tree.nest({k: v for k, v in flat.items() if v is not None}), CONFIGS["lora"][0])
-    with pytest.raises(ValueError, match=message):
-        lora.merge(model(), adapter)
-
-
-def test_what_no_adapter_changes_is_one_sentence():
-    p = tiny.params()
-    for target, sentence in {
-        "shared": "shared.weight is a table that is looked up",
-        "layer_norm": "belongs to neither a linear nor a convolution",
-        "nothing": "targets must name modules of the tree, got 'nothing'",
-    }.items():
-        with pytest.raises(ValueError, match=sentence):
-            lora.init(KEY, p.text_encoder, lora.Config(targets=(target,)))
-    adapter = filled(lora.Config(rank=2, targets=("SelfAttention.q",)), p.text_encoder)
-    for f in (lora.apply, lora.merge):
-        with pytest.raises(ValueError, match=r"q.weight is int8 or still in its file, .*px.load\(stream=False\)"):
-            f(t5.quantize(p.text_encoder), adapter)
-    with pytest.raises(RuntimeError, match=r"merging can't be differentiated; px.lora.apply can be"):
-        grad(lambda a: lora.merge(p, a).text_encoder["shared"]["weight"].sum())(adapter)
-    with pytest.raises(ValueError, match="one for each adapter, got 2 for 1"):
-        lora.merge(p, adapter, [1, 2])
-
-
-@pytest.mark.parametrize(
-    "bad", [{"rank": 0}, {"alpha": 0}, {"targets": []}, {"targets": [1]}, {"alpha_pattern": {"a": -1}}]
-)
-def test_settings_out_of_range_are_one_sentence(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        lora.Config(**bad)

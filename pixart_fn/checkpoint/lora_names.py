@@ -1,223 +1,226 @@
-"""How peft and diffusers name an adapter's tensors and its settings."""
+"""How tools name an adapter's tensors: peft, diffusers of today and before, kohya, OneTrainer and LyCORIS.
+
+A tensor's name is that of a module and an ending, such as ".lora_A.weight" (peft), ".lora_down.weight" (kohya) or
+".lora.down.weight" (diffusers before it used peft). A module's name may begin with that of its model, and have "_" for
+".": since PixArt's modules are known, that is still one module. Their names are diffusers' or those of PixArt's
+authors, who keep queries, keys and values in one matrix, which is several modules here.
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from ..checks import shown
-from ..files import reading
-from ..models.lora_config import PARTS, Config, fits, part
+from ..checks import first_few, shown
+from ..models import lora_forms as forms
+from ..models.lora_forms import COLUMNS, ROWS
 
 PEFT = "base_model.model."
 """What peft's names begin with."""
-METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps the settings in a file's metadata."""
+MID = "lora_mid.weight"
+"""The core of a convolution's LoRA in LyCORIS, between its A and its B."""
 _NAME = re.compile(
-    r"(?P<module>.+)\.(?:(?P<factor>lora_[AB])\.weight|(?P<magnitude>lora_magnitude_vector)(?:\.weight)?|(?P<alpha>alpha))"
+    r"(?P<module>.+?)(?:"
+    r"[._]lora(?:_linear_layer)?[._](?P<factor>A|B|down|up|mid)(?:\.[^.]+)?\.weight"  # peft's: the adapter's name
+    r"|\.(?P<rows>lora_magnitude_vector)(?:\.[^.]+){0,2}"
+    r"|\.(?P<lycoris>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.[^.]+)?"
+    r"|\.(?P<other>dora_scale|diff|alpha))"
 )
-_ROOTS = ("adaln_single", "caption_projection", "encoder", "pos_embed", "proj_out", "transformer_blocks")
-"""What the names of modules begin with where no model stands before them."""
+_FACTORS = {
+    "A": "lora_A.weight", "down": "lora_A.weight", "B": "lora_B.weight", "up": "lora_B.weight", "mid": MID
+}  # fmt: skip
+_MODELS = {
+    "transformer": (
+        "", "transformer_", "unet_", "diffusion_model_", "model_diffusion_model_", "lora_transformer_", "lora_unet_",
+        "lycoris_",
+    ),
+    "text_encoder": ("", "text_encoder_", "t5_", "lora_te_", "lora_te1_"),
+}  # fmt: skip
+"""What the names of each model's modules begin with, where "_" stands for "."; "" says no model."""
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_BLOCK = (
+    *(f"{attention}.{part}" for attention in ("attn1", "attn2") for part in _ATTENTION),
+    "attn1.sr", "ff.net.0.proj", "ff.net.2",
+)  # fmt: skip
+_EMBEDDED = ("timestep", "resolution", "aspect_ratio")
+_AROUND = (
+    "pos_embed.proj", "proj_out", "adaln_single.linear", "caption_projection.linear_1", "caption_projection.linear_2",
+    *(f"adaln_single.emb.{what}_embedder.linear_{i}" for what in _EMBEDDED for i in (1, 2)),
+)  # fmt: skip
+_T5 = (
+    *(f"layer.0.SelfAttention.{part}" for part in "qkvo"),
+    *(f"layer.1.DenseReluDense.{w}" for w in ("wi_0", "wi_1", "wo")),
+)
+_AUTHORS = {
+    "blocks.#.attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    "blocks.#.attn.proj": ("attn1.to_out.0",),
+    "blocks.#.attn.sr": ("attn1.sr",),
+    "blocks.#.cross_attn.q_linear": ("attn2.to_q",),
+    "blocks.#.cross_attn.kv_linear": ("attn2.to_k", "attn2.to_v"),
+    "blocks.#.cross_attn.proj": ("attn2.to_out.0",),
+    "blocks.#.mlp.fc1": ("ff.net.0.proj",),
+    "blocks.#.mlp.fc2": ("ff.net.2",),
+    "x_embedder.proj": ("pos_embed.proj",),
+    "t_embedder.mlp.0": ("adaln_single.emb.timestep_embedder.linear_1",),
+    "t_embedder.mlp.2": ("adaln_single.emb.timestep_embedder.linear_2",),
+    "csize_embedder.mlp.0": ("adaln_single.emb.resolution_embedder.linear_1",),
+    "csize_embedder.mlp.2": ("adaln_single.emb.resolution_embedder.linear_2",),
+    "ar_embedder.mlp.0": ("adaln_single.emb.aspect_ratio_embedder.linear_1",),
+    "ar_embedder.mlp.2": ("adaln_single.emb.aspect_ratio_embedder.linear_2",),
+    "t_block.1": ("adaln_single.linear",),
+    "y_embedder.y_proj.fc1": ("caption_projection.linear_1",),
+    "y_embedder.y_proj.fc2": ("caption_projection.linear_2",),
+    "final_layer.linear": ("proj_out",),
+}
+_FOREIGN = {
+    r"(down|up|mid|input|output|middle)_blocks?[._]|text_model|text_encoder_2|lora_te2": "Stable Diffusion",
+    r"(double|single|single_transformer)_blocks[._]": "Flux",
+    r"joint_blocks[._]|add_[qkv]_proj": "Stable Diffusion 3",
+}
+"""What some names of modules tell about the model that they belong to."""
 _OTHERS = {
     r"\.lora_embedding_": "an adapter of an embedding, which isn't supported",
-    r"\.lora_B\.bias$": "an adapter with biases, which isn't supported",
-    r"^unet\.": "names of Stable Diffusion's model, which PixArt's own trainer writes",
-    r"hada_|lokr_|oft_": "LyCORIS's names",
-    r"lora\.(?:down|up)\.": "diffusers' names from before it used peft",
-    r"lora_(?:down|up)\.": "kohya's and OneTrainer's names",
+    r"\.(lora_\w+\.bias|diff_b)$": "a change of biases, which isn't supported",
+    r"\.[wb]_norm$": "a change of norms, which isn't supported",
+    r"^bundle_emb": "an embedding of OneTrainer, which isn't supported",
+    r"\.(oft|boft)_": "OFT, which isn't supported",
+    r"\.[ab][12]\.weight$": "GLoRA, which isn't supported",
+    r"\.(on_input|lora_ia3\w*|ia3_l)$": "(IA)³, which isn't supported",
 }
-_USED = {
-    "r", "lora_alpha", "target_modules", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern"
-}  # fmt: skip
-_FIXED: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none",),
-    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),  # others change the model's own weights too
-}
-# of training, of loading or of choosing the modules, which the names in the file tell
-_IGNORED = {
-    "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config", "exclude_modules",
-    "inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout", "megatron_core", "peft_version",
-    "qalora_group_size", "revision", "runtime_config", "task_type",
-}  # fmt: skip
 
 
-def read_names(names: Iterable[str], where: object) -> tuple[bool, dict[str, dict[str, str]]]:
+class Module(NamedTuple):
+    """The tensors in a file that change one of its modules, which is several here where it is queries, keys and values.
+
+    `names` gives the name in the file by "alpha", MID, or the name in an `Adapter`, such as "lora_A.weight".
+    """
+
+    targets: tuple[str, ...]
+    names: dict[str, str]
+
+
+class Names(NamedTuple):
+    """An adapter's modules, whether peft's own settings belong to them, and whether "A" and "B" are its factors."""
+
+    modules: list[Module]
+    peft: bool
+    letters: bool
+
+
+def _table() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return the model and the modules here of every module's name, in which "#" is a block's number."""
+    out: dict[str, tuple[str, tuple[str, ...]]] = {name: ("transformer", (name,)) for name in _AROUND}
+    out |= {f"transformer_blocks.#.{part}": ("transformer", (f"transformer_blocks.#.{part}",)) for part in _BLOCK}
+    out |= {f"encoder.block.#.{part}": ("text_encoder", (f"encoder.block.#.{part}",)) for part in _T5}
+    for name, ours in _AUTHORS.items():
+        inner = "transformer_blocks.#." if "#" in name else ""
+        out[name] = ("transformer", tuple(inner + each for each in ours))
+        if len(ours) > 1:  # as OneTrainer numbers them
+            out |= {f"{name}.{i}": ("transformer", (inner + each,)) for i, each in enumerate(ours)}
+    old = {name.removesuffix(".0"): where for name, where in out.items() if name.endswith(".to_out.0")}  # to_out_lora
+    return {name.replace(".", "_"): where for name, where in (out | old).items()}
+
+
+_TABLE = _table()
+
+
+def read_names(names: Iterable[str], where: object) -> Names:
     """Sort the names in a file by module.
 
     Args:
         names: of the tensors.
         where: the file, for an error.
     Returns:
-        Whether they are peft's, and for each module, whose name begins with its model where diffusers' do, the names of
-        its "lora_A", "lora_B", "lora_magnitude_vector" and "alpha".
+        The Names, whose targets begin with "transformer" or "text_encoder" unless the file has the modules of one model
+        and says nowhere which.
     Raises:
-        ValueError: a name is none of peft's or diffusers', or a module lacks one.
+        ValueError: a name isn't known or belongs to another model, or a module lacks a tensor or has one twice.
     """
     every = list(names)
-    peft = bool(every) and all(name.startswith(PEFT) for name in every)
-    out: dict[str, dict[str, str]] = {}
+    found: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}
+    said, letters = False, False
     for name in every:
-        found = _NAME.fullmatch(name.removeprefix(PEFT if peft else ""))
-        if found is None or not (peft or found["module"].split(".")[0] in (*PARTS, *_ROOTS)):
-            raise _foreign([name, *every], where)
-        module, what = found["module"], next(filter(None, found.groups()[1:]))
-        if what in out.setdefault(module, {}):
-            raise ValueError(f"{where} holds {what} of {module} twice, as {out[module][what]} and as {name}")
-        out[module][what] = name
-    if not out:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise _unknown([name, *every], where)
+        place = _place(match["module"])
+        if place is None:
+            raise _foreign(name, where)
+        says, model, targets = place
+        what = _FACTORS.get(match["factor"]) or (ROWS if match["rows"] else match["lycoris"] or match["other"])
+        own = found.setdefault((model, targets), {})
+        if what in own:
+            raise _twice(what, targets[0], own[what], name, where)
+        own[what] = name
+        said, letters = said or says, letters or match["factor"] in ("A", "B")
+    if not found:
         raise ValueError(f"{where} holds no adapter: it has no tensors")
-    for module, found_there in out.items():
-        if not {"lora_A", "lora_B"} <= found_there.keys():
-            raise ValueError(f"{where} must hold lora_A and lora_B of each module, and for {module} holds one of them")
-    return peft, out
+    said = said or len({model for model, _ in found}) > 1
+    modules = [
+        Module(tuple(f"{model}.{each}" if said else each for each in targets), own)
+        for (model, targets), own in found.items()
+    ]
+    _check_whole(modules, where)
+    peft = all(name.startswith(PEFT) for name in every)
+    return Names(modules, peft, letters or peft)
 
 
-def _foreign(names: list[str], where: object) -> ValueError:
-    """Make the error for names of which the first isn't read here, though another may tell the tool better."""
-    known = ((name, said) for name in names for pattern, said in _OTHERS.items() if re.search(pattern, name))
-    name, what = next(known, (names[0], "another tool's names"))
+def _place(module: str) -> tuple[bool, str, tuple[str, ...]] | None:
+    """Return whether a module's name says its model, this model, and the modules here; None where they are unknown."""
+    flat = module.replace(".processor.", ".").replace(".", "_")
+    for model, beginnings in _MODELS.items():
+        for beginning in beginnings:
+            if not flat.startswith(beginning):
+                continue
+            rest = flat[len(beginning) :].removeprefix("base_model_model_")
+            block = re.fullmatch(r"(transformer_blocks|blocks|encoder_block)_(0|[1-9]\d*)_(.+)", rest)
+            found = _TABLE.get(f"{block[1]}_#_{block[3]}" if block else rest)
+            if found is not None and found[0] == model:
+                number = block[2] if block else ""
+                return beginning != "", model, tuple(each.replace("#", number) for each in found[1])
+    return None
+
+
+def _check_whole(modules: list[Module], where: object) -> None:
+    for module in modules:
+        names, parts = module.names, set(module.names) - {"alpha", MID, ROWS, COLUMNS}
+        if not forms.form(parts) or (MID in names and "lora_A.weight" not in names):
+            if parts < {"lora_A.weight", "lora_B.weight"} and parts:
+                raise ValueError(
+                    f"{where} must hold lora_A and lora_B of each module, and for {module.targets[0]} holds one of them"
+                )
+            raise ValueError(
+                f"{where} holds {first_few(sorted(names))} for {module.targets[0]}, which is neither a whole LoRA nor a"
+                " LoHa, a LoKr or a diff"
+            )
+        if {ROWS, COLUMNS} <= set(names):
+            raise _twice("DoRA's lengths", module.targets[0], names[ROWS], names[COLUMNS], where)
+    counts = Counter(target for module in modules for target in module.targets)
+    for target, count in counts.items():
+        if count > 1:
+            one, other = (next(iter(each.names.values())) for each in modules if target in each.targets)
+            raise _twice("a change", target, one, other, where)
+
+
+def _twice(what: str, target: str, one: str, other: str, where: object) -> ValueError:
+    return ValueError(f"{where} holds {what.removesuffix('.weight')} of {target} twice, as {one} and as {other}")
+
+
+def _foreign(name: str, where: object) -> ValueError:
+    whose = next((f", but {model} has" for pattern, model in _FOREIGN.items() if re.search(pattern, name)), "")
     return ValueError(
-        f"{where} holds {what}, such as {shown(name)}; what is read here is peft's base_model.model.….lora_A.weight and"
-        " diffusers' transformer.….lora_A.weight"
+        f"{where} holds {shown(name)}, of a module that PixArt's transformer and T5 don't have{whose}; it belongs to"
+        " another model"
     )
 
 
-def read_settings(content: Mapping[str, Any], where: str, names: Collection[str]) -> Config:
-    """Make the settings of an adapter of what peft writes about it.
-
-    Args:
-        content: of adapter_config.json.
-        where: what a sentence calls it.
-        names: the modules that have weights.
-    Returns:
-        The settings, whose targets are the file's list of names, or `names` where that doesn't stand for all of them.
-    Raises:
-        ValueError: a setting has a wrong value, is missing, or isn't supported.
-    """
-    for name, value in content.items():
-        fixed = _FIXED.get(name, (None, False, [], {}, "", 0))
-        if name not in _USED | _IGNORED and value not in fixed:
-            valid = f"supported: {', '.join(map(shown, fixed))}" if name in _FIXED else "it must be off"
-            raise ValueError(f"{where} asks for {name} = {shown(value)}, which isn't supported ({valid})")
-    if lacking := [name for name in ("r", "lora_alpha") if content.get(name) is None]:
-        raise ValueError(f"{where} must say r and lora_alpha, and lacks {' and '.join(lacking)}")
-    listed = content.get("target_modules")  # peft also takes a regular expression
-    targets = [each for each in listed if isinstance(each, str) and each] if isinstance(listed, list) else []
-    if not all(any(fits(name, target) for target in targets) for name in names):
-        targets = list(names)
-    try:
-        return Config(
-            content["r"],
-            content["lora_alpha"],
-            targets,
-            content.get("use_dora") or False,
-            content.get("use_rslora") or False,
-            _pattern(content, "rank_pattern"),
-            _pattern(content, "alpha_pattern"),
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _pattern(content: Mapping[str, Any], name: str) -> Any:
-    pattern = content.get(name) or {}
-    if isinstance(pattern, dict):
-        for key in pattern:
-            if not re.fullmatch(r"\^?[\w.]+", key):
-                raise ValueError(f"{name} names {shown(key)}, and regular expressions aren't supported")
-    return pattern
-
-
-def read_metadata(metadata: Mapping[str, str], names: Iterable[str], where: object) -> dict[str, Config]:
-    """Read the settings that diffusers keeps in a file's metadata.
-
-    Args:
-        metadata: of the file.
-        names: the modules in the file.
-        where: the file.
-    Returns:
-        The settings for each model that has any: "transformer", "text_encoder", or "" where the names begin with none.
-    Raises:
-        ValueError: the metadata isn't JSON, or as `read_settings`.
-    """
-    if METADATA not in metadata:
-        return {}
-    said = f"{METADATA} in {where}"
-    try:
-        content = reading.parse(metadata[METADATA].encode())
-    except ValueError as error:
-        raise ValueError(f"{said} isn't valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{said} should be a JSON object, not {shown(content)}")
-    grouped: dict[str, list[str]] = {}
-    for name in names:
-        grouped.setdefault(model(name), []).append(name.removeprefix(f"{model(name)}."))
-    out = {}
-    for prefix, local in grouped.items():
-        start = f"{prefix}." if prefix else ""
-        own = {key[len(start) :]: value for key, value in content.items() if key.startswith(start)}
-        if own:
-            out[prefix] = read_settings(own, f"{said} of {prefix}" if prefix else said, local)
-    return out
-
-
-def model(name: str) -> str:
-    """Return the model that a module's name begins with, or ""."""
-    first = name.split(".")[0]
-    return first if first in PARTS else ""
-
-
-def write_settings(config: Config, names: Iterable[str], prefix: str) -> dict[str, Any]:
-    """Write the settings of an adapter of one model as peft reads them.
-
-    Args:
-        config: the settings.
-        names: the adapter's modules of this model.
-        prefix: the model that the names begin with, which is left out; "" where they begin with none.
-    Returns:
-        The content of adapter_config.json.
-    """
-    local = {name: name.removeprefix(f"{prefix}.") for name in names}
-    targets = [target for target in config.targets if any(fits(name, target) for name in local.values())]
-    targets += [name for name in local.values() if not any(fits(name, target) for target in targets)]
-    ranks = {short: config.rank_at(name) for name, short in local.items()}
-    alphas = {short: config.alpha_at(name) for name, short in local.items()}
-    return {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": None,
-        "r": config.rank,
-        "lora_alpha": config.alpha,
-        "target_modules": sorted(targets),
-        "use_dora": config.dora,
-        "use_rslora": config.rslora,
-        "rank_pattern": {name: rank for name, rank in ranks.items() if rank != config.rank},
-        "alpha_pattern": {name: alpha for name, alpha in alphas.items() if alpha != config.alpha},
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "lora_dropout": 0.0,
-        "modules_to_save": None,
-    }
-
-
-def write_metadata(config: Config, names: Iterable[str]) -> str:
-    """Write the settings of an adapter as diffusers keeps them in a file's metadata.
-
-    Args:
-        config: the settings.
-        names: the adapter's modules.
-    Returns:
-        The text under METADATA.
-    """
-    grouped: dict[str, list[str]] = {}
-    for name in names:
-        grouped.setdefault(model(name), []).append(name)
-    out: dict[str, Any] = {}
-    for prefix, own in grouped.items():
-        settings = write_settings(config, own, prefix)
-        out |= {f"{prefix or part(own)}.{key}": value for key, value in settings.items()}
-    return json.dumps(out, indent=2, sort_keys=True)
+def _unknown(names: list[str], where: object) -> ValueError:
+    """Make the error for names of which the first isn't read here, though another may tell better what the file is."""
+    known = ((name, said) for name in names for pattern, said in _OTHERS.items() if re.search(pattern, name))
+    name, what = next(known, (names[0], "a tensor of another kind"))
+    return ValueError(
+        f"{where} holds {what}, such as {shown(name)}; what is read here is LoRA, DoRA, LoHa, LoKr and diff, as peft,"
+        " diffusers, kohya, OneTrainer and LyCORIS name them"
+    )

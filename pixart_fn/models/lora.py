@@ -1,4 +1,4 @@
-"""LoRA (arXiv:2106.09685), DoRA (arXiv:2402.09353) and rsLoRA (arXiv:2312.03732): small changes of a model's weights.
+"""LoRA (arXiv:2106.09685), DoRA (arXiv:2402.09353), rsLoRA (arXiv:2312.03732) and LyCORIS: small changes of weights.
 
 O and I are a matrix's outputs and inputs, r the rank. A convolution (O, C, k, k) counts as a matrix with I = C·k·k.
 """
@@ -6,6 +6,7 @@ O and I are a matrix's outputs and inputs, r the rank. A convolution (O, C, k, k
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -25,9 +26,10 @@ from ..public import public
 from ..types import Key, Tree
 from .lora_config import ATTENTION as ATTENTION
 from .lora_config import AUTHORS as AUTHORS
-from .lora_config import PARTS, Factors, check_adaptable, places, weights
+from .lora_config import PARTS, check_adaptable, places, weights
 from .lora_config import Adapter as Adapter
 from .lora_config import Config as Config
+from .lora_forms import Change, product
 
 SMALLEST = 1e-30
 """The length by which a row of zeros is divided."""
@@ -82,9 +84,10 @@ def init(key: Key, tree: Tree, config: Config) -> Adapter:
 def apply(tree: Tree, adapter: Adapter, weight: float = 1.0) -> Tree:
     """Add an adapter to a tree by operations that can be differentiated with respect to the adapter.
 
-    W' = W + weight · scale · B A, with scale = alpha/r, or alpha/√r for rsLoRA. For DoRA, each row of that is stretched
-    to the length that was learned, m · W'/‖W'‖, and ‖W'‖ counts as a constant for the gradient (arXiv:2402.09353,
-    sec. 4.3); so another weight than 1 changes the direction of a row alone, as in peft. Nothing is compiled.
+    W' = W + weight · scale · B A, with scale = alpha/r, or alpha/√r for rsLoRA; LoHa and LoKr (arXiv:2309.14859) have
+    products of their own in place of B A. For DoRA, each row of that is stretched to the length that was learned,
+    m · W'/‖W'‖, and ‖W'‖ counts as a constant for the gradient (arXiv:2402.09353, sec. 4.3); so another weight than 1
+    changes the direction of a row alone, as in peft. Nothing is compiled.
 
     Args:
         tree: Params, or the tree of a transformer or of a text encoder; its leaves are Tensors. A weight in half
@@ -104,7 +107,7 @@ def apply(tree: Tree, adapter: Adapter, weight: float = 1.0) -> Tree:
         if not isinstance(leaves[name], Tensor):
             hint = "px.tree.map(mindspore.Tensor, tree) makes them"
             raise TypeError(f"tree must hold Tensors, got {kind(leaves[name])} at {name}; {hint}")
-    return _changed(tree, {name: _adapted(leaves[name], factors, weight) for name, factors in changes.items()})
+    return _changed(tree, {name: _adapted(leaves[name], change, weight) for name, change in changes.items()})
 
 
 @public
@@ -127,7 +130,7 @@ def merge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0) 
             are more or fewer weights than adapters; or a sum is beyond the dtype of its weight.
         RuntimeError: eager autodiff is recording; `apply` can be differentiated.
     """
-    return _on_host(tree, adapter, weight, lambda W, factors, weight: _merged(W, factors, weight) - W)
+    return _on_host(tree, adapter, weight, lambda leaf, W, change, weight: _merged(leaf, W, change, weight) - W)
 
 
 @public
@@ -153,13 +156,13 @@ def unmerge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0
                 "adapter is DoRA, which can't be taken off: it replaces the length of each row of a weight, and the old"
                 " one is known no more; keep the tree from before, which merge doesn't change"
             )
-    return _on_host(tree, adapter, weight, lambda W, factors, weight: -weight * factors.scale * _product(factors))
+    return _on_host(tree, adapter, weight, lambda _, W, change, weight: -weight * change.scale * _product(change))
 
 
 def _on_host(
-    tree: Tree, adapter: Adapters, weight: float | Sequence[float], change: Callable[[Wide, Factors, float], Wide]
+    tree: Tree, adapter: Adapters, weight: float | Sequence[float], add: Callable[[Any, Wide, Change, float], Wide]
 ) -> Tree:
-    """Add to each weight what `change` gives for each of the adapters, all for the weight as it was."""
+    """Add to each weight what `add` gives for each of the adapters, all for the weight as it was."""
     refuse_recording("merging", "px.lora.apply can be")
     adapters = [adapter] if isinstance(adapter, Adapter) else adapter
     check_type("adapter", adapters, Sequence, "an adapter or a list of them")
@@ -171,9 +174,9 @@ def _on_host(
     found = [places(tree, one) for one in adapters]
     leaves, out = weights(tree), {}
     for name in {name: None for changes in found for name in changes}:
-        W = _matrix(leaves[name])
+        leaf, W = leaves[name], _matrix(leaves[name])
         changes = [(changes[name], number) for changes, number in zip(found, each, strict=True) if name in changes]
-        out[name] = _like(leaves[name], sum((change(W, *one) for one in changes), W), name)
+        out[name] = _like(leaf, sum((add(leaf, W, *one) for one in changes), W), name)
     return _changed(tree, out)
 
 
@@ -181,30 +184,37 @@ def _changed(tree: Tree, leaves: dict[str, Any]) -> Tree:
     return tree_.unflatten(tree, [leaves.get(name, leaf) for name, leaf in tree_.items(tree)])
 
 
-def _adapted(W: Tensor, factors: Factors, weight: float) -> Tensor:
-    A, B = (as_float(each, "the adapter's weights") for each in factors[:2])
-    product = ops.matmul(B.reshape(B.shape[0], -1), A.reshape(A.shape[0], -1))  # (O, I)
-    out = W.float().reshape(product.shape) + product * (weight * factors.scale)
-    if factors.magnitude is not None:
-        rows = ops.stop_gradient(out)
-        lengths = ops.maximum(ops.sqrt((rows * rows).sum(1)), Tensor(SMALLEST, ms.float32))  # (O,)
-        magnitude = as_float(factors.magnitude, "the adapter's weights").reshape(-1)
-        out = out * (magnitude / lengths).reshape(-1, 1)
+def _adapted(W: Tensor, change: Change, weight: float) -> Tensor:
+    parts = {name: as_float(leaf, "the adapter's weights") for name, leaf in change.parts.items()}
+    out = W.float().reshape(W.shape[0], -1) + product(parts) * (weight * change.scale)  # (O, I)
+    if change.magnitude is not None:
+        magnitude = as_float(change.magnitude, "the adapter's weights")
+        deep, axes, shape = _lines(W, change.columns)
+        lines = ops.stop_gradient(out).reshape(deep)
+        lengths = ops.maximum(ops.sqrt((lines * lines).sum(axes)), Tensor(SMALLEST, ms.float32))
+        out = out.reshape(deep) * (magnitude.reshape(-1) / lengths).reshape(shape)
     return ops.cast(out.reshape(W.shape), W.dtype)
 
 
-def _merged(W: Wide, factors: Factors, weight: float) -> Wide:
-    out = W + weight * factors.scale * _product(factors)
-    if factors.magnitude is None:
+def _merged(leaf: Any, W: Wide, change: Change, weight: float) -> Wide:
+    out = W + weight * change.scale * _product(change)
+    if change.magnitude is None:
         return out
-    lengths = np.maximum(np.linalg.norm(out, axis=1), SMALLEST)
-    stretched: Wide = out * (array(factors.magnitude).reshape(-1) / lengths)[:, None]
-    return stretched
+    deep, axes, shape = _lines(leaf, change.columns)
+    lengths = np.maximum(np.sqrt((out.reshape(deep) ** 2).sum(axes)), SMALLEST)
+    stretched: Wide = out.reshape(deep) * (array(change.magnitude).reshape(-1) / lengths).reshape(shape)
+    return stretched.reshape(out.shape)
 
 
-def _product(factors: Factors) -> Wide:
-    product: Wide = _matrix(factors.B) @ _matrix(factors.A)
-    return product
+def _lines(leaf: Any, columns: bool) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return the shape (O, C, k·k) of a weight, the axes over which DoRA's lengths are, and the shape of these."""
+    deep = (leaf.shape[0], leaf.shape[1], math.prod(leaf.shape[2:]))
+    return (deep, (0, 2), (1, -1, 1)) if columns else (deep, (1, 2), (-1, 1, 1))
+
+
+def _product(change: Change) -> Wide:
+    found: Wide = product({name: array(leaf).astype(np.float64) for name, leaf in change.parts.items()})
+    return found
 
 
 def _matrix(leaf: Any) -> Wide:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from .. import tree as tree_
 from ..backend.stream import is_stored
 from ..checks import check_number, check_switch, check_type, check_whole, first_few, kind, shown
 from ..public import public_class
 from ..types import Array, Tree
+from . import lora_forms as forms
+from .lora_forms import COLUMNS, FORMS, ROWS, Change
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The projections of both attentions."""
@@ -23,6 +26,8 @@ PARTS = ("transformer", "text_encoder")
 """The models of a pipeline that adapters are for."""
 EMBEDDINGS = ("shared", "relative_attention_bias")
 """T5's tables, which are looked up rather than multiplied."""
+_LEAF = re.compile(r"(.+)\.((?:lora|hada|lokr)_\w+(?:\.weight)?|diff|dora_scale)")
+"""The name of a module and of one of its weights."""
 
 
 @public_class
@@ -37,7 +42,8 @@ class Config:
         rank: r, the inner size of the product B A that is added to a weight, at least 1.
         alpha: the product is multiplied by alpha / rank; above 0.
         targets: the modules that are adapted; `AUTHORS` lists those of PixArt's own trainer.
-        dora: whether the length of each row of a weight is learned apart from its direction.
+        dora: whether the length of each row of a weight is learned apart from its direction; an adapter from another
+            tool may have the lengths of columns instead.
         rslora: whether the product is multiplied by alpha / √rank instead.
         rank_pattern: the rank of modules that have another one, by name; of several names that fit, the first counts.
         alpha_pattern: the alpha of modules that have another one, likewise.
@@ -108,6 +114,7 @@ class Adapter:
         weights: nested as the model's tree, or as Params where it begins with "transformer" or "text_encoder". For each
             module of a linear (O, I): lora_A.weight (r, I), lora_B.weight (O, r), and with DoRA
             lora_magnitude_vector.weight (O,). For a convolution (O, C, k, k): (r, C, k, k), (O, r, 1, 1), (1, O, 1, 1).
+            From a file of LyCORIS also the weights of LoHa, LoKr and `diff`, under their names there.
         config: how they are used.
     """
 
@@ -121,69 +128,86 @@ class Adapter:
         return dataclasses.replace(self, **changes)
 
     def __repr__(self) -> str:
-        what = "DoRA" if self.config.dora else "rsLoRA" if self.config.rslora else "LoRA"
-        count = len({path.rpartition(".lora_")[0] for path in tree_.paths(self.weights)})
+        found = _grouped(self.weights)
+        plain = "DoRA" if self.config.dora else "rsLoRA" if self.config.rslora else "LoRA"
+        kinds = {forms.form([each for each in leaves if each not in (ROWS, COLUMNS)]) for leaves in found.values()}
+        what = "/".join(sorted(kinds - {""})).replace("LoRA", plain)
         return (
-            f"Adapter({what}, rank {self.config.rank}, alpha {self.config.alpha:g}, {count} modules,"
+            f"Adapter({what or plain}, rank {self.config.rank}, alpha {self.config.alpha:g}, {len(found)} modules,"
             f" {tree_.size(self.weights):,} numbers)"
         )
 
 
-class Factors(NamedTuple):
-    """An adapter's weights for one module, and what their product is multiplied by."""
-
-    A: Array
-    B: Array
-    magnitude: Array | None
-    scale: float
-
-
-def modules(adapter: Adapter) -> dict[str, Factors]:
+def modules(adapter: Adapter) -> dict[str, Change]:
     """Return an adapter's weights by the name of the module.
 
     Args:
         adapter: to read.
     Returns:
-        {"transformer_blocks.0.attn1.to_q": Factors, …}.
+        {"transformer_blocks.0.attn1.to_q": Change, …}.
     Raises:
         TypeError: it isn't an Adapter.
         ValueError: a weight is missing, unknown, or not of the rank that the configuration says.
     """
     check_type("adapter", adapter, Adapter, "an adapter, as px.lora.init or px.lora.load makes it")
     check_type("the adapter's config", adapter.config, Config, "a lora.Config")
-    found: dict[str, dict[str, Array]] = {}
-    for path, leaf in tree_.items(adapter.weights):
-        name, _, what = path.rpartition(".lora_")
-        found.setdefault(name, {})[f"lora_{what}" if name else path] = leaf
-    wanted = ["lora_A.weight", "lora_B.weight", *(["lora_magnitude_vector.weight"] if adapter.config.dora else [])]
+    found = _grouped(adapter.weights)
     out = {}
     for name, leaves in found.items():
-        if sorted(leaves) != sorted(wanted):
+        parts = {what: leaf for what, leaf in leaves.items() if what not in (ROWS, COLUMNS)}
+        lengths = [what for what in leaves if what not in parts]
+        if not forms.form(parts) or len(lengths) != adapter.config.dora:
             raise ValueError(
-                f"the adapter must hold {', '.join(wanted)} for each module, and holds {first_few(leaves)} for"
-                f" {name or 'one without a name'}"
+                f"the adapter must hold {_wanted(leaves, adapter.config)} for each module, and holds"
+                f" {first_few(leaves)} for {name or 'one without a name'}"
             )
-        A, B, *rest = (leaves[each] for each in wanted)
-        rank, shapes = adapter.config.rank_at(name), [tuple(getattr(leaf, "shape", ())) for leaf in (A, B)]
-        if [len(each) for each in shapes] not in ([2, 2], [4, 4]) or {shapes[0][0], shapes[1][1]} != {rank}:
-            raise ValueError(
-                f"the adapter's {name} must have matrices of rank {rank}, as its config says, got {shapes[0]} and"
-                f" {shapes[1]}"
-            )
-        out[name] = Factors(A, B, rest[0] if rest else None, adapter.config.scale_at(name))
+        _check_rank(name, parts, adapter.config)
+        magnitude = leaves[lengths[0]] if lengths else None
+        out[name] = Change(parts, magnitude, COLUMNS in lengths, adapter.config.scale_at(name))
     if not out:
         raise ValueError("the adapter must have weights for at least one module, got none")
     return out
 
 
-def places(tree: Tree, adapter: Adapter) -> dict[str, Factors]:
+def _grouped(weights: Tree) -> dict[str, dict[str, Array]]:
+    """Return the leaves by their names in a module, for each module; "" for what is in none."""
+    out: dict[str, dict[str, Array]] = {}
+    for path, leaf in tree_.items(weights):
+        found = _LEAF.fullmatch(path)
+        name, what = found.groups() if found else ("", path)
+        out.setdefault(name, {})[what] = leaf
+    return out
+
+
+def _wanted(leaves: Iterable[str], config: Config) -> str:
+    """Return the names of the weights of the form that some names are nearest to."""
+    every = (one for sets in FORMS.values() for one in sets)
+    near = max(every, key=lambda one: len(set(one) & set(leaves)))
+    return ", ".join([*near, *([ROWS] if config.dora else [])])
+
+
+def _check_rank(name: str, parts: Mapping[str, Array], config: Config) -> None:
+    rank = config.rank_at(name)
+    try:
+        forms.shape(parts)
+        fits_together = forms.rank(parts) in (None, rank)
+    except ValueError:
+        fits_together = False
+    if not fits_together:
+        sizes = [str(tuple(getattr(leaf, "shape", ()))) for leaf in parts.values()]
+        raise ValueError(
+            f"the adapter's {name} must have matrices of rank {rank}, as its config says, got {' and '.join(sizes)}"
+        )
+
+
+def places(tree: Tree, adapter: Adapter) -> dict[str, Change]:
     """Return an adapter's weights by the full name of the tree's weight that each changes.
 
     Args:
         tree: Params, or the tree of a transformer or of a text encoder.
         adapter: an adapter of it.
     Returns:
-        {"transformer_blocks.0.attn1.to_q.weight": Factors, …}.
+        {"transformer_blocks.0.attn1.to_q.weight": Change, …}.
     Raises:
         TypeError: adapter isn't an Adapter, or tree isn't such a tree.
         ValueError: the adapter holds other weights than its config says, changes what the tree hasn't or weights of
@@ -191,14 +215,14 @@ def places(tree: Tree, adapter: Adapter) -> dict[str, Factors]:
     """
     found = modules(adapter)
     leaves = weights(tree)
-    named = {f"{_place(tree, found, name)}.weight": factors for name, factors in found.items()}
+    named = {f"{_place(tree, found, name)}.weight": change for name, change in found.items()}
     if lacking := [name.removesuffix(".weight") for name in named if name not in leaves]:
         raise ValueError(
             f"the adapter changes {len(lacking)} of {len(named)} modules that the tree hasn't, so it belongs to another"
             f" model: {first_few(lacking, 3)}"
         )
-    for name, factors in named.items():
-        _check_shapes(name, leaves[name], factors)
+    for name, change in named.items():
+        _check_shapes(name, leaves[name], change)
     return named
 
 
@@ -232,7 +256,7 @@ def prefixes(names: Iterable[str]) -> set[str]:
     return first if first <= set(PARTS) else set()
 
 
-def _place(tree: Tree, found: Mapping[str, Factors], name: str) -> str:
+def _place(tree: Tree, found: Mapping[str, Change], name: str) -> str:
     """Return the name in the tree of a module of the adapter."""
     own = prefixes(found)
     if not isinstance(tree, dict):
@@ -242,18 +266,27 @@ def _place(tree: Tree, found: Mapping[str, Factors], name: str) -> str:
     return name.partition(".")[2] if own else name
 
 
-def _check_shapes(name: str, leaf: Any, factors: Factors) -> None:
+def _check_shapes(name: str, leaf: Any, change: Change) -> None:
     check_adaptable(name, leaf)
-    shape, rank = tuple(leaf.shape), factors.A.shape[0]
-    tail = (1, 1) if len(shape) == 4 else ()
-    wanted = {"lora_A": (rank, *shape[1:]), "lora_B": (shape[0], rank, *tail)}
-    found = {"lora_A": tuple(factors.A.shape), "lora_B": tuple(factors.B.shape)}
-    if factors.magnitude is not None:
-        wanted["lora_magnitude_vector"] = (1, shape[0], 1, 1) if tail else (shape[0],)
-        found["lora_magnitude_vector"] = tuple(factors.magnitude.shape)
-    for what in wanted:
-        if found[what] != wanted[what]:
+    (O, I, *sides), parts = tuple(leaf.shape), change.parts
+    tail = tuple(1 for _ in sides)
+    wanted: dict[str, tuple[int, ...]] = {}
+    if "lora_A.weight" in parts:
+        rank = parts["lora_A.weight"].shape[0]
+        wanted |= {"lora_A.weight": (rank, I, *sides), "lora_B.weight": (O, rank, *tail)}
+    if change.magnitude is not None:
+        which = COLUMNS if change.columns else ROWS
+        wanted[which] = (1, I, *tail) if change.columns else (1, O, *tail) if tail else (O,)
+        parts = {**parts, which: change.magnitude}
+    for what, shape in wanted.items():
+        if (found := tuple(parts[what].shape)) != shape:
             raise ValueError(
-                f"the adapter's {what} of {name} must have the shape {wanted[what]} for a weight {shape}, got"
-                f" {found[what]}; it belongs to another model"
+                f"the adapter's {what.removesuffix('.weight')} of {name} must have the shape {shape} for a weight"
+                f" {(O, I, *sides)}, got {found}; it belongs to another model"
             )
+    found = forms.shape(change.parts)
+    if (found[0], math.prod(found[1:])) != (O, math.prod((I, *sides))):  # a convolution's may be one of a matrix
+        raise ValueError(
+            f"the adapter's change of {name} must have the shape {(O, I, *sides)} of the weight, got {found}; it"
+            " belongs to another model"
+        )
