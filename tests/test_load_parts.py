@@ -121,6 +121,12 @@ def test_a_weight_beyond_float16_is_refused_in_float16(pipeline, value, fits):
         checkpoint.load(pipeline, text_encoder=None, dtype="float16")
 
 
+def test_float8_weights_with_a_scale_apart_are_refused(pipeline):
+    save_file({**arrays("text_encoder"), "scaled_fp8": np.zeros(2, "f")}, weights_file(pipeline, "text_encoder"))
+    with pytest.raises(ValueError, match="holds float8 weights with a scale apart, such as scaled_fp8, which aren't"):
+        checkpoint.load(pipeline)
+
+
 # --- files of other classes -------------------------------------------------------------------------------------------
 
 

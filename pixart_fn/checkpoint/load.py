@@ -275,6 +275,11 @@ def _tree(files: list[Path], name: str, config: Configs, stream: bool | None, dt
     stored = current_names(_stored(files), part)
     shapes = part.module.shapes(getattr(config, name))
     where = str(files[0] if len(files) == 1 else files[0].parent)
+    if scaled := [key for key in stored if key == "scaled_fp8" or key.endswith((".scale_weight", ".weight_scale"))]:
+        raise ValueError(
+            f"{where} holds float8 weights with a scale apart, such as {scaled[0]}, which aren't read; take the float16"
+            " or bfloat16 file of the same model, or a float8 file without scales"
+        )
     tree.check_names({key: leaf.shape for key, leaf in stored.items()}, shapes, where)
     for leaf in stored.values():
         leaf.check()

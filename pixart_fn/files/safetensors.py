@@ -26,7 +26,13 @@ from ..types import NumPyArray
 from . import header as header_
 from . import reading
 
-_STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_STORAGE: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "F8_E4M3": np.dtype("u1"),
+    "F8_E5M2": np.dtype("u1"),
+}
 PIECE = 2**24
 """The number of bytes that are read at a time."""
 FEW = 2**16
@@ -219,8 +225,22 @@ def _widen(stored: NumPyArray, dtype: str, values: NDArray[np.float32]) -> None:
     if dtype == "BF16":  # the upper half of a float32
         bits = values.view(np.uint32)
         np.left_shift(stored, 16, out=bits, dtype=np.uint32)
+    elif dtype in ("F8_E4M3", "F8_E5M2"):
+        np.take(_float8(dtype), stored, out=values)
     else:
         values[...] = stored
+
+
+@functools.cache
+def _float8(dtype: str) -> NDArray[np.float32]:
+    """The number that each byte stands for (arXiv:2209.05433): (256,) float32."""
+    bits = np.arange(256, dtype=np.uint16)
+    if dtype == "F8_E5M2":  # the upper half of a float16
+        return (bits << 8).view(np.float16).astype(np.float32)
+    # a float16's exponent is one bit longer, and its bias 15 in place of 7
+    values = ((bits & 0x80) << 8 | (bits & 0x7F) << 7).view(np.float16).astype(np.float32) * np.float32(2**8)
+    values[bits & 0x7F == 0x7F] = np.nan  # there are no infinities
+    return values
 
 
 def open_file(path: Path) -> dict[str, Stored]:
