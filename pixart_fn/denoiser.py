@@ -35,7 +35,7 @@ def text_denoiser(
     params: Params,
     text: Text,
     negative: Text | None = None,
-    guidance: Guidance | Scale = 4.5,
+    guidance: Guidance | Scale | None = None,
     *,
     height: int | None = None,
     width: int | None = None,
@@ -51,8 +51,8 @@ def text_denoiser(
         text: the prompts, B rows, from `encode_prompt`.
         negative: what to steer away from, B rows or one row for all; it may be None where the scale of guidance is 1.
         guidance: a `px.Guidance`, or its scale alone: a number, one number per picture, or a function of t that gives
-            either. With compat="original" the negative text must hold as many tokens as the text
-            (`encode_prompt(…, tokens=L)`).
+            either; None takes the checkpoint's own. With compat="original" the negative text must hold as many tokens
+            as the text (`encode_prompt(…, pad_to=L)`).
         height: the picture's height in pixels, which some models take as a condition; None takes the model's own.
         width: the picture's width in pixels, likewise.
         schedule: the noise schedule; None takes the checkpoint's.
@@ -71,7 +71,7 @@ def text_variance_denoiser(
     params: Params,
     text: Text,
     negative: Text | None = None,
-    guidance: Guidance | Scale = 4.5,
+    guidance: Guidance | Scale | None = None,
     *,
     height: int | None = None,
     width: int | None = None,
@@ -106,7 +106,7 @@ def _text_denoiser(
     params: Params,
     text: Text,
     negative: Text | None,
-    guidance: Guidance | Scale,
+    guidance: Guidance | Scale | None,
     size: tuple[int | None, int | None],
     schedule: Schedule | None,
 ) -> Callable[[Array, float], Result]:
@@ -206,7 +206,7 @@ def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:
     if negative.mask.shape[1] < L:
         raise ValueError(
             f"compat='original' reads the negative text under the prompt's mask, so it needs {L} tokens, "
-            f"got {negative.mask.shape[1]}; encode_prompt(params, '', tokens={L}) gives them"
+            f"got {negative.mask.shape[1]}; encode_prompt(params, '', pad_to={L}) gives them"
         )
     return Text(negative.states[:, :L], text.mask)
 

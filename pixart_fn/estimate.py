@@ -1,43 +1,29 @@
 """How much memory a call takes, estimated from shapes before any work, so that what doesn't fit is refused.
 
-MindSpore keeps the memory of operations for later ones, so a call takes its largest stage's, not their sum. The factors
-were fitted to measured peaks on CPUs (tests/bench); B rows, N patches, L tokens, D width.
+MindSpore keeps the memory of operations for later ones, so a call takes its largest stage's, not their sum.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from . import tree
 from .checks import check_number, check_whole
+from .footprint import GRAPHS, decoding, encoding, encoding_text, held, sampling, weights
 from .guidance import Guidance, Scale
-from .models import t5, transformer, vae
+from .models import vae
 from .params import Params
 from .process import limits
 from .public import public
-from .request import check_guidance, check_params, factor, picture_size
-from .types import Tree
+from .request import LONGEST, check_guidance, check_params, factor, picture_size
 
 GIB = 2**30
 PROCESS = int(0.4 * GIB)
 """Python, NumPy and MindSpore after a first operation."""
 OWN = int(0.16 * GIB)
 """The part of it that isn't pages of a file."""
-GRAPHS = {"encode_prompt": int(0.04 * GIB), "sample_latents": int(0.06 * GIB), "decode_latents": int(0.27 * GIB)}
-"""The compiled graphs of each stage."""
-BLOCK = 100
-"""Numbers that a block of the transformer holds at once for each number of its input, B · N · D."""
-PIXEL = 2.9
-"""Numbers that a level of the decoder holds at once for each number of its input."""
-ENCODER = 4.2
-"""Numbers that the encoder holds at once for each number of its first level."""
-MATRICES = 1.4
-"""The decoder's convolutions as matrices, beside the weights themselves."""
-TILED = 20
-"""Pictures that decoding in tiles holds, of strips, their blends and the result."""
 SPARE = 0.8
 """The share of the free memory that a part of a batch is planned for, since the estimate isn't exact."""
 
@@ -71,7 +57,7 @@ def memory(
     height: int | None = None,
     width: int | None = None,
     *,
-    guidance: Guidance | Scale = 4.5,
+    guidance: Guidance | Scale | None = None,
     tile: int | None = None,
     tokens: int = 32,
 ) -> Memory:
@@ -88,7 +74,7 @@ def memory(
         width: the picture's width in pixels; None takes the model's own.
         guidance: a `px.Guidance` or its scale; without guidance, half as many rows are evaluated.
         tile: the side, in pixels, of the squares to decode in; None decodes in one piece.
-        tokens: the length of the longest prompt, rounded up, from 1 to 300.
+        tokens: the length of the longest prompt, rounded up, at least 1.
     Returns:
         The bytes, whose sum is `.total`.
     Raises:
@@ -97,7 +83,7 @@ def memory(
     """
     check_params(params)
     check_whole("n", n, 1)
-    check_whole("tokens", tokens, 1, 300)
+    check_whole("tokens", tokens, 1, LONGEST)
     if tile is not None and params.config.vae is not None:
         vae.check_tile(params.config.vae, tile)
     plan = check_guidance(params, guidance, n)
@@ -120,9 +106,9 @@ def estimate(
     config, f = params.config, factor(params)
     rows = n + 1 if texts is None else texts
     latent = size[0] // f, size[1] // f
-    stages = {"sample_latents": _sampling(params.transformer, config.transformer, branches * n, latent, tokens)}
+    stages = {"sample_latents": sampling(params.transformer, config.transformer, branches * n, latent, tokens)}
     if params.text_encoder is not None and config.text_encoder is not None:
-        stages["encode_prompt"] = _encoding(params.text_encoder, config.text_encoder, rows, tokens)
+        stages["encode_prompt"] = encoding_text(params.text_encoder, config.text_encoder, rows, tokens)
     if params.vae is not None and config.vae is not None:
         stages["decode_latents"] = decoding(params, size, n, tile) - GRAPHS["decode_latents"]
     graphs = sum(GRAPHS[name] for name in stages)
@@ -160,7 +146,7 @@ def pictures_at_once(
         advice = _tiles(params, size, how.get("tile"), lambda side: needed(1, tile=side) <= limit)
         advice += [f"height={height}, width={width}" for height, width in sizes]
         advice += ["fewer prompts at a time"] if needed(1, texts=2) <= limit else []
-        if params.text_encoder is not None and needed(1) - _bytes(params.text_encoder) <= limit:
+        if params.text_encoder is not None and needed(1) - held(params.text_encoder) <= limit:
             advice.append("px.load(…, stream=True), which leaves the text encoder in its file,")
         raise MemoryError(_refusal(f"a picture of {_named(size)}", needed(1), limit, advice))
     fits = n if needed(n) <= limit else max(1, bisect_right(range(1, n + 1), SPARE * limit, key=needed))
@@ -185,7 +171,7 @@ def check_results(params: Params, n: int, size: tuple[int, int], output: str, me
 def check_texts(params: Params, n: int, tokens: int, memory: float | None) -> None:
     """Raise a MemoryError where n prompts can't be encoded together in the memory that there is."""
     assert params.config.text_encoder is not None
-    own = GRAPHS["encode_prompt"] + _encoding(params.text_encoder, params.config.text_encoder, n, tokens)
+    own = GRAPHS["encode_prompt"] + encoding_text(params.text_encoder, params.config.text_encoder, n, tokens)
     advice = ["fewer at a time"] if n > 1 else []
     _check(params, own, memory, f"encoding {n} prompt{'s' * (n > 1)}", lambda limit: advice)
 
@@ -224,13 +210,16 @@ def mapped(params: Params) -> int:
     for leaf in tree.leaves(params):
         if hasattr(leaf, "data_ptr"):
             i = bisect_right(starts, leaf.data_ptr()) - 1
-            total += _bytes(leaf) if i >= 0 and leaf.data_ptr() <= pages[i][1] else 0
+            total += held(leaf) if i >= 0 and leaf.data_ptr() <= pages[i][1] else 0
     return total
 
 
-def longest(prompts: Sequence[str]) -> int:
-    """Guess how many tokens the longest prompt has, before any is tokenized: one for three letters, at least 32."""
-    return min(max(32, *(len(prompt) // 3 for prompt in prompts)), 300)
+def longest(prompts: Sequence[str], most: int) -> int:
+    """Guess how many tokens the longest prompt has, before any is tokenized.
+
+    It is one for three letters, at least 32, and at most as many as a prompt may have.
+    """
+    return min(max(32, *(len(prompt) // 3 for prompt in prompts)), most)
 
 
 def slices(n: int, at_once: int) -> list[slice]:
@@ -292,58 +281,3 @@ def _halves(params: Params, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     while max(size) > multiple:
         size = max(multiple, size[0] // 2 // multiple * multiple), max(multiple, size[1] // 2 // multiple * multiple)
         yield size
-
-
-def weights(params: Params) -> int:
-    """Return the bytes of all weights that are in memory."""
-    return sum(_bytes(getattr(params, name)) for name in params.TREES if getattr(params, name) is not None)
-
-
-def _bytes(weights: Tree) -> int:
-    """What a model's weights take in memory: nothing where they are read layer by layer."""
-    total = 0
-    for leaf in tree.leaves(weights):
-        if hasattr(leaf, "values") and hasattr(leaf, "scale"):  # int8 by rows
-            total += leaf.values.nbytes + leaf.scale.nbytes
-        elif not hasattr(leaf, "read"):
-            total += math.prod(leaf.shape) * int(leaf.itemsize)
-    return total
-
-
-def _encoding(weights: Tree, config: t5.Config, rows: int, L: int) -> int:
-    inner = config.num_heads * config.d_kv
-    token = 10 * config.d_model + 8 * inner + 8 * config.d_ff + 4 * config.num_heads * L
-    layer = 4 * config.d_model * inner + 3 * config.d_model * config.d_ff
-    rows_at_once = min(rows, t5.rows_at_once(config, L))
-    return 4 * (rows_at_once * L * token + _ahead(weights, layer) + 2 * rows * L * config.d_model)
-
-
-def _sampling(weights: Tree, config: transformer.Config, rows: int, latent: tuple[int, int], L: int) -> int:
-    N = latent[0] * latent[1] // config.patch_size**2
-    captions = 2 * config.num_layers * rows * L * config.width
-    return 4 * (BLOCK * rows * N * config.width + captions + _ahead(weights, 16 * config.width**2))
-
-
-def _ahead(weights: Tree, layer: int) -> int:
-    """The numbers of two layers, each of so many, where a model's layers become float32 when it is their turn."""
-    return 2 * layer if any(hasattr(leaf, "read") for leaf in tree.leaves(weights)) else 0
-
-
-def decoding(params: Params, size: tuple[int, int], n: int, tile: int | None) -> int:
-    """Return the bytes that decoding n pictures takes beside the weights; there must be a VAE."""
-    assert params.config.vae is not None
-    widths = params.config.vae.block_out_channels
-    entering = [widths[-1], *reversed(widths[1:])]  # channels into each level, the smallest level first
-    height, width = (side if tile is None else min(side, tile) for side in size)
-    last = len(widths) - 1
-    level = max(C * height * width / 4 ** (last - i) for i, C in enumerate(entering))
-    pictures = 3 * size[0] * size[1] * (3 * n + (TILED if tile is not None and max(size) > tile else 0))
-    return GRAPHS["decode_latents"] + int(4 * (PIXEL * level + pictures) + MATRICES * _bytes(params.vae["decoder"]))
-
-
-def encoding(params: Params, size: tuple[int, int], n: int) -> int:
-    """Return the bytes that encoding n pictures takes beside the weights; there must be a VAE."""
-    assert params.config.vae is not None
-    pixels = size[0] * size[1]
-    numbers = (ENCODER * params.config.vae.block_out_channels[0] + 12 * n) * pixels
-    return GRAPHS["decode_latents"] + int(4 * numbers + _bytes(params.vae["encoder"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from . import tree
 from .models import t5, transformer, vae
@@ -17,6 +17,26 @@ MODELS = {"text_encoder": t5, "transformer": transformer, "vae": vae}
 """A pipeline's models, by the names of their fields in Params and Configs."""
 
 
+TEXT_LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+"""The most tokens of a prompt that a pipeline's models were trained with."""
+
+
+class Call(NamedTuple):
+    """What a call takes where it doesn't say otherwise: what the checkpoint was trained or distilled for.
+
+    Args:
+        steps: the number of steps.
+        guidance: the scale of classifier-free guidance; 1 for none.
+        tokens: the most tokens of a prompt, or None for those of the pipeline's class.
+        times: the times that so many steps visit, falling, in training steps; None for the scheduler's spacing.
+    """
+
+    steps: int = 20
+    guidance: float = 4.5
+    tokens: int | None = None
+    times: tuple[float, ...] | None = None
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Configs:
     """Everything static about a pipeline.
@@ -27,6 +47,7 @@ class Configs:
         vae: the VAE's configuration, or None likewise.
         scheduler: the content of the scheduler_config.json.
         pipeline: the name of the pipeline's class in diffusers.
+        call: the defaults of a call.
     """
 
     text_encoder: T5Config | None
@@ -34,6 +55,12 @@ class Configs:
     vae: VAEConfig | None
     scheduler: dict[str, Any]
     pipeline: str = "PixArtAlphaPipeline"
+    call: Call = dataclasses.field(default_factory=Call)
+
+    @property
+    def tokens(self) -> int:
+        """The most tokens of a prompt, unless a call says otherwise."""
+        return TEXT_LENGTHS[self.pipeline] if self.call.tokens is None else self.call.tokens
 
     def __repr__(self) -> str:
         models = [f"{name}={getattr(self, name)!r}" for name in MODELS]

@@ -27,6 +27,7 @@ from .request import (
     check_switches,
     picture_size,
     request,
+    text_length,
     texts,
     vae_config,
 )
@@ -43,14 +44,15 @@ class Options(TypedDict, total=False):
     """The arguments of `generate` that don't change the type of its result, for a type checker."""
 
     negative_prompt: str | Sequence[str]
-    steps: int
-    guidance: Guidance | Scale
+    steps: int | None
+    guidance: Guidance | Scale | None
     height: int | None
     width: int | None
     solver: Solver | str | None
     grid: Grid | None
     latents: Array | None
     clean: bool
+    tokens: int | None
     binning: bool
     tile: int | None
     check: bool
@@ -116,8 +118,8 @@ def generate(
     key: Key,
     *,
     negative_prompt: str | Sequence[str] = "",
-    steps: int = 20,
-    guidance: Guidance | Scale = 4.5,
+    steps: int | None = None,
+    guidance: Guidance | Scale | None = None,
     height: int | None = None,
     width: int | None = None,
     solver: Solver | str | None = None,
@@ -126,6 +128,7 @@ def generate(
     latents: Array | None = None,
     output: str = "pil",
     clean: bool = True,
+    tokens: int | None = None,
     binning: bool = True,
     tile: int | None = None,
     check: bool = True,
@@ -141,9 +144,11 @@ def generate(
         key: one key (2,), or (B, 2) with one key per picture. One key for several pictures stands for `split(key, B)`,
             so picture i of a batch is the picture that `split(key, B)[i]` gives alone.
         negative_prompt: what to steer away from, one string for all prompts or one for each.
-        steps: the number of steps of the solver, at least 1.
+        steps: the number of steps of the solver, at least 1; None takes what the checkpoint was trained or distilled
+            for, `params.config.call`: 20 for most.
         guidance: a `px.Guidance`, or its scale alone: w of classifier-free guidance, a number, one number per picture,
-            or a function of t that gives either. With 1, the negative prompt isn't evaluated.
+            or a function of t that gives either; None takes the checkpoint's own, 4.5 for most. With 1, the negative
+            prompt isn't evaluated.
         height: the picture's height in pixels, a multiple of the patch unless there is binning; None takes the model's
             own.
         width: the picture's width in pixels, likewise.
@@ -155,6 +160,7 @@ def generate(
         output: "pil", "numpy" (float32 (B, H, W, 3) in [0, 1]) or "latents" (Tensor (B, C, h, w)).
         clean: whether to clean captions as the released models' training did; False lower-cases and strips them, as
             diffusers does.
+        tokens: the most tokens of a prompt, as in `encode_prompt`; None takes the checkpoint's own.
         binning: whether a released model draws at the nearest size that it was trained at; the picture, which may then
             be of any size, is resized and cropped from that. A model without a table of sizes draws the size directly.
         tile: the side, in pixels, of the overlapping squares to decode in, for pictures that don't fit in memory; None
@@ -183,11 +189,10 @@ def generate(
     wanted, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
     total = len(prompts) * images_per_prompt
     kept = check_results(params, total, wanted, output, memory)
-    given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
-    plan = request(params, total, key, drawn, given)
+    plan = request(params, total, key, drawn, Sampling(steps, guidance, solver, grid, latents, check, on_step, progress))
     negatives = negatives if plan.guidance.compares else []
-    at_once = _at_once(params, plan, [*prompts, *negatives], tile, kept, memory)
-    both, parts = _encode_both(params, prompts, negatives, clean, check, memory), []
+    at_once = _at_once(params, plan, [*prompts, *negatives], tokens, tile, kept, memory)
+    both, parts = _encode_both(params, prompts, negatives, clean, tokens, check, memory), []
     for rows in slices(total, at_once):
         z = run(params, plan.part(rows), *_each(rows, images_per_prompt, *both))
         parts.append(_finished(params, z, output, tile, None if drawn == wanted else wanted, check))
@@ -222,9 +227,17 @@ def _together(parts: list[Any], alone: bool) -> Picture | Part:
     return np.concatenate(parts) if isinstance(first, np.ndarray) else ops.cat(parts, 0)
 
 
-def _at_once(params: Params, plan: Request, texts: list[str], tile: int | None, kept: int, memory: float | None) -> int:
+def _at_once(
+    params: Params,
+    plan: Request,
+    texts: list[str],
+    tokens: int | None,
+    tile: int | None,
+    kept: int,
+    memory: float | None,
+) -> int:
     """Return how many pictures of a request fit into memory together."""
-    how = {"tile": tile, "tokens": longest(texts), "texts": len(texts), "kept": kept}
+    how = {"tile": tile, "tokens": longest(texts, text_length(params, tokens)), "texts": len(texts), "kept": kept}
     return pictures_at_once(params, len(plan.keys), plan.size, plan.branches, memory, **how)
 
 
@@ -254,10 +267,17 @@ def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], 
 
 @exclusive
 def _encode_both(
-    params: Params, prompts: list[str], negatives: list[str], clean: bool, check: bool, memory: float | None
+    params: Params,
+    prompts: list[str],
+    negatives: list[str],
+    clean: bool,
+    tokens: int | None,
+    check: bool,
+    memory: float | None,
 ) -> tuple[Text, Text | None]:
     """Encode all prompts at once; return those of the prompts, and those of the negative prompts if there are any."""
-    both = encode_prompt(params, [*prompts, *negatives], clean=clean, check=check, memory=memory)
+    every = [*prompts, *negatives]
+    both = encode_prompt(params, every, clean=clean, tokens=tokens, check=check, memory=memory)
     text, negative = (Text(*rows) for rows in zip(*((x[: len(prompts)], x[len(prompts) :]) for x in both), strict=True))
     return text, negative if negatives else None
 

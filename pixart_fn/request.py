@@ -23,17 +23,20 @@ from .models import sizes, vae
 from .params import MODELS, Params
 from .process.lock import exclusive
 from .schedule import Schedule, check_grid
+from .schedule import grid as schedule_grid
 from .solvers.config import Wrap
 from .types import Array, Grid, Key, Solver, StepInfo, Text, VarianceSolver
 
 Picture = Image.Image
+LONGEST = 2**14
+"""Tokens of a prompt at most."""
 
 
 class Sampling(NamedTuple):
     """The arguments that `generate` and `sample_latents` share, as they were given."""
 
-    steps: int
-    guidance: Guidance | Scale
+    steps: int | None
+    guidance: Guidance | Scale | None
     solver: Solver | str | None
     grid: Grid | None
     latents: Array | None
@@ -102,8 +105,7 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
     keys = picture_keys(key, rows)
     guidance = check_guidance(params, given.guidance, rows)
     sampler = solvers.from_config(params.config.scheduler)
-    check_whole("steps", given.steps, 1)
-    grid = sampler.make_grid(int(given.steps)) if given.grid is None else _own_grid(given.grid, sampler.schedule)
+    grid = _grid(params, given.steps, sampler) if given.grid is None else _own_grid(given.grid, sampler.schedule)
     if given.solver is not None:  # in place of the checkpoint's solver together with its clipping
         sampler = solvers.Sampler(sampler.schedule, sampler.make_grid, solvers.named(given.solver))
     schedule, _, solver, wrap = sampler
@@ -135,6 +137,16 @@ def _scale_of(scale: Scale, rows: slice, t: float) -> Any:
 
 def _is_list(scale: Scale) -> bool:
     return isinstance(scale, (tuple, list)) or getattr(scale, "ndim", 0) == 1
+
+
+def _grid(params: Params, steps: int | None, sampler: solvers.Sampler) -> Grid:
+    """Return the grid of so many steps, or of the checkpoint's own number."""
+    call = params.config.call
+    count = call.steps if steps is None else steps
+    check_whole("steps", count, 1)
+    if call.times is not None and count == len(call.times):
+        return schedule_grid(sampler.schedule, call.times)
+    return sampler.make_grid(int(count))
 
 
 def _own_grid(grid: Grid, schedule: Schedule) -> Grid:
@@ -192,15 +204,23 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
     return Text(states, mask.int())
 
 
-def check_guidance(params: Params, guidance: Guidance | Scale, rows: int) -> Guidance:
-    """Return the guidance, after the checks that need params and the number of pictures."""
-    guidance = as_guidance(guidance)
+def check_guidance(params: Params, guidance: Guidance | Scale | None, rows: int) -> Guidance:
+    """Return the guidance, or the checkpoint's own, after the checks that need params and the number of pictures."""
+    guidance = as_guidance(params.config.call.guidance if guidance is None else guidance)
     check_scale("the scale of guidance", guidance.scale, rows)
     check_scale("pag_scale", guidance.pag_scale, rows)
     last = params.config.transformer.num_layers - 1
     if guidance.pag_layers is not None and max(guidance.pag_layers) > last:
         raise ValueError(f"pag_layers must be a list of blocks within 0 … {last}, got {guidance.pag_layers}")
     return guidance
+
+
+def text_length(params: Params, tokens: int | None) -> int:
+    """Return the most tokens that a prompt may have, checked; None takes the checkpoint's own."""
+    if tokens is None:
+        return params.config.tokens
+    check_whole("tokens", tokens, 1, LONGEST)
+    return int(tokens)
 
 
 def check_variance(params: Params, reader: str) -> None:

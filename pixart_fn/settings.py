@@ -11,8 +11,9 @@ import numpy as np
 from .checks import check_number, check_option, check_switch, check_whole, kind, shown
 from .solvers import SOLVERS
 
-SIDE, PICTURES, STEPS, SCALE = 8192, 10_000, 10_000, 1000
-"""Upper bounds for `call` and for the command: pixels along a side, pictures, steps, and the size of guidance."""
+SIDE, PICTURES, STEPS, SCALE, TOKENS = 8192, 10_000, 10_000, 1000, 2**14
+"""Upper bounds for `call` and for the command: pixels along a side, pictures, steps, the size of guidance, and
+the tokens of a prompt."""
 DTYPES = ("float32", "float16", "bfloat16")
 _Check: TypeAlias = Callable[[str, Any], None]
 
@@ -36,8 +37,9 @@ def call(settings: Mapping[str, Any]) -> str:
     key = f"px.key({given['seed']!r})"
     if n > 1 and index is not None:
         key = f"px.split({key}, {n!r})[{index!r}]"
-    options = {ours: given[name] for name, ours in _ALWAYS.items() if name in given}
-    options |= {name: given[name] for name in ("height", "width", "solver", "tile") if given.get(name) is not None}
+    options = {ours: given[name] for name, ours in _ALWAYS.items() if given.get(name) is not None}
+    optional = ("height", "width", "solver", "tokens", "tile")
+    options |= {name: given[name] for name in optional if given.get(name) is not None}
     options |= {name: False for name in ("clean", "binning") if not given.get(name, True)}
     each = n if isinstance(prompt, str) else n // len(prompt)
     if index is None and each > 1:
@@ -114,8 +116,8 @@ _CHECKS: dict[str, _Check] = {
     "variant": _or_none(_check_text),
     "dtype": lambda name, value: check_option(name, value, DTYPES),
     "seed": _whole(0, 2**64 - 1),
-    "steps": _whole(1, STEPS),
-    "guidance": lambda name, value: check_number(name, value, -SCALE, SCALE),
+    "steps": _or_none(_whole(1, STEPS)),
+    "guidance": _or_none(lambda name, value: check_number(name, value, -SCALE, SCALE)),
     "negative": _check_text,
     "solver": _or_none(_check_solver),
     "n": _whole(1, PICTURES),
@@ -123,6 +125,7 @@ _CHECKS: dict[str, _Check] = {
     "height": _or_none(_whole(1, SIDE)),
     "width": _or_none(_whole(1, SIDE)),
     "clean": check_switch,
+    "tokens": _or_none(_whole(1, TOKENS)),
     "binning": check_switch,
     "tile": _or_none(_whole(1, SIDE)),
 }

@@ -35,13 +35,12 @@ from .request import (
     picture_size,
     pixels,
     request,
+    text_length,
     texts,
     vae_config,
 )
 from .sample import iterate
 from .types import Array, Grid, Key, Moments, Solver, StepInfo, Text, VarianceSolver
-
-TEXT_LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
 
 @public
@@ -51,21 +50,24 @@ def encode_prompt(
     prompt: str | Sequence[str],
     *,
     clean: bool = True,
-    tokens: int = 1,
+    tokens: int | None = None,
+    pad_to: int = 1,
     check: bool = True,
     memory: float | None = None,
 ) -> Text:
     """Encode prompts as text states.
 
-    L is the number of tokens of the longest prompt, rounded up to 16, 32, 64 …, and at most 120 (PixArt-α) or 300
-    (PixArt-Σ); a longer prompt is cut with a warning. Padding changes nothing, since T5 and the transformer mask it.
+    L is the number of tokens of the longest prompt, rounded up to 16, 32, 64 …, and at most `tokens`; a longer prompt
+    is cut with a warning. Padding changes nothing, since T5 and the transformer mask it.
 
     Args:
         params: from `load`, with a text encoder.
         prompt: one prompt or several; an empty one is allowed.
         clean: whether to clean captions as the released models' training did; False lower-cases and strips them, as
             diffusers does.
-        tokens: the least L, padding included, from 1 to the pipeline's 120 or 300.
+        tokens: the most tokens of a prompt; None takes what the checkpoint was trained with, 120 for PixArt-α and 300
+            for PixArt-Σ.
+        pad_to: the least L, padding included, from 1 to `tokens`.
         check: whether to raise an error where a state isn't finite.
         memory: the most bytes that this process may take, as in `generate`.
     Returns:
@@ -77,14 +79,14 @@ def encode_prompt(
     """
     check_params(params)
     check_switches(clean=clean, check=check)
-    length = TEXT_LENGTHS[params.config.pipeline]
-    check_whole("tokens", tokens, 1, length)
+    length = text_length(params, tokens)
+    check_whole("pad_to", pad_to, 1, length)
     config = params.config.text_encoder
     if params.text_encoder is None or params.tokenizer is None or config is None:
         raise ValueError("these params have no text encoder; load them with text_encoder=True, or give an encoded Text")
     prepared = [tokenizer_.prepare(each, clean) for each in texts("prompt", prompt)]
     ids, mask = tokenizer_.encode(params.tokenizer, prepared, length)
-    L = _bucket(max(int(mask.sum(1).max()), tokens), length)
+    L = _bucket(max(int(mask.sum(1).max()), pad_to), length)
     ids, mask = Tensor.from_numpy(ids[:, :L].copy()), Tensor.from_numpy(mask[:, :L].copy())
     check_texts(params, len(ids), L, memory)
     states = t5.encode(params.text_encoder, config, ids, mask)
@@ -100,8 +102,8 @@ def sample_latents(
     key: Key,
     *,
     negative: Text | None = None,
-    steps: int = 20,
-    guidance: Guidance | Scale = 4.5,
+    steps: int | None = None,
+    guidance: Guidance | Scale | None = None,
     height: int | None = None,
     width: int | None = None,
     solver: Solver | str | None = None,
@@ -120,7 +122,7 @@ def sample_latents(
             truth values, arrays or Tensors.
         key: one key (2,), which is split for several pictures, or (B, 2) with one key per picture.
         negative: what to steer away from, B rows or one row for all; None encodes the empty prompt.
-        steps: the number of steps of the solver, at least 1.
+        steps: the number of steps of the solver, at least 1; None takes the checkpoint's own.
         guidance: a `px.Guidance`, or its scale alone, as in `generate`.
         height: the picture's height in pixels, a multiple of the patch; None takes the model's own.
         width: the picture's width in pixels, likewise.
@@ -150,8 +152,8 @@ def sample_latents(
     if negative is None and plan.guidance.compares:
         if params.text_encoder is None:
             raise ValueError("without a text encoder, give negative= (a Text of the empty prompt) or guidance=1")
-        tokens = text.mask.shape[1] if plan.guidance.compat == "original" else 1
-        negative = encode_prompt(params, "", tokens=tokens, memory=memory)
+        L = text.mask.shape[1] if plan.guidance.compat == "original" else 1
+        negative = encode_prompt(params, "", tokens=max(L, params.config.tokens), pad_to=L, memory=memory)
     parts = []
     for rows in slices(B, at_once):
         own = None if negative is None else _rows_of(negative, rows)

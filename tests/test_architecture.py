@@ -20,7 +20,7 @@ LAYERS = (
     "files",
     "backend",
     "models",
-    "params request denoiser estimate",
+    "params request denoiser footprint estimate",
     "checkpoint",
     "stages pipeline",
     "plots settings picture",

@@ -84,7 +84,7 @@ def test_the_original_reads_the_negative_text_under_the_prompts_mask(params):
     """PixArt-α's own sampler: the null branch takes the prompt's mask, and three channels are guided."""
     prompt = "a cute cat sits"
     text = px.encode_prompt(params, prompt)
-    negative = px.encode_prompt(params, "", tokens=text.mask.shape[1])
+    negative = px.encode_prompt(params, "", pad_to=text.mask.shape[1])
     x = ms.Tensor(px.rng.normal(KEY, (1, 4, 8, 8)))
 
     def alone(states):

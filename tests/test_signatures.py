@@ -29,7 +29,7 @@ OPTIONAL = {"encode_image": "key"}
 """An option that elsewhere is an input: without a key the posterior's mean is taken."""
 OWN = {
     "generate": {"negative_prompt", "images_per_prompt", "output", "binning"},
-    "encode_prompt": {"tokens"},
+    "encode_prompt": {"pad_to"},
     "sample_latents": set(),
     "decode_latents": {"latents", "size"},
     "encode_image": {"pictures", "key"},

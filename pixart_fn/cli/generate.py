@@ -50,14 +50,15 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.option("--n", type=int, default=1, help="How many pictures to draw of each prompt.")
 @click.option("--sheet", is_flag=True, help="Put all pictures side by side into one file.")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")
-@click.option("--steps", type=int, default=20, help="Number of steps of the solver.")
-@click.option("--guidance", type=float, default=4.5, help="Scale of classifier-free guidance; 1 turns it off.")
+@click.option("--steps", type=int, show_default="the model's own", help="Number of steps of the solver.")
+@click.option("--guidance", type=float, show_default="the model's own", help="Scale of guidance; 1 turns it off.")
 @click.option("--negative", default="", show_default="none", help="What to steer away from.")
 @click.option("--size", metavar="HxW", show_default="the model's own", help="Height x width in pixels, or one number.")
 @click.option("--solver", show_default="the model's own", help=f"One of {', '.join(solvers.SOLVERS)}.")
 @click.option("--model", show_default="the embedded one", help="A folder in diffusers layout, or a hub id owner/name.")
 @click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
 @click.option("--dtype", type=click.Choice(picture_.DTYPES), default="float32", help="Type that weights compute in.")
+@click.option("--tokens", type=int, show_default="the model's own", help="The most tokens of a prompt.")
 @click.option("--tile", metavar="PIXELS", type=int, show_default="no tiles", help="Decode in squares, to save memory.")
 @click.option("--memory", metavar="GIB", type=float, show_default="what is free", help="The most memory to use.")
 @click.option("--no-clean", is_flag=True, help="Don't clean prompts as the models' training did.")
@@ -102,8 +103,9 @@ def _write(outputs: list[Output], prompts: list[str], batches: list[range], opti
         pictures = _draw(params, [prompts[batch[0] // options["n"]] for batch in batches], settings, batches, more)
         if options["sheet"]:
             pictures = iter([picture_.sheet(list(pictures))])
+        call = {name: getattr(params.config.call, name) for name in ("steps", "guidance") if settings[name] is None}
         for (file, own), picture in zip(outputs, pictures, strict=True):
-            picture_.save_picture(picture, file, **own)
+            picture_.save_picture(picture, file, **own | call)
             if not quiet:
                 result(str(file))
 
@@ -160,7 +162,7 @@ def _outputs(prompts: list[str], options: dict[str, Any]) -> list[Output]:
     check_whole("the number of pictures", total, 1, picture_.PICTURES)
     picture_.prepare(out, {})
     height, width = _size(options["size"])
-    names = ("model", "variant", "dtype", "seed", "steps", "guidance", "negative", "solver", "tile")
+    names = ("model", "variant", "dtype", "seed", "steps", "guidance", "negative", "solver", "tokens", "tile")
     settings = {name: options[name] for name in names}
     settings |= {"height": height, "width": width, "n": total}
     settings |= {"clean": not options["no_clean"], "binning": not options["no_binning"]}
@@ -249,6 +251,6 @@ def _draw(
         drawn = generate(
             params, prompt, keys[batch.start : batch.stop], images_per_prompt=len(batch), **more,
             negative_prompt=settings["negative"], steps=settings["steps"], guidance=settings["guidance"],
-            **{name: settings[name] for name in ("height", "width", "solver", "clean", "binning", "tile")},
+            **{name: settings[name] for name in ("height", "width", "solver", "clean", "tokens", "binning", "tile")},
         )  # fmt: skip
         yield from drawn if isinstance(drawn, list) else [drawn]
