@@ -1,0 +1,36 @@
+"""`pixart-fn convert`: from the authors' files to a folder in diffusers layout, and back."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import click
+
+from ..process.signals import deferred
+from .console import note, result
+
+
+@click.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option("--size", metavar="PIXELS", type=int, show_default="as IN says", help="Side that IN was trained at.")
+@click.option("--version", metavar="alpha|sigma", show_default="as IN says", help="Which PixArt IN is.")
+@click.option("--heads", metavar="N", type=int, show_default="16 where released", help="Heads of its attention.")
+@click.option("--weights", metavar="NAME", default="state_dict", help="state_dict, or state_dict_ema for the average.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def convert(source: str, target: str, quiet: bool, **options: Any) -> None:
+    """Convert a transformer between the authors' files and diffusers layout.
+
+    IN is a .pth, .pt or .bin file, mindone's .ckpt, or a .safetensors with the authors' names, and OUT a folder:
+    `load` takes it as transformer=. Or IN is a pipeline's or a transformer's folder, and OUT a .pth or .ckpt file.
+    Nothing in a file is run, and no number is rounded.
+    """
+    with deferred():  # an interrupted import of MindSpore would abort
+        from ..checkpoint.convert import convert as convert_
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: None if quiet else note(str(message))
+        convert_(source, target, progress=not quiet, **options)
+    if not quiet:
+        result(target)
