@@ -183,13 +183,13 @@ def generate(
     """
     autodiff.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
     check_params(params)
-    _check_output(params, output, tile)
-    check_switches(clean=clean, binning=binning)
+    _check_output(params, output, tile, clean=clean, binning=binning)
     prompts, negatives = _prompts(prompt, negative_prompt, images_per_prompt)
     wanted, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
     total = len(prompts) * images_per_prompt
     kept = check_results(params, total, wanted, output, memory)
-    plan = request(params, total, key, drawn, Sampling(steps, guidance, solver, grid, latents, check, on_step, progress))
+    given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
+    plan = request(params, total, key, drawn, given)
     negatives = negatives if plan.guidance.compares else []
     at_once = _at_once(params, plan, [*prompts, *negatives], tokens, tile, kept, memory)
     both, parts = _encode_both(params, prompts, negatives, clean, tokens, check, memory), []
@@ -282,7 +282,8 @@ def _encode_both(
     return text, negative if negatives else None
 
 
-def _check_output(params: Params, output: str, tile: int | None) -> None:
+def _check_output(params: Params, output: str, tile: int | None, **switches: bool) -> None:
+    check_switches(**switches)
     check_option("output", output, OUTPUTS)
     if output == "latents" and tile is not None:
         raise ValueError(f"tile={tile} is for decoding pictures, and output='latents' decodes none; leave tile out")

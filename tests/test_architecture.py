@@ -34,7 +34,7 @@ WITHOUT_MINDSPORE = re.compile(
     r"(types|checks|public|tree|rng|config|sample|plots|settings|picture|__init__"
     r"|(process|schedule|guidance|solvers|files|cli)\.\w+"
     r"|backend\.(__init__|device|runtime|precision|numpy2|workers)"
-    r"|models\.(__init__|tokenizer|added_tokens|cleaning|sizes))"
+    r"|models\.(__init__|tokenizer|tokenizer_json|added_tokens|cleaning|sizes))"
 )
 
 LINES_OF_A_FILE = 350

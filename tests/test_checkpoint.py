@@ -320,7 +320,7 @@ REFUSED = {
     "tokenizer": (
         lambda f: (f / "tokenizer" / "spiece.model").unlink(),
         FileNotFoundError,
-        r"tokenizer.spiece\.model is missing \(tra",
+        r"tokenizer.spiece\.model is missing; it, or a tokenizer\.json in its place",
     ),
     "vocabulary": (
         lambda f: edit(f / "tokenizer" / "tokenizer_config.json", extra_ids=100),

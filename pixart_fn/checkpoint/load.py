@@ -18,10 +18,12 @@ from ..files.folder import unchanged
 from ..files.safetensors import DTYPES, Stored, open_file
 from ..models import tokenizer as tokenizer_
 from ..models.tokenizer import Tokenizer
-from ..params import Configs, Params
+from ..params import Call, Configs, Params
 from ..public import public
 from ..types import Json, Tree
+from . import call
 from .files import File, Part, Plan, Source, fetch, find_pipeline, plan
+from .hub import Folder
 from .layout import COMPONENTS, INDEX, current_names, read_json, shards
 
 STREAMED = 2**31
@@ -151,17 +153,21 @@ def _variants(variant: Any, wanted: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _configuration(chosen: Plan) -> tuple[dict[File, Path], Configs]:
     """Return the paths of all files but the weights, and the configuration in them, checked."""
-    files = [chosen.pipeline, *chosen.configs.values(), *(file for file in chosen.tokenizer if not _rust(file))]
+    alone = bool(chosen.tokenizer) and _rust(chosen.tokenizer[0])
+    words = [file for file in chosen.tokenizer if alone or not _rust(file)]
+    files = [chosen.pipeline, *chosen.configs.values(), *words]
     files += [] if isinstance(chosen.scheduler, dict) else [chosen.scheduler]
     path = fetch([*files, *(file for file in chosen.weights.values() if file[1].endswith(".json"))])
-    path |= fetch(_more_of_the_tokenizer(chosen.tokenizer, path))
+    path |= {} if alone else fetch(_more_of_the_tokenizer(chosen.tokenizer, path))
     models = {name: _config(path[file], name) for name, file in chosen.configs.items()}
+    scheduler = _scheduler(chosen.scheduler, path)
     config = Configs(
         text_encoder=models.get("text_encoder"),
         transformer=models["transformer"],
         vae=models.get("vae"),
-        scheduler=_scheduler(chosen.scheduler, path),
+        scheduler=scheduler,
         pipeline=_pipeline(path[chosen.pipeline]),
+        call=_call(chosen, path, scheduler),
     )
     _check_widths(config)
     return path, config
@@ -186,6 +192,14 @@ def _pipeline(index: Path) -> str:
             f"{index.parent} holds a {_class(name)}, which isn't supported (supported: {', '.join(PIPELINES)})"
         )
     return PIPELINES[name]
+
+
+def _call(chosen: Plan, path: Mapping[File, Path], scheduler: Json) -> Call:
+    """Return the defaults of a call: those of the place that the transformer is from."""
+    home, place = chosen.pipeline[0], chosen.configs["transformer"][0]
+    index = path[chosen.pipeline]
+    id = place.cache_of if isinstance(place, Folder) else place.id
+    return call.find(read_json(index) if place == home else {}, scheduler, id, index)
 
 
 def _config(file: Path, name: str) -> Any:

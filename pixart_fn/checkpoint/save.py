@@ -14,9 +14,10 @@ from ..files import atomic
 from ..files.folder import check, replace
 from ..files.safetensors import DTYPES, write_file
 from ..models import tokenizer as tokenizer_
-from ..params import Params
+from ..params import Call, Params
 from ..public import public
 from ..types import Tree
+from . import call
 from .hub import written
 from .layout import COMPONENTS, INDEX, Component, write_json
 
@@ -103,4 +104,5 @@ def _index(params: Params, parts: Mapping[str, Component]) -> dict[str, Any]:
     }
     index["tokenizer"] = [None, None] if params.tokenizer is None else ["transformers", "T5Tokenizer"]
     index["scheduler"] = ["diffusers", config.scheduler["_class_name"]]
-    return {"_class_name": config.pipeline, **index}
+    own = {} if config.call == Call() else {call.KEY: call.to_json(config.call)}
+    return {"_class_name": config.pipeline, **own, **index}
