@@ -1,0 +1,96 @@
+"""What `convert` refuses: each in one sentence, and nothing is written then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.authors_weights import HEADS, MODELS, positions, state
+
+from pixart_fn.checkpoint.convert import convert
+from pixart_fn.files import pth
+
+MODEL = "diffusion_pytorch_model.safetensors"
+
+
+def without(*names: str):
+    return lambda own: {name: value for name, value in own.items() if name not in names}
+
+
+def more(**others):
+    return lambda own: own | {name.replace("__", "."): value for name, value in others.items()}
+
+
+ONES = np.ones(24, np.float32)
+WRONG = {
+    "size unknown": (without(), {}, "holds no pos_embed, which says the size; give size= as 256, 512, 1024, 2048"),
+    "version unknown": (without("y_embedder.y_embedding"), {"size": 256}, "size=256 needs version='alpha' or 'sigma'"),
+    "version wrong": (without(), {"size": 256, "version": "alpha"}, "contradicts .* 300 tokens as sigma has"),
+    "no such size": (
+        without("y_embedder.y_embedding"), {"size": 2048, "version": "alpha"}, "size=2048 must be 256, 512, 1024 for",
+    ),
+    "heads unknown": (without(), {"size": 256, "heads": None}, "no tensor says how many heads .* give heads="),
+    "heads wrong": (without(), {"size": 256, "heads": 7}, "24 isn't divisible by 7; give heads="),
+    "a scale unknown": (
+        more(pos_embed=positions(24, 16, 3.0)), {}, "holds a pos_embed of an unknown scale, which hides the size",
+    ),
+    "a table of another shape": (more(pos_embed=np.ones((1, 7, 24), np.float32)), {}, r"\(1, n·n, 24\) belongs"),
+    "a table of NaN": (more(pos_embed=np.full((1, 4, 24), np.nan, np.float32)), {}, "holds nan in pos_embed"),
+    "norms of queries": (more(blocks__0__attn__q_norm__weight=ONES), {"size": 256}, r"\(qk_norm\)"),
+    "windows": (more(blocks__0__attn__rel_pos_h=ONES), {"size": 256}, "relative positions in windows"),
+    "a ControlNet": (more(controlnet__0__after_proj__weight=ONES), {"size": 256}, "a ControlNet"),
+    "a stranger": (more(head__weight=ONES), {"size": 256}, "that PixArt's transformer doesn't have: head.weight"),
+    "float64": (more(t_block__1__bias=np.zeros(144)), {"size": 256}, "t_block.1.bias in F64, and rounding isn't"),
+    "a missing bias": (without("blocks.1.mlp.fc2.bias"), {"size": 256}, "1 missing: transformer_blocks.1.ff.net.2.b"),
+    "no patches": (without("x_embedder.proj.weight"), {"size": 256}, "x_embedder.proj.weight is missing among"),
+    "no output": (without("final_layer.linear.weight"), {"size": 256}, "holds no final_layer.linear.weight"),
+    "three are two": (
+        more(blocks__0__attn__qkv__bias=np.ones(70, np.float32)), {"size": 256}, r"qkv.bias .* must be 3 tensors, one",
+    ),
+    "a flat output": (more(final_layer__linear__weight=ONES), {"size": 256}, "where 2 sides belong"),
+    "a caption too wide": (
+        more(y_embedder__y_embedding=np.ones((300, 5), np.float32)), {"size": 256}, "whose last side must be 16",
+    ),
+    "NaN": (more(t_block__1__bias=np.full(144, np.nan, np.float32)), {"size": 256}, "holds nan in t_block.1.bias"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", WRONG)
+def test_what_a_file_lacks_is_one_sentence_and_nothing_is_written(label, tmp_path):
+    change, options, sentence = WRONG[label]
+    file = tmp_path / "a.pth"
+    pth.write(file, {"state_dict": change(state(MODELS["Σ-256"]))})
+    with pytest.raises(ValueError, match=sentence) as error:
+        convert(file, tmp_path / "there", **{"heads": HEADS, **options})
+    assert "\n" not in str(error.value)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_other_weights_in_the_folder_are_not_mixed_with_these(tmp_path):
+    file, home = tmp_path / "a.pth", tmp_path / "there/transformer"
+    pth.write(file, {"state_dict": state(MODELS["α-256"])})
+    convert(file, tmp_path / "there", heads=HEADS)
+    convert(file, tmp_path / "there", heads=HEADS)  # which replaces them
+    (home / f"{MODEL}.index.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="holds other weights"):
+        convert(file, tmp_path / "there", heads=HEADS)
+
+
+def test_each_way_says_what_it_takes(tmp_path, pipeline):
+    file = tmp_path / "a.pth"
+    pth.write(file, {"state_dict": state(MODELS["α-256"])})
+    for source, target, options, sentence in (
+        (file, tmp_path / "b.pth", {}, "target must be a folder where source is a file"),
+        (pipeline, tmp_path / "there", {}, "target must end in .pth, .pt, .bin, .ckpt where source is a folder"),
+        (pipeline / "model_index.json", tmp_path / "there", {}, "source must end in .pth"),
+        (pipeline, tmp_path / "b.pth", {"size": 256}, "size=256 is for a file as source"),
+        (pipeline, tmp_path / "b.ckpt", {"weights": "state_dict_ema"}, "is for torch's files"),
+        (pipeline / "vae", tmp_path / "b.pth", {}, "unknown field"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            convert(source, target, **options)
+    with pytest.raises(FileNotFoundError, match=r"there is no file '.*nothing.pth'"):
+        convert(tmp_path / "nothing.pth", tmp_path / "there")
+    (tmp_path / "damaged.ckpt").write_bytes(b"\n\xff\x01")
+    with pytest.raises(ValueError, match=r"damaged.ckpt isn't read by MindSpore, or is damaged"):
+        convert(tmp_path / "damaged.ckpt", tmp_path / "there")
+    assert not (tmp_path / "there").exists()
