@@ -242,7 +242,7 @@ REFUSED = {
     "class": (
         lambda f: edit(f / "vae" / "config.json", _class_name="AsymmetricAutoencoderKL"),
         ValueError,
-        r"vae holds a AsymmetricAutoencoderKL, which isn't a vae \(supported: AutoencoderKL\)",
+        r"vae holds a AsymmetricAutoencoderKL, which isn't a vae \(supported: AutoencoderKL, AutoencoderTiny\)",
     ),
     "architecture": (
         lambda f: edit(f / "text_encoder" / "config.json", architectures=["CLIPTextModel"]),

@@ -21,7 +21,7 @@ class Component(NamedTuple):
 
     module: ModuleType
     package: str
-    classes: tuple[str, ...]  # the first is the one that `save` names
+    classes: tuple[str, ...]  # the first is the one that `save` names where config.json names none
     stem: str  # of the weights' file name
     renamed: dict[str, str]  # part of an old name → part of today's
     ignored: tuple[str, ...]  # how the names of tensors begin that some releases store and nothing here uses
@@ -67,7 +67,7 @@ COMPONENTS = {
     "vae": Component(
         MODELS["vae"],
         "diffusers",
-        ("AutoencoderKL",),
+        ("AutoencoderKL", "AutoencoderTiny"),
         "diffusion_pytorch_model",
         # The names of diffusers' first releases; Stable Diffusion's VAE was published with them.
         {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."},

@@ -96,11 +96,18 @@ def _save_component(weights: Tree, config: Any, part: Component, folder: Path, d
     atomic.write(file, lambda temporary: write_file(temporary, leaves, dtypes))
 
 
+def _class(part: Component, config: Any) -> str:
+    """Return the name of a model's class."""
+    name: str = part.module.to_json(config).get("_class_name", part.classes[0])
+    return name
+
+
 def _index(params: Params, parts: Mapping[str, Component]) -> dict[str, Any]:
     """Return the content of model_index.json: the package and class in which diffusers has each part."""
     config = params.config
     index = {
-        name: [part.package, part.classes[0]] if name in parts else [None, None] for name, part in COMPONENTS.items()
+        name: [part.package, _class(part, getattr(config, name))] if name in parts else [None, None]
+        for name, part in COMPONENTS.items()
     }
     index["tokenizer"] = [None, None] if params.tokenizer is None else ["transformers", "T5Tokenizer"]
     index["scheduler"] = ["diffusers", config.scheduler["_class_name"]]

@@ -19,7 +19,7 @@ from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
 from . import vae_layers, vae_tiles, vae_tiny
-from .vae_config import AnyConfig
+from .vae_config import AnyConfig as AnyConfig
 from .vae_config import Config as Config
 from .vae_config import check_config as check_config
 from .vae_config import factor as factor
