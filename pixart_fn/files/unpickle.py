@@ -260,7 +260,9 @@ def _name_on_stack(m: _Machine) -> None:
 
 def _call(m: _Machine) -> None:
     arguments, called = m.stack.pop(), m.stack.pop()
-    if type(called) is not Global or type(arguments) is not tuple:
+    if type(arguments) is not tuple:
+        raise ValueError(f"its pickle calls a function with {kind(arguments)}, where torch.save has a tuple")
+    if type(called) is not Global:
         raise ValueError(f"its pickle calls {kind(called)}, where torch.save has the name of a function")
     m.stack.append(m.reader.make(called, arguments))
 
