@@ -134,3 +134,102 @@ def test_diffusers_reads_the_metadata_of_ours(tmp_path):
     }
     assert not set_peft_model_state_dict(model, weights).unexpected_keys
     assert_close(run_ours(lora.apply(p, adapter)), run_theirs(torch, model), 1e-5)
+
+
+def adapted(model, settings):
+    """peft's model with numbers in place of the zeros that an adapter begins with."""
+    import torch
+    from peft import get_peft_model
+
+    wrapped = get_peft_model(model, settings).eval()
+    torch.manual_seed(0)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name or "lokr_" in name or "hada_" in name:
+            parameter.data = 0.2 * torch.randn(parameter.shape)
+    return wrapped
+
+
+def check_weights(tree_, wrapped) -> None:
+    """That peft merges to the same weights."""
+    merged = {name: leaf.numpy() for name, leaf in wrapped.merge_and_unload().state_dict().items()}
+    for name, leaf in trees.numbers(tree_).items():
+        assert_close(leaf, merged[name])
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("LoHaConfig", {}),
+        ("LoHaConfig", {"use_effective_conv2d": True}),
+        ("LoKrConfig", {}),
+        ("LoKrConfig", {"use_effective_conv2d": True, "decompose_both": True}),
+        ("LoKrConfig", {"r": 64, "decompose_factor": 4}),
+    ],
+    ids=str,
+)
+def test_pefts_loha_and_lokr_give_the_same_output(tmp_path, kind, options):
+    torch, p, model = theirs()
+    import peft
+
+    patterns = {"rank_pattern": {"attn2.to_q": 1}, "alpha_pattern": {"to_v": 9}}
+    settings = getattr(peft, kind)(**{"r": 2, "alpha": 3, "target_modules": list(lora.AUTHORS), **patterns, **options})
+    plain = run_theirs(torch, model)
+    wrapped = adapted(model, settings)
+    expected = run_theirs(torch, wrapped)
+    assert np.abs(expected - plain).max() > 0.1
+    wrapped.save_pretrained(tmp_path)
+    adapter = lora.load(tmp_path)
+    for f in (lora.apply, lora.merge):
+        assert_close(run_ours(f(p, adapter)), expected, 1e-5)
+    check_weights(lora.merge(p, adapter), wrapped)
+
+
+def without_settings(tmp_path, file):
+    with pytest.warns(UserWarning, match="8 is taken"):
+        return lora.load(tmp_path / file)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("tool", ["authors' trainer", "a model", "old names", "kohya"])
+def test_what_diffusers_writes_gives_the_same_output(tmp_path, tool):
+    torch, p, model = theirs()
+    from diffusers import StableDiffusionPipeline
+    from diffusers.loaders import PeftAdapterMixin
+    from diffusers.utils import state_dict_utils
+    from peft import LoraConfig, get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    settings = LoraConfig(r=4, lora_alpha=4 if tool == "kohya" else 8, target_modules=list(lora.AUTHORS))
+    if tool == "a model":
+        # whose mixin PixArt's lacks
+        model.__class__ = type("Model", (type(model), PeftAdapterMixin), {})
+        model.add_adapter(settings)
+        torch.manual_seed(0)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = 0.2 * torch.randn(parameter.shape)
+        model.save_lora_adapter(tmp_path)
+        adapter, expected = lora.load(tmp_path), run_theirs(torch, model)
+        assert_close(run_ours(lora.merge(p, adapter)), expected, 1e-5)
+        return
+    wrapped = adapted(model, settings)
+    tensors = get_peft_model_state_dict(wrapped)
+    bare = {name.removeprefix("base_model.model."): leaf for name, leaf in tensors.items()}
+    if tool == "authors' trainer":
+        StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=tensors)
+        with safe_open(tmp_path / lora.DIFFUSERS, "np") as file:
+            assert all(name.startswith("unet.base_model.model.") for name in [*file.keys()])
+        adapter = without_settings(tmp_path, lora.DIFFUSERS)
+    elif tool == "old names":
+        old = state_dict_utils.convert_state_dict_to_diffusers(bare)
+        assert any(name.endswith("to_q.lora.down.weight") for name in old)
+        save_file(old, tmp_path / "a.safetensors")
+        adapter = lora.load(tmp_path / "a.safetensors", alpha=8)
+    else:
+        named = state_dict_utils.convert_state_dict_to_kohya({f"unet.{name}": leaf for name, leaf in bare.items()})
+        assert "lora_unet_transformer_blocks_0_attn1_to_q.lora_down.weight" in named
+        save_file(named, tmp_path / "a.safetensors")
+        adapter = lora.load(tmp_path / "a.safetensors")
+    assert_close(run_ours(lora.merge(p, adapter)), run_theirs(torch, wrapped), 1e-5)
+    check_weights(lora.merge(p, adapter), wrapped)
