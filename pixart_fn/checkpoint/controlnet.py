@@ -30,7 +30,7 @@ from .authors import Part
 from .hub import find, written
 from .layout import read_json, write_json
 
-__all__ = ["Config", "apply", "convert_authors", "init", "load", "save"]
+__all__ = ["Config", "apply", "init", "load", "save"]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 PICKLED = (".pth", ".pt", ".bin")
