@@ -146,30 +146,30 @@ def step(
     config: transformer.Config,
     i: int,
     x: Tensor,
-    state: Tensor,
     modulation: Tensor,
+    state: Tensor | None,
+    *,
     recompute: bool = True,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Steer what enters a block of the transformer.
 
     Args:
         control: what `prepare` gave.
         config: the transformer's configuration.
-        i: the block, from 0.
+        i: the block, from 0; the ControlNet acts from the second one on.
         x: what would enter it, (B, N, D).
-        state: what `step` gave for the block before; `control.embedded` at first.
         modulation: of the time, (B, 6·D).
+        state: what `step` gave for the block before; None at first.
         recompute: as in `transformer.apply`.
     Returns:
-        What enters the block, and the state for the next one; both unchanged where the ControlNet doesn't act.
+        What enters the block, (B, N, D), and the state for the next one.
     """
     if not 0 < i <= len(control.blocks):
         return x, state
     block = control.blocks[i - 1]
-    if i == 1:
-        state = _added(block["before_proj"], x, state)
+    seen = _added(block["before_proj"], x, control.embedded) if state is None else state
     text = control.captions.keys[i - 1], control.captions.values[i - 1], control.captions.bias
-    state = transformer._block(block["transformer_block"], state, modulation, text, config=config, recompute=recompute)
+    state = transformer._block(block["transformer_block"], seen, modulation, text, config=config, recompute=recompute)
     return _added(block["after_proj"], x, state), state
 
 
@@ -194,10 +194,10 @@ def _evaluate(
     h, w = x.shape[2:]
     x = transformer._embed(base["pos_embed"]["proj"], x, transformer.positions(config, h, w), config=config)
     compressing, narrow = transformer._compressing(config, h, w)
-    state = control.embedded
+    state = None
     blocks = stream.each(map(transformer._without_captions, base["transformer_blocks"]))
     for i, (weights, keys, values) in enumerate(zip(blocks, context.keys, context.values, strict=True)):
-        x, state = step(control, config, i, x, state, modulation, recompute)
+        x, state = step(control, config, i, x, modulation, state, recompute=recompute)
         text = keys, values, context.bias
         if i in compressing:
             x = transformer._compressed_block(weights, x, modulation, text, config=narrow)
