@@ -205,13 +205,14 @@ def test_another_number_of_extra_ids_is_refused(tmp_path):
         tk.load(fill(tmp_path, JSON, extra_ids=7))
 
 
-def test_a_pipeline_without_a_spiece_model(pipeline, tmp_path):
+@pytest.mark.parametrize("more", [{}, {"added_tokens_decoder": {}}], ids=["5", "4"])
+def test_a_pipeline_without_a_spiece_model(pipeline, tmp_path, more):
     """The same ids, the same pictures; what is saved has a spiece.model again."""
     before = px.load(pipeline)
     model = pipeline / "tokenizer" / "spiece.model"
     content = written(model.read_bytes(), extra_ids=0)
     model.unlink()
-    fill(pipeline / "tokenizer", content, extra_ids=0)
+    fill(pipeline / "tokenizer", content, extra_ids=0, **more)
     after = px.load(pipeline)
     assert ids(after.tokenizer, TEXTS) == ids(before.tokenizer, TEXTS)
     px.save(after, tmp_path / "saved")

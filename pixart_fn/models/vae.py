@@ -140,7 +140,8 @@ def decode_tiled(p: Tree, config: AnyConfig, z: Tensor, tile: int) -> Tensor:
     """`decode` in overlapping squares that are blended, in the memory of one.
 
     Group norms see a tile instead of the picture, so colours may differ a little between tiles; those of the size that
-    the VAE was trained at (512) show it least.
+    the VAE was trained at (512) show it least. An AutoencoderTiny has no norms; its tiles overlap as those of the other
+    VAE do, where diffusers has half as much overlap.
 
     Args:
         p: the VAE's tree.

@@ -15,7 +15,7 @@ from .vae_layers import Picture, Rows
 from .vae_tiny_config import Layer, TinyConfig, decoder_layers, encoder_layers
 
 LIMIT = 3.0
-"""What latents are softly clamped to before they are decoded: twice what they are where they were learned."""
+"""Latents are softly clamped to within ± this before they are decoded."""
 
 
 def encode(p: Tree, config: TinyConfig, x: Tensor) -> Tensor:
