@@ -267,6 +267,12 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "there\n"
     command.main(["there", "back.pth", "--quiet"], standalone_mode=False)
     assert capsys.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="give --size 256, 512, 1024 or 2048"):
+        command.main([file.name, "again", "--heads", str(HEADS)], standalone_mode=False)
+    with pytest.raises(ValueError, match="give --heads, as its configuration has it"):
+        command.main([file.name, "again", "--size", "256"], standalone_mode=False)
+    with pytest.raises(ValueError, match=r"^--size must be one of 256, 512, 1024, 2048, got 300"):
+        command.main([file.name, "again", "--size", "300"], standalone_mode=False)
     assert_same(saved(tmp_path / "back.pth"), state(MODELS["Σ-256"]))
 
 

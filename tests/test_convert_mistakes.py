@@ -22,7 +22,7 @@ def more(**others):
 
 ONES = np.ones(24, np.float32)
 WRONG = {
-    "size unknown": (without(), {}, "holds no pos_embed, which says the size; give size= as 256, 512, 1024, 2048"),
+    "size unknown": (without(), {}, "holds no pos_embed, which says the size; give size=256, 512, 1024 or 2048"),
     "version unknown": (without("y_embedder.y_embedding"), {"size": 256}, "size=256 needs version='alpha' or 'sigma'"),
     "version wrong": (without(), {"size": 256, "version": "alpha"}, "contradicts .* 300 tokens as sigma has"),
     "no such size": (
@@ -63,6 +63,18 @@ def test_what_a_file_lacks_is_one_sentence_and_nothing_is_written(label, tmp_pat
         convert(file, tmp_path / "there", **{"heads": HEADS, **options})
     assert "\n" not in str(error.value)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_a_conversion_that_fails_leaves_the_old_files(tmp_path):
+    own = state(MODELS["α-256"])
+    pth.write(tmp_path / "a.pth", {"state_dict": own})
+    convert(tmp_path / "a.pth", tmp_path / "there", heads=HEADS)
+    before = {path: path.read_bytes() for path in (tmp_path / "there").rglob("*") if path.is_file()}
+    own["y_embedder.y_embedding"][-1, -1] = np.inf  # in the file that is written last
+    pth.write(tmp_path / "b.pth", {"state_dict": own})
+    with pytest.raises(ValueError, match=r"holds inf in y_embedder.y_embedding"):
+        convert(tmp_path / "b.pth", tmp_path / "there", heads=HEADS)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "there").rglob("*") if path.is_file()}
 
 
 def test_other_weights_in_the_folder_are_not_mixed_with_these(tmp_path):

@@ -166,6 +166,7 @@ WRONG = {
     "no dict": (pickled(b"]"), "holds no dict of tensors but a list"),
     "a key that is a tuple": (pickled(b"}))s"), "a key that is neither a text nor a whole number: a tuple"),
     "a key twice": (pickled(b"}(K\x01K\x01K\x01K\x02u"), "the key 1 twice"),
+    "a key of lines": (pickled(b"}" + text("a\n") + b"K\1s"), r"the key 'a\\n', which is no name"),
     "a key alone": (pickled(b"}(K\x01u"), "a key without a value"),
     "nothing on the stack": (pickled(b"u"), "takes more from its stack than is there"),
     "nothing beneath a mark": (pickled(b"}(\x85t"), "takes more from its stack than is there"),

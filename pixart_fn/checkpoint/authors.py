@@ -268,7 +268,7 @@ def _size(
         why = (
             "holds no pos_embed, which says" if sample is None else "holds a pos_embed of an unknown scale, which hides"
         )
-        raise ValueError(f"{where} {why} the size; give size= as {', '.join(map(str, SIZES))}")
+        raise ValueError(f"{where} {why} the size; give size=256, 512, 1024 or 2048")
     if size // _FACTOR == sample and scale is not None:
         return sample, scale
     if sample is not None and size // _FACTOR != sample:

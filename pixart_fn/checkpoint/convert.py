@@ -207,7 +207,7 @@ def _read_ckpt(path: Path) -> dict[str, Part]:
         if isinstance(value, str) or not value.shape:
             continue
         dtype = _TYPES.get(str(value.dtype))
-        if dtype is None:
+        if dtype is None or not name.isprintable():
             raise ValueError(f"{path} holds {shown(name)} in {value.dtype}, which isn't supported")
         leaves[name] = Held(name, dtype, np.frombuffer(value.get_bytes(), DTYPES[dtype]).reshape(value.shape))
     return leaves

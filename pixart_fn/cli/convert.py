@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -30,7 +31,17 @@ def convert(source: str, target: str, quiet: bool, **options: Any) -> None:
         from ..checkpoint.convert import convert as convert_
 
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: None if quiet else note(str(message))
-        convert_(source, target, progress=not quiet, **options)
+        warnings.showwarning = lambda message, *_: None if quiet else note(_as_options(str(message)))
+        try:
+            convert_(source, target, progress=not quiet, **options)
+        except (TypeError, ValueError) as error:
+            raise type(error)(_as_options(str(error))) from error
     if not quiet:
         result(target)
+
+
+def _as_options(sentence: str) -> str:
+    """Say a sentence about arguments of Python with the command's options."""
+    names = r"\b(size|version|heads|weights)"
+    sentence = re.sub(rf"{names}=(?=[\w'])", r"--\1 ", sentence)
+    return re.sub(rf"{names}(?:=|(?= must be))", r"--\1", sentence)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from ..checks import kind, shown
+from .header import LONGEST
 
 LARGEST = 2**22
 """Bytes of a pickle. That of a model of 42 layers with the state of its optimiser has 300 kB."""
@@ -208,6 +209,8 @@ def _set(target: Any, items: list[Any]) -> None:
             raise ValueError(
                 f"its pickle holds a dict with a key that is neither a text nor a whole number: {kind(key)}"
             )
+        if type(key) is str and not (key.isprintable() and len(key) <= LONGEST):
+            raise ValueError(f"its pickle holds a dict with the key {shown(key)}, which is no name of a tensor")
         if key in target:
             raise ValueError(f"its pickle holds a dict with the key {shown(key)} twice")
         target[key] = value

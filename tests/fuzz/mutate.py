@@ -28,6 +28,12 @@ TOKENS = (
     b"-1", b"0", b"-0", b"1e999", b"-1e999", b"99999999999999999999", b"1.5", b"1E5", b"true", b"null", b"NaN", b"[]",
     b"{}", b'""', b'"a"', b"-Infinity", b"9" * 5000, b"0x10", b"1_0", b"[[[[[]]]]]",
 )  # fmt: skip
+OPCODES = tuple(bytes([code]) for code in range(256))
+PICKLED = (
+    b"J\xff\xff\xff\xff", b"K\0", b"K\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"X\xff\xff\xff\x7f", b"h\xff",
+    b")R", b"tR", b"ctorch\nDoubleStorage\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n",
+    b"G\x7f\xf0\0\0\0\0\0\0", b"\x88\x85",
+)  # fmt: skip
 LITTLE = tuple(struct.pack("<Q", n) for n in (0, 1, 2, 7, 8, 99, 10**8, 10**8 + 1, 2**31, 2**32, 2**63, 2**64 - 1))
 
 
@@ -224,6 +230,24 @@ def of_zip(rng: random.Random, data: bytes) -> bytes:
             changed = rng.choice((flip, number, cut, repeat, overwrite))(rng, content) if name == chosen else content
             if rng.random() < 0.95:
                 archive.writestr(name, changed)
+    return made.getvalue()
+
+
+def of_pth(rng: random.Random, data: bytes) -> bytes:
+    """Change opcodes of the pickle in a file of torch, or put others in; the archive stays right."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+    except Exception:  # as above
+        return flip(rng, data)
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in members.items():
+            if name.endswith("data.pkl"):
+                for _ in range(rng.choice((1, 1, 2, 5))):
+                    at, new = rng.randrange(len(content) + 1), rng.choice((*OPCODES, *PICKLED))
+                    content = content[:at] + new + content[at + rng.choice((0, len(new))) :]
+            archive.writestr(name, content)
     return made.getvalue()
 
 

@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from . import mutate
-from .targets import TARGETS, Target, check_sentence
+from .target import Target, check_sentence
+from .targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
 SECONDS = 5
