@@ -196,7 +196,7 @@ WRONG = {
     ),
     "eos that isn't there": (
         {CONFIG: {"eos_token": "[END]"}},
-        rf"the vocabulary in spiece.model lacks '\[END\]'; name its own pieces as pad_token, .* in {CONFIG}",
+        rf"the vocabulary lacks '\[END\]'; name its own pieces as pad_token, .* in {CONFIG}",
     ),
     "a special without an id": (
         {CONFIG: {"extra_ids": 0, "additional_special_tokens": ["<x>"]}},

@@ -56,7 +56,7 @@ class Tokenizer:
         missing = [text for text in own if text not in specials]
         if missing:
             raise ValueError(
-                f"the vocabulary in spiece.model lacks {', '.join(map(repr, missing))}; name its own pieces as "
+                f"the vocabulary lacks {', '.join(map(repr, missing))}; name its own pieces as "
                 "pad_token, eos_token and unk_token in tokenizer_config.json"
             )
         added_tokens.check(added, defaults, processor, self.extra_ids)
@@ -110,6 +110,12 @@ def load(path: str | Path) -> Tokenizer:
 def _from_json(files: dict[str, dict[str, Any]]) -> Tokenizer:
     """The tokenizer of a folder without spiece.model."""
     found = tokenizer_json.read(files[added_tokens.RUST])
+    try:
+        _processor(found.model)
+    except ValueError:
+        raise ValueError(
+            "SentencePiece can't read the pieces or characters in tokenizer.json; download it again"
+        ) from None
     extra_ids = files[added_tokens.CONFIG].get("extra_ids", found.extra_ids)
     if extra_ids != found.extra_ids:
         raise ValueError(
