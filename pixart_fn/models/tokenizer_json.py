@@ -64,14 +64,19 @@ def read(content: Json) -> Vocabulary:
         UNKNOWN if i == unknown else CONTROL if score == 0 and text in named else NORMAL
         for i, (text, score) in enumerate(pieces)
     ]
-    model, plain = _model(pieces, types, unknown, table), [f"<extra_id_{i}>" for i in range(extra)]
+    model, plain = _model(pieces, types, unknown, table), {f"<extra_id_{i}>" for i in range(extra)}
     added = [entry for entry in added if not (isinstance(entry, dict) and _is_plain(entry, plain))]
     return Vocabulary(model, extra, _end(content.get("post_processor")), added)
 
 
-def _is_plain(token: dict[str, Any], names: list[str]) -> bool:
+def _is_plain(token: dict[str, Any], names: set[str]) -> bool:
     """Whether an added token is one of these and has no flags."""
-    return token.get("content") in names and not any(token.get(flag) for flag in ("lstrip", "rstrip", "single_word"))
+    text = token.get("content")
+    return (
+        isinstance(text, str)
+        and text in names
+        and not any(token.get(flag) for flag in ("lstrip", "rstrip", "single_word"))
+    )
 
 
 def _pieces(model: Any) -> tuple[list[tuple[str, float]], int]:
