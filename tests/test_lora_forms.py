@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -47,8 +48,23 @@ def test_every_form_is_what_lycoris_makes_of_it(tmp_path, name):
         assert np.abs(back - CASES[name]["W"]).max() <= 2e-7 * np.abs(CASES[name]["merged"]).max()  # float32's rounding
         half = (CASES[name]["W"] + CASES[name]["merged"]) / 2
         assert_close(trees.numbers(lora.merge(p, adapter, 0.5))[f"{Q}.weight"], half, 5e-7)
-    lora.save(adapter, tmp_path / "again.safetensors", layout="kohya")
-    trees.assert_same(lora.merge(p, lora.load(tmp_path / "again.safetensors")), merged)
+    for layout in ("kohya", "comfyui"):
+        lora.save(adapter, tmp_path / "again.safetensors", layout=layout)
+        trees.assert_same(lora.merge(p, lora.load(tmp_path / "again.safetensors")), merged)
+
+
+def test_pefts_settings_scale_what_lycoris_doesnt(tmp_path):
+    """LoKr of two whole matrices, which in LyCORIS has the scale 1."""
+    case = CASES["lokr two matrices"]
+    stored = {f"base_model.model.{Q}.{what}": case[what] for what in ("lokr_w1", "lokr_w2")}
+    save_file(stored, tmp_path / lora.WEIGHTS)
+    settings = {"peft_type": "LOKR", "r": 4, "alpha": 6, "target_modules": ["to_q"], "decompose_factor": -1}
+    (tmp_path / lora.CONFIG).write_text(json.dumps(settings))
+    adapter, p = lora.load(tmp_path), tree.nest({f"{Q}.weight": ms.Tensor(case["W"])})
+    changed = case["W"] + 1.5 * (case["merged"].astype(np.float64) - case["W"])
+    assert_close(trees.numbers(lora.merge(p, adapter))[f"{Q}.weight"], changed)
+    lora.save(adapter, tmp_path / "a.safetensors", layout="kohya")
+    assert_close(trees.numbers(lora.merge(p, lora.load(tmp_path / "a.safetensors")))[f"{Q}.weight"], changed)
 
 
 def test_what_an_adapter_is_shows_in_its_text(tmp_path):
@@ -108,6 +124,7 @@ def test_merging_all_forms_adds_them_and_compiles_nothing(tmp_path):
         ("loha", {"hada_t1": np.ones((2, 2, 2, 2))}, "which is neither a whole LoRA nor a LoHa, a LoKr or a diff"),
         ("loha", {"lora_mid.weight": np.ones((2, 2, 2, 2))}, "which is neither a whole LoRA nor"),
         ("locon", {"lora_mid.weight": np.ones((2, 2, 2, 2))}, r"to_q: lora_mid \(2, 2, 2, 2\) and lora_down \(2, 5\)"),
+        ("locon convolution core", {"lora_mid.weight": np.ones((2, 2, 1, 65))}, r"lora_mid \(2, 2, 1, 65\)"),
         ("locon rows", {"dora_scale": np.ones((4, 1))}, r"for .*to_q: dora_scale \(4, 1\) for a weight \(6, 5\)"),
         ("locon rows", {"lora_magnitude_vector": np.ones(6)}, "holds DoRA's lengths of .*to_q twice"),
         ("locon", {"alpha": np.ones(2)}, r"must hold one number as .*alpha, got the shape \(2,\)"),
@@ -136,5 +153,7 @@ def test_a_change_of_another_weight_is_one_sentence(tmp_path):
 def test_only_one_layout_has_names_for_them(tmp_path):
     for name, what in {"lokr": "LoKr", "loha": "LoHa", "full": "diff", "locon columns": "DoRA of columns"}.items():
         for layout in ("peft", "diffusers"):
-            with pytest.raises(ValueError, match=f"^layout='{layout}' has no names for {what}; use layout='kohya'$"):
+            with pytest.raises(
+                ValueError, match=f"^layout='{layout}' has no names for {what}; use 'kohya' or 'comfyui'$"
+            ):
                 lora.save(loaded(tmp_path, CASES[name])[0], tmp_path / "b", layout=layout)

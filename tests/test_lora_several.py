@@ -94,11 +94,12 @@ def test_a_swap_compiles_nothing(tmp_path):
     assert jit.compilations() == before
 
 
+@pytest.mark.parametrize(("layout", "form"), [("kohya", "OneTrainer"), ("comfyui", "ComfyUI, diffusers' names")])
 @pytest.mark.parametrize("settings", [{}, {"dora": True}, {"rslora": True}, {"rank_pattern": {"proj": 3}}], ids=str)
-def test_what_is_saved_for_others_has_their_names_and_their_scale(tmp_path, settings):
+def test_what_is_saved_for_others_has_their_names_and_their_scale(tmp_path, settings, layout, form):
     p, adapter = tiny.params(), made(1, **settings)
-    lora.save(adapter, tmp_path / "a.safetensors", layout="kohya")
-    file, own = load_file(tmp_path / "a.safetensors"), FORMS["OneTrainer"]
+    lora.save(adapter, tmp_path / "a.safetensors", layout=layout)
+    file, own = load_file(tmp_path / "a.safetensors"), FORMS[form]
     ours, expected = trees.numbers(adapter.weights), {}
     for module in {path.rpartition(".lora_")[0] for path in ours}:
         part, _, name = module.partition(".")

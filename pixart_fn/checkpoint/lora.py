@@ -26,7 +26,7 @@ from .hub import written
 from .layout import read_json, write_json
 from .lora_names import PEFT, Names, read_names
 from .lora_settings import METADATA, model, read_metadata, read_settings, write_metadata, write_settings
-from .lora_tensors import kohya, read_adapter
+from .lora_tensors import named, read_adapter
 
 __all__ = ["ATTENTION", "AUTHORS", "Adapter", "Config", "apply", "init", "load", "merge", "save", "unmerge"]
 
@@ -74,8 +74,9 @@ def save(adapter: Adapter, folder: str | os.PathLike[str], *, layout: str = "pef
         folder: where its files are written; it is made where it isn't there. For a layout of one file also the name of
             a .safetensors file.
         layout: "peft" for adapter_model.safetensors and adapter_config.json, which hold the adapter of one model;
-            "diffusers" for pytorch_lora_weights.safetensors; or "kohya" for a file of that name with OneTrainer's
-            names, which ComfyUI's PixArt nodes read, and the only one for LoHa, LoKr, diff and DoRA of columns.
+            "diffusers" for pytorch_lora_weights.safetensors; "kohya" for a file of that name with kohya's names, as
+            OneTrainer has them for PixArt; or "comfyui" for one that ComfyUI reads itself. The last two keep alpha as
+            tensors, and are those for LoHa, LoKr, diff and DoRA of columns.
     Raises:
         TypeError: adapter or folder has the wrong type.
         ValueError: layout is none of these, the adapter holds other weights than its config says or a form that the
@@ -83,20 +84,19 @@ def save(adapter: Adapter, folder: str | os.PathLike[str], *, layout: str = "pef
         FileExistsError: the folder holds an adapter in the other layout, or isn't a folder.
         OSError: the files can't be written; what was there is there still.
     """
-    check_option("layout", layout, ("peft", "diffusers", "kohya"))
+    check_option("layout", layout, ("peft", "diffusers", "kohya", "comfyui"))
     found = modules(adapter)
     path = Path(os.path.expanduser(written(folder, "folder", "the folder to write")))
     file = path.suffix == ".safetensors"
     if not file and (path / (DIFFUSERS if layout == "peft" else WEIGHTS)).exists():
         raise FileExistsError(f"folder {str(path)!r} holds an adapter in the other layout; save to a new one")
-    if layout != "kohya":
+    if layout in ("peft", "diffusers"):
         _check_plain(found, layout)
     own = prefixes(found)
     if layout != "peft":
-        leaves, metadata = kohya(adapter), {}
-        if layout == "diffusers":
-            leaves = _leaves(adapter, "" if own else f"{part(found)}.")
-            metadata = {METADATA: write_metadata(adapter.config, found)}
+        plain = layout == "diffusers"
+        leaves = _leaves(adapter, "" if own else f"{part(found)}.") if plain else named(adapter, layout)
+        metadata = {METADATA: write_metadata(adapter.config, found)} if plain else {}
         _write_file(path if file else check(path) / DIFFUSERS, leaves, metadata)
         return
     if file:
@@ -111,7 +111,7 @@ def _check_plain(found: Mapping[str, forms.Change], layout: str) -> None:
     kinds = {forms.form(change.parts) for change in found.values()} - {"LoRA"}
     kinds |= {"DoRA of columns" for change in found.values() if change.columns}
     if kinds:
-        raise ValueError(f"layout={layout!r} has no names for {' and '.join(sorted(kinds))}; use layout='kohya'")
+        raise ValueError(f"layout={layout!r} has no names for {' and '.join(sorted(kinds))}; use 'kohya' or 'comfyui'")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

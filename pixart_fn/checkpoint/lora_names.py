@@ -36,7 +36,7 @@ _MODELS = {
         "", "transformer_", "unet_", "diffusion_model_", "model_diffusion_model_", "lora_transformer_", "lora_unet_",
         "lycoris_",
     ),
-    "text_encoder": ("", "text_encoder_", "t5_", "lora_te_", "lora_te1_"),
+    "text_encoder": ("", "text_encoder_", "text_encoders_t5xxl_transformer_", "t5_", "lora_te_", "lora_te1_"),
 }  # fmt: skip
 """What the names of each model's modules begin with, where "_" stands for "."; "" says no model."""
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -23,12 +23,19 @@ from .lora_settings import model, network_alpha
 
 USUAL = 8.0
 """The alpha of peft's factors where nothing says it: peft's default, and so that of the trainer of PixArt's authors."""
+LARGEST_KERNEL = 64
+"""The side of a convolution at most, so that a small file can't ask for more memory than there is."""
 _NUMBERS = {"F64": "<f8", "I64": "<i8", "I32": "<i4"}
 """Types of numbers that an alpha may have beside those of weights."""
 _SPLIT = ("lora_B.weight", "hada_w1_a", "hada_w2_a", "diff", ROWS)
 """What is split by rows where one module of a file is several here."""
 _USER = 5
 """The frames between a warning here and the line that calls `load`."""
+_STARTS = {
+    "kohya": {"transformer": "lora_transformer_", "text_encoder": "lora_te_"},
+    "comfyui": {"transformer": "transformer.", "text_encoder": "lora_te1_"},
+}
+"""What the names of each model's modules begin with; a dot says that they keep theirs."""
 _WRITTEN = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 
@@ -183,7 +190,8 @@ def _without_core(parts: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np
     if MID not in parts:
         return parts
     core, A = parts[MID], parts["lora_A.weight"]
-    if core.ndim != 4 or A.ndim != 4 or core.shape[:2] != (A.shape[0],) * 2 or A.shape[2:] != (1, 1):
+    fits = core.ndim == A.ndim == 4 and core.shape[:2] == (A.shape[0],) * 2 and A.shape[2:] == (1, 1)
+    if not fits or max(core.shape[2:]) > LARGEST_KERNEL:
         raise ValueError(f"lora_mid {core.shape} and lora_down {A.shape}")
     wide = np.einsum("ijkl,jc->ickl", core.astype(np.float64), A[:, :, 0, 0].astype(np.float64))
     return {what: leaf for what, leaf in parts.items() if what != MID} | {"lora_A.weight": wide.astype(np.float32)}
@@ -230,20 +238,20 @@ def _split(parts: dict[str, NDArray[np.float32]], count: int) -> list[dict[str, 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def kohya(adapter: Adapter) -> dict[str, NumPyArray]:
-    """Name an adapter's tensors as OneTrainer and kohya's tools do.
+def named(adapter: Adapter, layout: str) -> dict[str, NumPyArray]:
+    """Name an adapter's tensors as tools do that keep alpha among them.
 
     Args:
         adapter: of any form.
+        layout: "kohya" or "comfyui".
     Returns:
         The tensors by name, each module's alpha too, from which the scale is that of LoRA, alpha / r, for rsLoRA too.
     """
     found = modules(adapter)
     out: dict[str, NumPyArray] = {}
     for name, change in found.items():
-        whose = model(name) or part(found)
-        start = {"transformer": "lora_transformer_", "text_encoder": "lora_te_"}[whose]
-        start += _local(name).replace(".", "_")
+        start, local = _STARTS[layout][model(name) or part(found)], _local(name)
+        start += local if start.endswith(".") else local.replace(".", "_")
         parts = {what: array(leaf) for what, leaf in change.parts.items()}
         rank = forms.rank(parts)
         if rank is None:  # tools don't scale these

@@ -105,7 +105,6 @@ FORMS = {
     "diffusers before peft": Form({"transformer": before}, old),
     "T5 before peft": Form({"text_encoder": dotted("text_encoder.")}, linear_layer),
     "OneTrainer": Form({"transformer": flat("lora_transformer_"), "text_encoder": flat("lora_te_")}, kohya, True),
-    "OneTrainer, dots": Form({"transformer": dotted("transformer.")}, kohya, True),
     "OneTrainer, its new names": Form(
         {"transformer": dotted("transformer.", lambda m: authors(m, True)), "text_encoder": dotted("t5.")}, kohya, True
     ),
@@ -113,5 +112,9 @@ FORMS = {
     "kohya, authors' names": Form({"transformer": flat("lora_unet_", authors)}, kohya, True),
     "ComfyUI": Form({"transformer": dotted("diffusion_model.", authors)}, kohya, True),
     "ComfyUI, peft's factors": Form({"transformer": dotted("diffusion_model.", authors)}, peft()),
+    "ComfyUI, T5": Form({"text_encoder": dotted("text_encoders.t5xxl.transformer.")}, kohya, True),
+    "ComfyUI, diffusers' names": Form(
+        {"transformer": dotted("transformer."), "text_encoder": flat("lora_te1_")}, kohya, True
+    ),
     "LyCORIS": Form({"transformer": flat("lycoris_")}, kohya, True),
 }

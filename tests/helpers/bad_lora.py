@@ -30,6 +30,10 @@ OF_ADAPTER = {
     "of another rank": ADAPTER.replace(config=lora.Config(rank=3)),
     "without a config": ADAPTER.replace(config=None),
     "of another model": lora.init(KEY, PARAMS.text_encoder, lora.Config(targets=("wi_0",))),
+    "of LoHa and LoRA at once": ADAPTER.replace(weights=tree.map(lambda leaf: {"hada_w1_a": leaf}, ADAPTER.weights)),
+    "of factors that don't fit": ADAPTER.replace(
+        weights=tree.nest({"proj_out.lokr_w1": np.ones((2, 2)), "proj_out.lokr_w2": np.ones(2)}),
+    ),
     "of half": ADAPTER.replace(weights=tree.nest(dict(list(tree.items(ADAPTER.weights))[1:]))),
 }
 WEIGHT = of.without(of.number(), "a long list", "a list")
