@@ -61,13 +61,15 @@ def hub(monkeypatch, tmp_path, pipeline):
     server.close()
 
 
-def test_what_is_fetched_is_what_load_reads(hub, capsys, monkeypatch):
+def test_what_is_fetched_is_what_load_reads(hub, capsys, monkeypatch, pipeline):
+    """The large tokenizer.json too, as tokenizer_config.json doesn't say which tokens were added."""
+    write_json(pipeline / "tokenizer" / "tokenizer.json", {"added_tokens": []})
     fetch.main(["alpha-512"], standalone_mode=False)
     out, err = capsys.readouterr()
     assert out == 'px.load("owner/whole")\n'
     assert "licence openrail++" in err and "steps=20, guidance=4.5" in err
     asked = {name for name, _ in hub.sent}
-    assert "README.md" not in asked and {WEIGHTS, *HALVES} < asked
+    assert "README.md" not in asked and {WEIGHTS, *HALVES, "tokenizer/tokenizer.json"} < asked
     hub.sent.clear()
     params = eval(out, {"px": px})
     assert not hub.sent, "what was fetched was downloaded again"
@@ -77,6 +79,17 @@ def test_what_is_fetched_is_what_load_reads(hub, capsys, monkeypatch):
     assert capsys.readouterr() == (out, "") and not hub.sent
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert_same(eval(out, {"px": px}).vae, arrays("vae"))
+
+
+def test_what_load_does_not_read_is_not_fetched(hub, pipeline):
+    write_json(pipeline / "tokenizer" / "tokenizer.json", {"added_tokens": []})
+    listed = {"extra_ids": 0, "added_tokens_decoder": {"1": {"content": "</s>"}}}
+    write_json(pipeline / "tokenizer" / "tokenizer_config.json", listed)
+    fetch.main(["alpha-512", "-q"], standalone_mode=False)
+    assert "tokenizer/tokenizer.json" not in {name for name, _ in hub.sent}
+    hub.sent.clear()
+    checkpoint.load("owner/whole")
+    assert not hub.sent
 
 
 def test_a_transformer_comes_with_the_pipeline_that_completes_it(hub, capsys):
