@@ -70,7 +70,7 @@ def quantize(matrix: Any) -> Quantized:
 
 
 def quantize_matrices(p: Tree, chosen: Callable[[str], bool]) -> Tree:
-    """Round matrices of a model to int8; its other leaves become Tensors.
+    """Round matrices of a model to int8; its other leaves become Tensors of their own, so that a file can be let go.
 
     Args:
         p: the model's tree.
@@ -86,7 +86,8 @@ def quantize_matrices(p: Tree, chosen: Callable[[str], bool]) -> Tree:
 
     def small(name: str, leaf: Any) -> Any:
         if len(leaf.shape) != 2 or not chosen(name):
-            return tensors(leaf)
+            own = Tensor.from_numpy(array(leaf).copy())
+            return own if is_stored(leaf) else own.astype(leaf.dtype)
         quantized = quantize(leaf)
         if is_stored(leaf):
             leaf.release()
