@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -58,7 +59,7 @@ def fetch(entry: Entry, variant: str | None, to: Path | None, say: Callable[[str
     named = [(place, name) for name in entry.files]
     paths = _download(_job(named, to, say), named)
     path = paths[named[0]]
-    return f'px.lora.load("{path.parent}")' if entry.kind == "adapter" else str(path)
+    return f"px.lora.load({_quoted(path.parent)})" if entry.kind == "adapter" else str(path)
 
 
 def cached(entry: Entry) -> Literal["yes", "part", "no"]:
@@ -203,11 +204,16 @@ def _check_space(
 
 def _call(entry: Entry, variant: str | None, to: Path | None) -> str:
     """The Python call that loads what was downloaded."""
-    words = [f'"{to}"' if to else f'"{entry.pipeline or entry.id}"']
+    words = [_quoted(to or entry.pipeline or entry.id)]
     if not to and entry.kind == "transformer":
-        words.append(f'transformer="{entry.id}"')
+        words.append(f"transformer={_quoted(entry.id)}")
     if not to and entry.kind == "pipeline" and entry.revision:
-        words.append(f'revision="{entry.revision}"')
+        words.append(f"revision={_quoted(entry.revision)}")
     if variant:
-        words.append(f'variant="{variant}"')
+        words.append(f"variant={_quoted(variant)}")
     return f"px.load({', '.join(words)})"
+
+
+def _quoted(text: str | Path) -> str:
+    """A text as Python reads it, in double quotes."""
+    return json.dumps(str(text), ensure_ascii=False)

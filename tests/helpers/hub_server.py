@@ -27,10 +27,12 @@ class Server:
         """Files that are sent with a wrong byte."""
         self.sent: list[tuple[str, str | None]] = []
         """Each file that was asked for, and the range of it."""
-        self.tokens: set[str | None] = set()
+        self.tokens: dict[str, set[str | None]] = {"hub": set(), "elsewhere": set()}
+        """What was sent as authorization to the hub, and to the other host that large files come from."""
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
         self.address = f"http://127.0.0.1:{self._http.server_port}"
+        self.elsewhere = f"http://localhost:{self._http.server_port}"
 
     def close(self) -> None:
         self._http.shutdown()
@@ -68,8 +70,12 @@ class _Handler(BaseHTTPRequestHandler):
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         if parts[:2] == ["api", "models"] and "/".join(parts[2:4]) in self.hub.repositories:
             return self._json(parts)
-        if len(parts) > 4 and parts[2] == "resolve" and "/".join(parts[:2]) in self.hub.repositories:
-            return self._file("/".join(parts[:2]), "/".join(parts[4:]), body)
+        repo, name = "/".join(parts[:2]), "/".join(parts[4:])
+        if len(parts) > 4 and parts[2] in ("resolve", "large") and repo in self.hub.repositories:
+            self.hub.tokens["hub" if parts[2] == "resolve" else "elsewhere"].add(self.headers.get("Authorization"))
+            if parts[2] == "resolve" and name in self.hub.files(repo) and name.endswith(LARGE):
+                return self._redirect(repo, name)
+            return self._file(repo, name, body)
         return self._head(404, {"X-Error-Code": "RepoNotFound", "Content-Length": "0"})
 
     def _json(self, parts: list[str]) -> None:
@@ -90,6 +96,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(text))})
         self.wfile.write(text)
 
+    def _redirect(self, repo: str, name: str) -> None:
+        """Say what a large file is, and where it is."""
+        said = facts(self.hub.files(repo)[name])
+        headers = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{said["sha256"]}"', "X-Linked-Size": str(said["size"])}
+        at = f"{self.hub.elsewhere}/{repo}/large/{COMMIT}/{name}"
+        self._head(302, headers | {"Location": at, "Content-Length": "0"})
+
     def _file(self, repo: str, name: str, body: bool) -> None:
         path = self.hub.files(repo).get(name)
         if path is None:
@@ -100,7 +113,6 @@ class _Handler(BaseHTTPRequestHandler):
             return self._head(200, headers | {"Content-Length": str(len(content))})
         asked = self.headers.get("Range")
         self.hub.sent.append((name, asked))
-        self.hub.tokens.add(self.headers.get("Authorization"))
         if name in self.hub.broken and name not in self.hub.cut:
             return self._head(500, {"Content-Length": "0"})
         if name in self.hub.corrupt:
