@@ -243,12 +243,16 @@ def test_without_a_table_size_and_version_say_the_scale(pixels, version, tokens,
     assert (config["sample_size"], config["interpolation_scale"]) == (pixels // 8, expected)
 
 
-def test_a_size_that_is_given_overrules_the_table_and_says_so(tmp_path):
-    with pytest.warns(UserWarning, match="holds positions of 256 pixels; size=512 is taken") as caught:
-        convert(written(tmp_path, "α-256"), tmp_path / "there", heads=HEADS, size=512)
-    assert caught[0].filename == __file__
-    config = json.loads((tmp_path / "there/transformer/config.json").read_text())
-    assert (config["sample_size"], config["interpolation_scale"]) == (64, 1.0)
+@pytest.mark.parametrize(("table", "said"), [(1.0, "256 pixels"), (3.0, "256 pixels and an unknown scale")])
+def test_a_size_that_is_given_overrules_the_table_and_says_so(table, said, tmp_path):
+    own = state(MODELS["α-256"]) | {"pos_embed": positions(24, 16, table)}
+    pth.write(tmp_path / "a.pth", {"state_dict": own})
+    for pixels in {512, 256 if table == 3.0 else 512}:
+        with pytest.warns(UserWarning, match=f"holds positions of {said}; size={pixels} is taken") as caught:
+            convert(tmp_path / "a.pth", tmp_path / "there", heads=HEADS, size=pixels)
+        assert caught[0].filename == __file__
+        config = json.loads((tmp_path / "there/transformer/config.json").read_text())
+        assert (config["sample_size"], config["interpolation_scale"]) == (pixels // 8, 1.0)
 
 
 def test_the_width_of_the_released_models_says_their_heads():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.authors_weights import HEADS, MODELS, positions, state
+from helpers.payloads import SIX, archive, pickled, text
 
 from pixart_fn.checkpoint.convert import convert
 from pixart_fn.files import pth
@@ -75,6 +76,16 @@ def test_a_conversion_that_fails_leaves_the_old_files(tmp_path):
     with pytest.raises(ValueError, match=r"holds inf in y_embedder.y_embedding"):
         convert(tmp_path / "b.pth", tmp_path / "there", heads=HEADS)
     assert before == {path: path.read_bytes() for path in (tmp_path / "there").rglob("*") if path.is_file()}
+
+
+def test_tensors_that_lie_over_each_other_are_refused(tmp_path):
+    """Or a small file could fill a disk, with as many layers of the same numbers as it names."""
+    one = SIX.replace(b"K\x06tQ", b"M\x00\x40tQ").replace(b"K\x02K\x03\x86K\x03", b"M\x00\x40K\x01\x86K\x01")
+    entries = b"".join(text(f"blocks.{i}.scale_shift_table") + one + b"s" for i in range(2))
+    (tmp_path / "a.pth").write_bytes(archive(pickled(b"}" + entries), {"data/0": bytes(4 * 2**14)}))
+    assert len(pth.open_file(tmp_path / "a.pth")) == 2
+    with pytest.raises(ValueError, match="lie over each other"):
+        convert(tmp_path / "a.pth", tmp_path / "there")
 
 
 def test_other_weights_in_the_folder_are_not_mixed_with_these(tmp_path):

@@ -63,8 +63,6 @@ TOKENS = {120: "alpha", 300: "sigma"}
 """Which of the two a model is, by the tokens of its y_embedding."""
 HEADS = {1152: 16}
 """The heads of the released models, by their width, since no tensor says them."""
-LAYOUT = "transformer/diffusion_pytorch_model.safetensors"
-"""Where diffusers keeps the weights of a transformer."""
 USER = 7
 """How many calls the caller of `convert` is above `_size`; a warning names that line."""
 _FACTOR = 8
@@ -164,7 +162,9 @@ def _unprefixed(leaves: Mapping[str, Part], where: str) -> Mapping[str, Part]:
     prefixes = [name.removesuffix(first) for name in leaves if f".{name}".endswith(f".{first}")]
     if len(prefixes) != 1:
         if any(name.startswith("transformer_blocks.") for name in leaves):
-            raise ValueError(f"{where} has diffusers' names already; it belongs into a folder, as {LAYOUT}")
+            raise ValueError(
+                f"{where} has diffusers' names already, which diffusers' save_pretrained writes to a folder"
+            )
         raise ValueError(f"{where} holds no transformer of PixArt: {first} is missing among {first_few(leaves)}")
     others = [name for name in leaves if not name.startswith(prefixes[0])]
     if others:
@@ -271,8 +271,10 @@ def _size(
         raise ValueError(f"{where} {why} the size; give size=256, 512, 1024 or 2048")
     if size // _FACTOR == sample and scale is not None:
         return sample, scale
-    if sample is not None and size // _FACTOR != sample:
-        warnings.warn(f"{where} holds positions of {sample * _FACTOR} pixels; size={size} is taken", stacklevel=USER)
+    if sample is not None:
+        unknown = "" if scale is not None else " and an unknown scale"
+        pixels = sample * _FACTOR
+        warnings.warn(f"{where} holds positions of {pixels} pixels{unknown}; size={size} is taken", stacklevel=USER)
     if version is None and len({scales[size] for scales in SCALES.values() if size in scales}) > 1:
         raise ValueError(f"size={size} needs version='alpha' or 'sigma', since nothing in {where} says which it is")
     scales = SCALES[version or "sigma"]

@@ -184,6 +184,8 @@ def _read(path: Path, weights: str) -> dict[str, Part]:
         raise ValueError(f"weights={weights!r} isn't in {path}, which holds {first_few(held) or 'nothing'}")
     if wrong := [name for name, value in found.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{path} holds what is no tensor among its weights: {first_few(map(str, wrong))}")
+    if sum(map(_bytes, found.values())) > path.stat().st_size:  # which could fill a disk
+        raise ValueError(f"{path} is smaller than its tensors, which lie over each other; that is no file of weights")
     return {str(name): replace(leaf, name=str(name)) for name, leaf in found.items()}
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..checks import shown
+from .header import LONGEST
 from .safetensors import Opened
 
 LARGEST = 2**24
@@ -156,7 +157,8 @@ def _listed(directory: bytes, count: int) -> list[_Listed]:
 
 def _name(raw: bytes) -> str:
     name = raw.decode("utf-8", "replace")
-    if not _NAME.fullmatch(name) or not name.isprintable() or name.encode() != raw:
+    plain = len(raw) <= LONGEST and name.isprintable() and name.encode() == raw
+    if not plain or not _NAME.fullmatch(name):
         raise ValueError(f"it holds a file named {shown(name)}, which is no plain relative path")
     return name
 
