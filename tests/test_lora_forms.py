@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from pixart_fn import tree
 from pixart_fn.backend import jit
 from pixart_fn.backend.autodiff import value_and_grad
-from pixart_fn.checkpoint import lora
+from pixart_fn.checkpoint import lora, lora_tensors
 from pixart_fn.models import lora_forms
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
@@ -124,7 +124,6 @@ def test_merging_all_forms_adds_them_and_compiles_nothing(tmp_path):
         ("loha", {"hada_t1": np.ones((2, 2, 2, 2))}, "which is neither a whole LoRA nor a LoHa, a LoKr or a diff"),
         ("loha", {"lora_mid.weight": np.ones((2, 2, 2, 2))}, "which is neither a whole LoRA nor"),
         ("locon", {"lora_mid.weight": np.ones((2, 2, 2, 2))}, r"to_q: lora_mid \(2, 2, 2, 2\) and lora_down \(2, 5\)"),
-        ("locon convolution core", {"lora_mid.weight": np.ones((2, 2, 1, 65))}, r"lora_mid \(2, 2, 1, 65\)"),
         ("locon rows", {"dora_scale": np.ones((4, 1))}, r"for .*to_q: dora_scale \(4, 1\) for a weight \(6, 5\)"),
         ("locon rows", {"lora_magnitude_vector": np.ones(6)}, "holds DoRA's lengths of .*to_q twice"),
         ("locon", {"alpha": np.ones(2)}, r"must hold one number as .*alpha, got the shape \(2,\)"),
@@ -148,6 +147,18 @@ def test_a_change_of_another_weight_is_one_sentence(tmp_path):
     adapter, _ = loaded(tmp_path, CASES["locon columns"])
     with pytest.raises(ValueError, match=r"lora_A of .*to_q.weight must have the shape \(2, 4\) for a weight \(6, 4\)"):
         lora.merge(tree.nest({f"{Q}.weight": ms.Tensor(np.ones((6, 4), np.float32))}), adapter)
+
+
+def test_a_core_that_asks_for_much_memory_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(lora_tensors, "LARGEST", 31)
+    with pytest.raises(ValueError, match=r"to_q: lora_mid \(2, 2, 2, 2\) and lora_down \(2, 4, 1, 1\)$"):
+        loaded(tmp_path, CASES["locon convolution core"])
+
+
+def test_alpha_of_what_isnt_scaled_is_one_sentence(tmp_path):
+    save_file({f"transformer.{Q}.diff": CASES["full"]["diff"]}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"^alpha must be left out for .*whole and not scaled, got 3"):
+        lora.load(tmp_path / "a.safetensors", alpha=3)
 
 
 def test_only_one_layout_has_names_for_them(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -23,8 +24,8 @@ from .lora_settings import model, network_alpha
 
 USUAL = 8.0
 """The alpha of peft's factors where nothing says it: peft's default, and so that of the trainer of PixArt's authors."""
-LARGEST_KERNEL = 64
-"""The side of a convolution at most, so that a small file can't ask for more memory than there is."""
+LARGEST = 2**26
+"""The numbers of a convolution's A at most once its core is in it, so that a small file can't fill the memory."""
 _NUMBERS = {"F64": "<f8", "I64": "<i8", "I32": "<i4"}
 """Types of numbers that an alpha may have beside those of weights."""
 _SPLIT = ("lora_B.weight", "hada_w1_a", "hada_w2_a", "diff", ROWS)
@@ -64,6 +65,8 @@ def read_adapter(
     Raises:
         ValueError: the tensors and the settings don't fit together.
     """
+    if alpha is not None and all(forms.rank(_parts(stored, module)) is None for module in names.modules):
+        raise ValueError(f"alpha must be left out for {file}, whose changes are whole and not scaled, got {alpha}")
     ranks, alphas, guessed = {}, {}, {}
     for module in names.modules:
         for target in module.targets:
@@ -191,7 +194,7 @@ def _without_core(parts: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np
         return parts
     core, A = parts[MID], parts["lora_A.weight"]
     fits = core.ndim == A.ndim == 4 and core.shape[:2] == (A.shape[0],) * 2 and A.shape[2:] == (1, 1)
-    if not fits or max(core.shape[2:]) > LARGEST_KERNEL:
+    if not fits or A.size * math.prod(core.shape[2:]) > LARGEST:
         raise ValueError(f"lora_mid {core.shape} and lora_down {A.shape}")
     wide = np.einsum("ijkl,jc->ickl", core.astype(np.float64), A[:, :, 0, 0].astype(np.float64))
     return {what: leaf for what, leaf in parts.items() if what != MID} | {"lora_A.weight": wide.astype(np.float32)}
