@@ -198,8 +198,12 @@ def _check_space(
         folder = next(path for path in folder.absolute().parents if path.exists())
         free = shutil.disk_usage(folder).free
         if missing > free:
-            raise OSError(f"{missing / GIB:.1f} GiB are to be downloaded, and {folder} has {free / GIB:.1f} GiB free")
-        say(f"downloading {missing / GIB:.1f} GiB of weights; after a stop, the same command goes on")
+            raise OSError(f"{_amount(missing)} are to be downloaded, and {folder} has {_amount(free)} free")
+        say(f"downloading {_amount(missing)} of weights; after a stop, the same command goes on")
+
+
+def _amount(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
 
 
 def _call(entry: Entry, variant: str | None, to: Path | None) -> str:
