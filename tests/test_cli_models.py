@@ -119,6 +119,10 @@ def test_a_folder_of_ones_own_holds_the_whole_pipeline(hub, capsys, tmp_path):
 @pytest.mark.parametrize("to", [True, False])
 def test_a_download_that_was_stopped_goes_on(hub, capsys, tmp_path, to):
     arguments = ["alpha-512", *(["--to", str(tmp_path / "mine")] if to else [])]
+    words = "tokenizer/spiece.model"  # the first file that is downloaded
+    hub.cut[words], hub.broken = 1000, {words}
+    with pytest.raises(OSError, match="stopped"):
+        fetch.main(arguments, standalone_mode=False)
     hub.cut[WEIGHTS], hub.broken = 5000, {WEIGHTS}
     with pytest.raises(
         OSError, match=r"^the download of 'owner/whole' stopped \(.*500.*\); run the same call again to"
@@ -192,6 +196,14 @@ def test_mistakes_that_nothing_is_downloaded_for(hub, monkeypatch, tmp_path, pip
         fetch.main(["alpha-512"], standalone_mode=False)
     assert not hub.sent
     monkeypatch.undo()
+
+
+def test_a_folder_of_the_same_name_is_not_taken_for_the_repository(hub, monkeypatch, tmp_path, pipeline):
+    (tmp_path / "here" / "owner").mkdir(parents=True)
+    shutil.copytree(pipeline, tmp_path / "here" / "owner" / "whole")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match=r"^the folder owner/whole lies here, and is what `load` would take; run this"):
+        fetch.main(["alpha-512"], standalone_mode=False)
 
 
 def test_without_a_connection_nothing_is_called_checked(hub, monkeypatch):

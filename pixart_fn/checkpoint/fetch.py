@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from . import files, hub
 from .files import File, Plan, find_pipeline, plan
-from .hub import Place, Published, Repository
+from .hub import Folder, Place, Published, Repository
 from .layout import COMPONENTS, read_json, shards
 from .manifest import Entry
 
@@ -146,7 +146,7 @@ def _check_folder(to: Path | None) -> None:
         return
     if not to.is_dir():
         raise ValueError(f"to must be a folder, and {to} isn't one; name another")
-    if any(to.iterdir()) and not (to / ".cache" / "huggingface").is_dir():
+    if any(to.iterdir()) and not (to / ".cache").is_dir():
         raise ValueError(f"to must be a new or empty folder, or one where a download began; {to} holds something else")
 
 
@@ -154,6 +154,8 @@ def _job(named: list[File], to: Path | None, say: Callable[[str], object]) -> Jo
     """Ask the hub what it says of the files of all places."""
     facts: dict[Place, tuple[Repository, dict[str, Published]]] = {}
     for place in dict.fromkeys(place for place, _ in named):
+        if isinstance(place, Folder) and place.cache_of is None:
+            raise ValueError(f"the folder {place} lies here, and is what `load` would take; run this elsewhere")
         if not isinstance(place, Repository):
             raise OSError(f"the hub can't be reached, and {place} can't be checked without it; connect and try again")
         facts[place] = dataclasses.replace(place, to=to), hub.published(place)

@@ -86,6 +86,8 @@ class Entry:
             raise ValueError(f"{self.name} must say files where its kind isn't pipeline or transformer, and only there")
         if self.scheduler is not None and self.kind != "adapter":
             raise ValueError(f"{self.name} may say scheduler only where its kind is adapter")
+        if self.revision is not None and self.kind == "transformer":
+            raise ValueError(f"{self.name} may not say revision, as `load` takes the newest of a transformer")
         if self.times is not None and len(self.times) != self.steps:
             raise ValueError(f"{self.name} must say as many times as steps = {self.steps}, got {len(self.times)}")
         if self.solver not in solvers.SOLVERS:

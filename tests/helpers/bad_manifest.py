@@ -44,6 +44,7 @@ WRONG: list[tuple[dict, str]] = [
     ({"kind": "pth", "pipeline": "owner/name"}, "must say files where"),
     ({"kind": "pth", "pipeline": "owner/name", "files": ["../a.pth"]}, "files must be"),
     ({"kind": "transformer"}, "must say pipeline where its kind isn't pipeline, and only there"),
+    ({"kind": "transformer", "pipeline": "owner/name", "revision": "v2"}, "may not say revision, as `load` takes"),
     ({"pipeline": "owner/name"}, "must say pipeline where"),
     ({"scheduler": "owner/name"}, "may say scheduler only where its kind is adapter"),
 ]

@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-COMMIT = "1234567890" * 4
 LARGE = (".safetensors", ".model", ".pth")
 """The endings of files that the hub keeps apart from git, and knows by their SHA-256."""
 
@@ -41,6 +40,10 @@ class Server:
     def files(self, repo: str) -> dict[str, Path]:
         folder = self.repositories[repo]
         return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def commit(repo: str) -> str:
+    return hashlib.sha1(repo.encode()).hexdigest()
 
 
 def facts(path: Path) -> dict:
@@ -91,7 +94,14 @@ class _Handler(BaseHTTPRequestHandler):
                 {"rfilename": name, "size": each["size"], "blobId": each["git"], **_lfs(each, "sha256")}
                 for name, each in known.items()
             ]
-            content = {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+            content = {
+                "id": repo,
+                "modelId": repo,
+                "sha": commit(repo),
+                "siblings": siblings,
+                "tags": [],
+                "private": False,
+            }
         text = json.dumps(content).encode()
         self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(text))})
         self.wfile.write(text)
@@ -99,8 +109,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _redirect(self, repo: str, name: str) -> None:
         """Say what a large file is, and where it is."""
         said = facts(self.hub.files(repo)[name])
-        headers = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{said["sha256"]}"', "X-Linked-Size": str(said["size"])}
-        at = f"{self.hub.elsewhere}/{repo}/large/{COMMIT}/{name}"
+        headers = {
+            "X-Repo-Commit": commit(repo),
+            "X-Linked-Etag": f'"{said["sha256"]}"',
+            "X-Linked-Size": str(said["size"]),
+        }
+        at = f"{self.hub.elsewhere}/{repo}/large/{commit(repo)}/{name}"
         self._head(302, headers | {"Location": at, "Content-Length": "0"})
 
     def _file(self, repo: str, name: str, body: bool) -> None:
@@ -108,7 +122,11 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             return self._head(404, {"X-Error-Code": "EntryNotFound", "Content-Length": "0"})
         said, content = facts(path), path.read_bytes()
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{said["sha256"] or said["git"]}"', "Accept-Ranges": "bytes"}
+        headers = {
+            "X-Repo-Commit": commit(repo),
+            "ETag": f'"{said["sha256"] or said["git"]}"',
+            "Accept-Ranges": "bytes",
+        }
         if not body:
             return self._head(200, headers | {"Content-Length": str(len(content))})
         asked = self.headers.get("Range")
