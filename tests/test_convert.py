@@ -158,6 +158,15 @@ def case(model: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x.astype(np.float32), np.array([40, 3], np.float32), y.astype(np.float32)
 
 
+def test_a_pipeline_takes_it_as_its_transformer(tmp_path, pipeline):
+    convert(written(tmp_path, "α-256 in half"), tmp_path / "there", heads=HEADS)
+    params = px.load(pipeline, transformer=tmp_path / "there", text_encoder=None, vae=None)
+    assert params.config.transformer.scale == 1.0 and params.config.transformer.sample_size == 32
+    own = state(MODELS["α-256 in half"])["blocks.0.attn.qkv.weight"]
+    keys = params.transformer["transformer_blocks"][0]["attn1"]["to_k"]["weight"]
+    np.testing.assert_array_equal(keys.asnumpy(), own[24:48].astype(np.float32))
+
+
 @pytest.mark.slow
 def test_what_is_loaded_computes_the_authors_formula(tmp_path, pipeline):
     model = Model(micro=True, compressed=(0,), layers=1)

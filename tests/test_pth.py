@@ -158,6 +158,12 @@ WRONG = {
     "of a side that is True": (sized(b"\x88\x85", b"K\x01\x85"), "in another way"),
     "with too few strides": (sized(b"K\x02K\x02\x86", b"K\x01\x85"), "2 sides and 1 strides"),
     "with 33 sides": (sized(b"(" + b"K\x01" * 33 + b"t", b"(" + b"K\x01" * 33 + b"t"), "33 sides"),
+    "with a hook": (
+        pickled(tensor(STORAGE, b"K\0", b")", b")", b"\x89", HOOKS + text("a") + text("b") + b"s")), "in another way",
+    ),
+    "with the sign turned": (
+        pickled(tensor(STORAGE, b"K\0", b")", b")", b"\x89", HOOKS, b"}" + text("neg") + b"\x88s")), "in another way",
+    ),
     "a storage of other size": (
         pickled(call(b"", STORAGE.replace(b"K\x06", b"K\x07"))), "has 24 bytes, which aren't 7 of F32",
     ),
