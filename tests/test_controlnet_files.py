@@ -126,6 +126,7 @@ def without(name: str) -> dict[str, np.ndarray]:
         (authors() | {"controlnet.0.copied_block.attn.q_norm.weight": np.ones(D, np.float32)}, "it holds .*q_norm"),
         (authors() | {"blocks.0.mlp.fc1.bias": np.ones(D, np.float32)}, "isn't a ControlNet .* it holds blocks.0.mlp"),
         (authors() | {"controlnet.1.copied_block.attn.qkv.bias": np.ones(37, np.float32)}, r"must be 3 tensors, .*37"),
+        (authors() | {"controlnet.1.copied_block.attn.qkv.bias": np.float32(1)[...]}, r"must be 3 tensors, .*\(\)"),
         (authors() | {"controlnet.1.copied_block.attn.qkv.bias": np.ones(39, np.float32)}, r"attn1.to_k.bias"),
         (authors() | {"controlnet.1.after_proj.bias": np.ones(D, np.int64)}, "in I64, where floating-point numbers"),
         ({"base_model.pos_embed": np.ones((1, 4, D), np.float32)}, "isn't a ControlNet as PixArt's authors write it"),

@@ -113,10 +113,13 @@ def convert_authors(leaves: Mapping[str, Part], where: str) -> dict[str, Part]:
             continue
         if leaf.dtype not in FLOATS:
             raise ValueError(f"{where} holds {name} in {leaf.dtype}, where floating-point numbers belong")
-        rows = leaf.shape[0] // len(names) if leaf.shape else 0
-        if len(names) > 1 and rows * len(names) != sum(leaf.shape[:1]):
-            raise ValueError(f"{name} in {where} must be {len(names)} tensors, one under another, got {leaf.shape}")
-        parts = [leaf] if len(names) == 1 else [leaf.rows(i * rows, (i + 1) * rows) for i in range(len(names))]
+        n = len(names)
+        if n > 1 and (not leaf.shape or leaf.shape[0] % n):
+            raise ValueError(
+                f"{name} in {where} must be {n} tensors, one under another, and has the shape {leaf.shape}"
+            )
+        rows = leaf.shape[0] // n if n > 1 else 0
+        parts = [leaf] if n == 1 else [leaf.rows(i * rows, (i + 1) * rows) for i in range(n)]
         out.update(zip(names, parts, strict=True))
     if unknown or not out:
         got = first_few(unknown or leaves) or "nothing"
