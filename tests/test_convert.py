@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.authors_weights import HEADS, MODELS, Model, forward, positions, state
+from helpers.authors_weights import HEADS, MODELS, Model, forward, positions, shapes, state
 from safetensors.numpy import load_file, save_file
 
 import pixart_fn as px
@@ -17,6 +17,7 @@ from pixart_fn.checkpoint.convert import convert
 from pixart_fn.cli.convert import convert as command
 from pixart_fn.files import pth
 from pixart_fn.files.tensors import Held
+from pixart_fn.models.compression import Compression
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -264,13 +265,47 @@ def test_a_size_that_is_given_overrules_the_table_and_says_so(table, said, tmp_p
         assert (config["sample_size"], config["interpolation_scale"]) == (pixels // 8, 1.0)
 
 
-def test_the_width_of_the_released_models_says_their_heads():
-    released = {"pos_embed.proj.weight": (1152, 4, 2, 2), "caption_projection.linear_1.weight": (1152, 4096)}
-    released |= {"proj_out.weight": (32, 1152), "transformer_blocks.27.scale_shift_table": (6, 1152)}
-    leaves = {name: Held(name, "F32", np.broadcast_to(np.float32(0), shape)) for name, shape in released.items()}
-    config = authors.configuration(leaves, {}, "it", size=1024, version=None, heads=None)
-    expected = px.transformer.Config(interpolation_scale=2.0, use_additional_conditions=False)
-    assert config == expected and config.num_attention_heads == 16
+RELEASED = {
+    "α-512": (Model(base=32), 64, 1.0),
+    "α-1024": (Model(micro=True), 128, 2.0),
+    "Σ-1024 compressed": (Model(tokens=300, compressed=tuple(range(14, 28))), 128, 2.0),
+    "Σ-2K": (Model(tokens=300), 256, 4.0),
+    "900M": (Model(tokens=300, layers=42), 128, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_released_models_have_all_their_names_at_full_size(name):
+    model, sample, scale = RELEASED[name]
+    model = model._replace(width=1152, captions=4096, layers=max(model.layers, 28))
+    leaves = {each: Held(each, "F32", np.broadcast_to(np.float32(0), shape)) for each, shape in shapes(model).items()}
+    if model.base:
+        leaves["pos_embed"] = Held("pos_embed", "F32", positions(1152, model.base, model.scale))
+    found, kept = authors.to_diffusers(leaves, "it")
+    pixels = None if model.base or model.micro else 8 * sample
+    config = authors.configuration(found, kept, "it", size=pixels, version=None, heads=None)
+    compression = Compression("conv", 2, model.compressed) if model.compressed else None
+    assert config == px.transformer.Config(
+        sample_size=sample, interpolation_scale=scale, num_layers=model.layers, use_additional_conditions=model.micro,
+        kv_compression=compression,
+    )  # fmt: skip
+    assert {each: leaf.shape for each, leaf in found.items()} == px.transformer.shapes(config)
+    back = authors.to_authors(found) | kept
+    assert {each: leaf.shape for each, leaf in back.items()} == {each: leaf.shape for each, leaf in leaves.items()}
+
+
+def test_shards_are_one_model(tmp_path):
+    convert(written(tmp_path, "α-1024"), tmp_path / "there", heads=HEADS)
+    home = tmp_path / "there/transformer"
+    whole = load_file(home / MODEL)
+    (home / MODEL).unlink()
+    halves = {f"diffusion_pytorch_model-{i}.safetensors": sorted(whole)[i::2] for i in range(2)}
+    for file, names in halves.items():
+        save_file({name: whole[name] for name in names}, home / file)
+    index = {"weight_map": {name: file for file, names in halves.items() for name in names}}
+    (home / f"{MODEL}.index.json").write_text(json.dumps(index))
+    convert(home, tmp_path / "back.pth")
+    assert_same(saved(tmp_path / "back.pth"), state(MODELS["α-1024"]))
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

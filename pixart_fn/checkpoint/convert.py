@@ -278,7 +278,10 @@ def _authors(part: files.Part) -> dict[str, Leaf]:
     paths |= files.fetch(weights)
     stored: dict[str, Stored] = {}
     for file in weights:
-        stored |= safetensors.open_file(paths[file])
+        found = safetensors.open_file(paths[file])
+        if twice := sorted(stored.keys() & found.keys()):
+            raise ValueError(f"{paths[file]} and another shard both hold {twice[0]}; download them again")
+        stored |= found
     where = str(paths[weights[0]])
     model = current_names(stored, own)
     tree.check_names({each: leaf.shape for each, leaf in model.items()}, transformer.shapes(config), where)
