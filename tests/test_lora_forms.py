@@ -67,6 +67,16 @@ def test_pefts_settings_scale_what_lycoris_doesnt(tmp_path):
     assert_close(trees.numbers(lora.merge(p, lora.load(tmp_path / "a.safetensors")))[f"{Q}.weight"], changed)
 
 
+def test_pefts_names_without_settings_have_pefts_alpha(tmp_path):
+    case = CASES["loha"]
+    stored = {f"base_model.model.{Q}.{what}": leaf for what, leaf in case.items() if what.startswith("hada")}
+    save_file(stored, tmp_path / lora.WEIGHTS)
+    with pytest.warns(UserWarning, match="doesn't say alpha.*; 8 is taken"):
+        adapter = lora.load(tmp_path)
+    found = trees.numbers(lora.merge(tree.nest({f"{Q}.weight": ms.Tensor(case["W"])}), adapter))[f"{Q}.weight"]
+    assert_close(found, case["W"] + 8 / 3 * (case["merged"].astype(np.float64) - case["W"]))
+
+
 def test_what_an_adapter_is_shows_in_its_text(tmp_path):
     for name, said in {"loha": "LoHa, rank 2", "lokr": "LoKr, rank 2", "locon columns": "DoRA, rank 2"}.items():
         assert repr(loaded(tmp_path, CASES[name])[0]).startswith(f"Adapter({said}, alpha 3, 1 modules")

@@ -97,15 +97,16 @@ def test_columns_of_one_matrix_of_three_cant_be_split(tmp_path):
         read(tmp_path, file)
 
 
-def lycoris(prefix: str, O: int, I: int, seed: int) -> dict[str, np.ndarray]:
-    """A LoHa and a LoKr of rank 2 and alpha 3; of (O, I) = (96, 32) the first factor of the latter has 8 rows."""
+def lycoris(kind: str, O: int, I: int, seed: int) -> dict[str, np.ndarray]:
+    """A LoHa, or a LoKr whose first factor has 6 rows, or 8, which aren't three times as many."""
     shapes = {"hada_w1_a": (O, 2), "hada_w1_b": (2, I), "hada_w2_a": (O, 2), "hada_w2_b": (2, I)}
-    if prefix.endswith("kr"):
-        shapes = {"lokr_w1": (6, 4), "lokr_w2_a": (O // 6, 2), "lokr_w2_b": (2, I // 4)}
+    if kind != "ha":
+        first = 8 if "8" in kind else 6
+        shapes = {"lokr_w1": (first, 4), "lokr_w2_a": (O // first, 2), "lokr_w2_b": (2, I // 4)}
     return {what: 0.4 * trees.normal(seed + i, *shape) for i, (what, shape) in enumerate(shapes.items())}
 
 
-@pytest.mark.parametrize("kind", ["ha", "kr"])
+@pytest.mark.parametrize("kind", ["ha", "kr", "kr8"])
 def test_a_matrix_of_three_of_lycoris_is_split_exactly(tmp_path, kind):
     parts = lycoris(kind, 96, 32, 7)
     if kind == "ha":
@@ -123,9 +124,26 @@ def test_a_matrix_of_three_of_lycoris_is_split_exactly(tmp_path, kind):
             for i, name in enumerate(names)
         },
     )
-    wrong = {what: leaf[:-1] if what in ("lokr_w1", "hada_w2_a") else leaf for what, leaf in parts.items()}
+    wrong = {what: leaf[:4] if what in ("lokr_w1", "lokr_w2_a", "hada_w2_a") else leaf for what, leaf in parts.items()}
     with pytest.raises(ValueError, match=r"rows, which are to be split for 3 modules$"):
         read(tmp_path, {f"lora_unet_blocks_0_attn_qkv.{what}": leaf for what, leaf in wrong.items()}, 3.0)
+
+
+def test_what_three_share_is_a_copy_for_each(tmp_path):
+    """Training writes into an adapter's memory."""
+    file = {f"lora_unet_blocks_0_attn_qkv.{what}": leaf for what, leaf in lycoris("ha", 96, 32, 7).items()}
+    leaves = trees.numbers(read(tmp_path, file, 3.0).weights)
+    first, second = (leaves[f"transformer.transformer_blocks.0.attn1.to_{each}.hada_w1_b"] for each in "qk")
+    assert (first == second).all() and not np.shares_memory(first, second)
+
+
+def test_names_of_two_models_that_say_neither(tmp_path):
+    file = {**pair(Q), **pair("encoder.block.0.layer.0.SelfAttention.q")}
+    B_A = trees.normal(2, 32, 2).astype(np.float64) @ trees.normal(1, 2, 32)
+    W = originals(["transformer", "text_encoder"])
+    places = [("transformer", Q), ("text_encoder", "encoder.block.0.layer.0.SelfAttention.q")]
+    expected = {f"{part}.{name}.weight": W[part, name] + B_A for part, name in places}
+    check(lora.merge(tiny.params(), read(tmp_path, file, 2.0)), expected)
 
 
 # --- alpha ------------------------------------------------------------------------------------------------------------

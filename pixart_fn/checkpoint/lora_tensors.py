@@ -25,10 +25,10 @@ from .lora_settings import model, network_alpha
 USUAL = 8.0
 """The alpha of peft's factors where nothing says it: peft's default, and so that of the trainer of PixArt's authors."""
 LARGEST = 2**26
-"""The numbers of a convolution's A at most once its core is in it, so that a small file can't fill the memory."""
+"""The numbers at most of what is multiplied while a file is read, so that a small one can't fill the memory."""
 _NUMBERS = {"F64": "<f8", "I64": "<i8", "I32": "<i4"}
 """Types of numbers that an alpha may have beside those of weights."""
-_SPLIT = ("lora_B.weight", "hada_w1_a", "hada_w2_a", "diff", ROWS)
+_SPLIT = ("lora_B.weight", "hada_w1_a", "hada_w2_a", "lokr_w1", "lokr_w1_a", "diff", ROWS)
 """What is split by rows where one module of a file is several here."""
 _USER = 5
 """The frames between a warning here and the line that calls `load`."""
@@ -221,13 +221,10 @@ def _split(parts: dict[str, NDArray[np.float32]], count: int) -> list[dict[str, 
         return [parts]
     if COLUMNS in parts:
         raise ValueError("the lengths of columns are those of queries, keys and values together")
+    factor = next((what for what in ("lokr_w1", "lokr_w1_a") if what in parts), None)
+    if factor is not None and len(parts[factor]) % count:
+        parts = _multiplied(parts)
     rows = {what for what in _SPLIT if what in parts}
-    if "lokr_w2" in parts or "lokr_w2_a" in parts:
-        first, second = (
-            ("lokr_w1" if "lokr_w1" in parts else "lokr_w1_a"),
-            ("lokr_w2" if "lokr_w2" in parts else "lokr_w2_a"),
-        )
-        rows.add(second if len(parts[first]) == 1 else first)
     for what in rows:
         if len(parts[what]) % count:
             raise ValueError(f"{what} has {len(parts[what])} rows, which are to be split for {count} modules")
@@ -236,6 +233,15 @@ def _split(parts: dict[str, NDArray[np.float32]], count: int) -> list[dict[str, 
         for what, leaf in parts.items()
     }
     return [{what: leaves[i] for what, leaves in each.items()} for i in range(count)]
+
+
+def _multiplied(parts: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Multiply a LoKr whose first factor doesn't divide into that of each module."""
+    rest = {what: leaf.astype(np.float64) for what, leaf in parts.items() if what != ROWS}
+    if math.prod(forms.shape(rest)) > LARGEST:
+        raise ValueError(f"LoKr of {forms.shape(rest)} numbers")
+    lengths = {ROWS: parts[ROWS]} if ROWS in parts else {}
+    return {"diff": forms.product(rest).astype(np.float32), **lengths}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
