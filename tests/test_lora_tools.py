@@ -12,7 +12,7 @@ from helpers.adapter_names import FORMS, ORDER
 from helpers.tolerances import assert_close
 from safetensors.numpy import save_file
 
-from pixart_fn.checkpoint import lora
+from pixart_fn.checkpoint import lora, lora_tensors
 
 TABLES = ("scale_shift_table", "shared.weight", "relative_attention_bias.weight")
 Q = "transformer_blocks.0.attn1.to_q"
@@ -127,6 +127,13 @@ def test_a_matrix_of_three_of_lycoris_is_split_exactly(tmp_path, kind):
     wrong = {what: leaf[:4] if what in ("lokr_w1", "lokr_w2_a", "hada_w2_a") else leaf for what, leaf in parts.items()}
     with pytest.raises(ValueError, match=r"rows, which are to be split for 3 modules$"):
         read(tmp_path, {f"lora_unet_blocks_0_attn_qkv.{what}": leaf for what, leaf in wrong.items()}, 3.0)
+
+
+def test_a_lokr_of_three_that_asks_for_much_memory_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(lora_tensors, "LARGEST", 96 * 32 - 1)
+    file = {f"lora_unet_blocks_0_attn_qkv.{what}": leaf for what, leaf in lycoris("kr8", 96, 32, 7).items()}
+    with pytest.raises(ValueError, match=r"to_q: LoKr of \(96, 32\) numbers$"):
+        read(tmp_path, file, 3.0)
 
 
 def test_what_three_share_is_a_copy_for_each(tmp_path):
