@@ -153,8 +153,8 @@ def unmerge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0
     for each in [adapter] if isinstance(adapter, Adapter) else adapter if isinstance(adapter, Sequence) else ():
         if isinstance(each, Adapter) and isinstance(each.config, Config) and each.config.dora:
             raise ValueError(
-                "adapter is DoRA, which can't be taken off: it replaces the length of each row of a weight, and the old"
-                " one is known no more; keep the tree from before, which merge doesn't change"
+                "adapter is DoRA, which can't be taken off: it replaces the lengths of a weight's rows or columns, and"
+                " the old ones are known no more; keep the tree from before, which merge doesn't change"
             )
     return _on_host(tree, adapter, weight, lambda _, W, change, weight: -weight * change.scale * _product(change))
 
