@@ -22,7 +22,7 @@ set_environment()  # before the first import of mindspore
 if TYPE_CHECKING:
     from . import plots, train, tree, types
     from .backend.autodiff import grad, value_and_grad
-    from .checkpoint import lora
+    from .checkpoint import controlnet, lora
     from .checkpoint.load import load
     from .checkpoint.save import save
     from .denoiser import text_denoiser, text_variance_denoiser
@@ -45,6 +45,7 @@ __all__ = [
     "Text",
     "VarianceDenoiser",
     "__version__",
+    "controlnet",
     "decode_latents",
     "encode_image",
     "encode_prompt",
@@ -80,7 +81,10 @@ __all__ = [
     "value_and_grad",
 ]
 
-_MODULES = {"lora": "checkpoint.lora", **{name: f"models.{name}" for name in ("t5", "transformer", "vae")}}
+_MODULES = {
+    **{name: f"checkpoint.{name}" for name in ("controlnet", "lora")},
+    **{name: f"models.{name}" for name in ("t5", "transformer", "vae")},
+}
 _HOMES = {
     "backend.autodiff": ("grad", "value_and_grad"),
     "checkpoint": ("load", "save"),

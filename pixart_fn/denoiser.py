@@ -153,7 +153,8 @@ def _model(
         times = Tensor.from_numpy(np.full(rows, t, np.float32))
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
         weights, config = params.transformer, params.config.transformer
-        return transformer.evaluate(weights, config, x, times, context, **given, perturbed=perturbed)
+        ways = transformer.Ways(perturbed=perturbed)
+        return transformer.evaluate(weights, config, x, times, context, **given, ways=ways)
 
     return model
 

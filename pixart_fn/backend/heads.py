@@ -7,7 +7,7 @@ B batch, L and M tokens, N patches, D width, A heads, K = D/A head width. All bu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import mindspore as ms
 from mindspore import Tensor, ops
@@ -112,12 +112,22 @@ def join(x: Tensor) -> Tensor:
     return ops.transpose(x, (0, 2, 1, 3)).reshape(B, L, -1)
 
 
+class AttentionBlock(NamedTuple):
+    """A compiled block of a transformer around a self-attention."""
+
+    run: Callable[..., Tensor]
+    """(p, x, condition, context, config=…, alone=False, recompute=True) → (B, N, D)."""
+    watched: Callable[..., Tensors]
+    """(p, x, condition, context, config=…) → (B, N, D), and the maps of attention."""
+
+
 def attention_block(
     before: Callable[..., tuple[Tensors, Tensors]],
     after: Callable[..., tuple[Tensor, Tensors]],
     pull: Callable[..., tuple[Any, ...]] | None,
     read_before: Sequence[str],
-) -> Callable[..., Tensor]:
+    maps: Callable[[Tensors], Tensors],
+) -> AttentionBlock:
     """Compile a transformer's block, given what it does before and after its self-attention.
 
     It is one graph. Where the scores would be more than SCORES numbers it is three: `before`, then attention of a few
@@ -131,19 +141,15 @@ def attention_block(
         pull: the gradient of the whole, as `jit.block` takes it; it is given what `before` keeps, then q, k and v with
             their heads split and q scaled, the softmax and h, then what `after` keeps. None for MindSpore's own.
         read_before: the names in p of all that `before` reads.
+        maps: picks the maps of attention from all that is kept.
     Returns:
-        call(p, x, condition, context, config=…, alone=False, recompute=True) → (B, N, D), with x (B, N, D), a Tensor
-        `condition`, a tuple of Tensors `context`, and a config with num_attention_heads and attention_head_dim. Where
-        `alone`, each token sees itself alone: self-attention gives v. For `recompute` see `jit.block`; the parts of a
-        large picture are computed again in any case.
+        The block, for x (B, N, D), a Tensor `condition`, a tuple of Tensors `context`, and a config with
+        num_attention_heads and attention_head_dim. Where `alone`, each token sees itself alone: self-attention gives v.
+        For `recompute` see `jit.block`; the parts of a large picture are computed again in any case, and what is
+        watched isn't computed in parts.
     """
 
-    def keeping(p: Tree, x: Tensor, condition: Tensor, context: Tensors, config: Any) -> tuple[Tensor, Tensors]:
-        projected, kept = before(p, x, condition, config)
-        q, k, v = _scaled(projected, config)
-        h, weights = attend(q, k, v, None)
-        y, more = after(p, x, h, condition, context, config)
-        return y, (*kept, q, k, v, weights, h, *more)
+    keeping = _keeping(before, after)
 
     @jit.block
     def plain(p: Tree, x: Tensor, condition: Tensor, context: Tensors, config: Any) -> Tensor:
@@ -153,6 +159,11 @@ def attention_block(
     def each_alone(p: Tree, x: Tensor, condition: Tensor, context: Tensors, config: Any) -> Tensor:
         (_, _, v), _ = before(p, x, condition, config)
         return after(p, x, v, condition, context, config)[0]
+
+    @jit.block
+    def watched(p: Tree, x: Tensor, condition: Tensor, context: Tensors, config: Any) -> Tensors:
+        y, kept = keeping(p, x, condition, context, config)
+        return (y, *maps(kept))
 
     whole = plain if pull is None else jit.block(keeping, pull)
     in_parts = _in_parts(before, after, read_before)
@@ -168,7 +179,22 @@ def attention_block(
         y: Tensor = whole(p, x, *others, config=config, recompute=recompute)
         return y
 
-    return call
+    return AttentionBlock(call, watched)
+
+
+def _keeping(
+    before: Callable[..., tuple[Tensors, Tensors]], after: Callable[..., tuple[Tensor, Tensors]]
+) -> Callable[..., tuple[Tensor, Tensors]]:
+    """The whole of a block, and all that its gradient needs."""
+
+    def keeping(p: Tree, x: Tensor, condition: Tensor, context: Tensors, config: Any) -> tuple[Tensor, Tensors]:
+        projected, kept = before(p, x, condition, config)
+        q, k, v = _scaled(projected, config)
+        h, weights = attend(q, k, v, None)
+        y, more = after(p, x, h, condition, context, config)
+        return y, (*kept, q, k, v, weights, h, *more)
+
+    return keeping
 
 
 def _in_parts(

@@ -18,7 +18,9 @@ import pixart_fn
 
 from ..process.signals import stoppable
 from .console import report
+from .fetch import fetch
 from .generate import generate
+from .models import models
 from .plot import plot
 from .prepare import prepare
 from .show import show
@@ -61,7 +63,7 @@ def command(context: click.Context) -> None:
         raise click.UsageError(f"name a command: {', '.join(command.commands)}; pixart-fn --help says what each does")
 
 
-for verb in (generate, show, prepare, train, plot):
+for verb in (generate, show, models, fetch, prepare, train, plot):
     command.add_command(verb)
 
 

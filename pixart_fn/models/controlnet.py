@@ -17,7 +17,7 @@ from ..checks import check_switch
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Tree
-from . import transformer
+from . import transformer, transformer_blocks
 from .controlnet_config import Config as Config
 from .controlnet_config import check_base as check_base
 from .controlnet_config import check_config as check_config
@@ -90,7 +90,9 @@ def apply(
         raise ValueError(f"mask must have the shape ({len(x)}, L), a row for each of x, got {tuple(mask.shape)}")
     context = transformer.captions(base, base_config, text, mask)
     own = prepare(p, base, base_config, control, text, mask)
-    return _evaluate(own, base, base_config, (x, t.float(), *conditions), context, recompute)
+    added = residuals(own, base, base_config, x, t.float(), context, *conditions, recompute=recompute)
+    ways = transformer.Ways(residuals=added, recompute=recompute)
+    return transformer.evaluate(base, base_config, x, t, context, *conditions, ways=ways)
 
 
 def check_control(control: Tensor, x: Tensor) -> Tensor:
@@ -125,83 +127,67 @@ def prepare(
         text: (B, L, caption_channels), floating-point.
         mask: (B, L), 1 where a token is real and 0 elsewhere.
     Returns:
-        A Control, for `step`.
+        A Control, for `residuals`.
     Raises:
         TypeError, ValueError: as `transformer.captions`.
     """
     blocks = [block["transformer_block"] for block in p["controlnet_blocks"]]
     own = {"caption_projection": base["caption_projection"], "transformer_blocks": blocks}
     captions = transformer.captions(own, base_config, text, mask)
-    position = transformer.positions(base_config, *control.shape[2:])
-    embedded = transformer._embed(base["pos_embed"]["proj"], control, position, config=base_config)
-    small = [
-        {**block, "transformer_block": transformer._without_captions(block["transformer_block"])}
-        for block in p["controlnet_blocks"]
-    ]
-    return Control(small, captions, embedded)
+    without = transformer_blocks.without_captions
+    small = [{**block, "transformer_block": without(block["transformer_block"])} for block in p["controlnet_blocks"]]
+    return Control(small, captions, transformer.embedded(base, base_config, control))
 
 
-def step(
+@exclusive
+def residuals(
     control: Control,
-    config: transformer.Config,
-    i: int,
+    base: Tree,
+    base_config: transformer.Config,
     x: Tensor,
-    modulation: Tensor,
-    state: Tensor | None,
+    t: Tensor,
+    context: transformer.Captions,
+    resolution: Tensor | None = None,
+    aspect_ratio: Tensor | None = None,
     *,
     recompute: bool = True,
-) -> tuple[Tensor, Tensor | None]:
-    """Steer what enters a block of the transformer.
+) -> tuple[Tensor, ...]:
+    """Compute what a control adds to what enters the transformer's blocks, for its argument `residuals`.
+
+    They may be multiplied by a number, and those of several ControlNets added up.
 
     Args:
         control: what `prepare` gave.
-        config: the transformer's configuration.
-        i: the block, from 0; the ControlNet acts from the second one on.
-        x: what would enter it, (B, N, D).
-        modulation: of the time, (B, 6·D).
-        state: what `step` gave for the block before; None at first.
+        base: the transformer's tree.
+        base_config: its configuration.
+        x: (B, C, h, w) float32.
+        t: (B,) float32.
+        context: what `transformer.captions` gave of the transformer.
+        resolution: as in `transformer.apply`.
+        aspect_ratio: as in `transformer.apply`.
         recompute: as in `transformer.apply`.
     Returns:
-        What enters the block, (B, N, D), and the state for the next one.
+        As many Tensors as the ControlNet has blocks, each (B, N, D).
     """
-    if not 0 < i <= len(control.blocks):
-        return x, state
-    block = control.blocks[i - 1]
-    seen = _added(block["before_proj"], x, control.embedded) if state is None else state
-    text = control.captions.keys[i - 1], control.captions.values[i - 1], control.captions.bias
-    state = transformer._block(block["transformer_block"], seen, modulation, text, config=config, recompute=recompute)
-    return _added(block["after_proj"], x, state), state
+    conditions = check_conditions(base_config, len(x), resolution, aspect_ratio)
+    _, modulation = transformer.conditioned(base, t, *conditions)
+    ways = transformer.Ways(recompute=recompute)
+    plan = transformer_blocks.plan(ways, base_config, *x.shape[2:])
+    (first,) = stream.each([transformer_blocks.without_captions(base["transformer_blocks"][0])])
+    text = context.keys[0], context.values[0], context.bias
+    x, _ = transformer_blocks.block(plan, 0, first, transformer.embedded(base, base_config, x), modulation, text)
+    state, out = control.embedded, []
+    for i, block in enumerate(control.blocks):
+        text = control.captions.keys[i], control.captions.values[i], control.captions.bias
+        seen = x + _project(block["before_proj"], state) if i == 0 else state
+        # the copies compress no keys
+        state = transformer_blocks.plain.run(
+            block["transformer_block"], seen, modulation, text, config=base_config, recompute=recompute
+        )
+        out.append(_project(block["after_proj"], state))
+    return tuple(out)
 
 
 @jit.block
-def _added(p: Tree, x: Tensor, state: Tensor, config: None) -> Tensor:
-    """x + what a projection makes of the control's state: (B, N, D)."""
-    return x + nn.linear(p, state)
-
-
-def _evaluate(
-    control: Control,
-    base: Tree,
-    config: transformer.Config,
-    inputs: tuple[Tensor, ...],
-    context: transformer.Captions,
-    recompute: bool,
-) -> Tensor:
-    """`transformer.evaluate` with a `step` before each block."""
-    x, *numbers = inputs
-    sinusoids = tuple(transformer.sinusoid(each.reshape(-1)) for each in numbers)
-    condition, modulation = transformer._condition(stream.tensors(base["adaln_single"]), sinusoids)
-    h, w = x.shape[2:]
-    x = transformer._embed(base["pos_embed"]["proj"], x, transformer.positions(config, h, w), config=config)
-    compressing, narrow = transformer._compressing(config, h, w)
-    state = None
-    blocks = stream.each(map(transformer._without_captions, base["transformer_blocks"]))
-    for i, (weights, keys, values) in enumerate(zip(blocks, context.keys, context.values, strict=True)):
-        x, state = step(control, config, i, x, modulation, state, recompute=recompute)
-        text = keys, values, context.bias
-        if i in compressing:
-            x = transformer._compressed_block(weights, x, modulation, text, config=narrow)
-        else:
-            x = transformer._block(weights, x, modulation, text, config=config, recompute=recompute)
-    head = {"scale_shift_table": base["scale_shift_table"], "proj_out": stream.tensors(base["proj_out"])}
-    return transformer.unpatchify(transformer._head(head, x, condition, config=config), config, h, w)
+def _project(p: Tree, x: Tensor, config: None) -> Tensor:
+    return nn.linear(p, x)

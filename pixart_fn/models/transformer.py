@@ -6,8 +6,9 @@ L text tokens. Names and numerics are those of diffusers' PixArtTransformer2DMod
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple, TypeAlias
+import math
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, TypeAlias, overload
 
 import mindspore as ms
 from mindspore import Tensor, ops
@@ -18,8 +19,10 @@ from ..checks import check_switch
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Tree
-from . import compression, transformer_pull
-from .transformer_checks import check_blocks, check_conditions, check_shape_of_times, check_times
+from . import transformer_blocks
+from .transformer_blocks import USUAL as USUAL
+from .transformer_blocks import Ways as Ways
+from .transformer_checks import check_conditions, check_shape_of_times, check_times, check_ways
 from .transformer_checks import check_latents as check_latents
 from .transformer_config import Compression as Compression
 from .transformer_config import Config as Config
@@ -48,6 +51,43 @@ class Captions(NamedTuple):
     """(B, 1, 1, L): 0 where a token is real, MASKED elsewhere."""
 
 
+@overload
+def apply(
+    p: Tree,
+    config: Config,
+    x: Tensor,
+    t: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    resolution: Tensor | None = None,
+    aspect_ratio: Tensor | None = None,
+    *,
+    perturbed: Collection[int] = (),
+    skipped: Collection[int] = (),
+    blurred: Collection[int] = (),
+    blur_sigma: float = math.inf,
+    residuals: Sequence[Tensor] = (),
+    recompute: bool = True,
+) -> Tensor: ...
+@overload
+def apply(
+    p: Tree,
+    config: Config,
+    x: Tensor,
+    t: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    resolution: Tensor | None = None,
+    aspect_ratio: Tensor | None = None,
+    *,
+    perturbed: Collection[int] = (),
+    skipped: Collection[int] = (),
+    blurred: Collection[int] = (),
+    blur_sigma: float = math.inf,
+    residuals: Sequence[Tensor] = (),
+    collect: Collection[str],
+    recompute: bool = True,
+) -> tuple[Tensor, dict[str, Tensor]]: ...
 @public
 @exclusive
 def apply(
@@ -61,8 +101,13 @@ def apply(
     aspect_ratio: Tensor | None = None,
     *,
     perturbed: Collection[int] = (),
+    skipped: Collection[int] = (),
+    blurred: Collection[int] = (),
+    blur_sigma: float = math.inf,
+    residuals: Sequence[Tensor] = (),
+    collect: Collection[str] | None = None,
     recompute: bool = True,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Evaluate the network on noisy latents.
 
     Args:
@@ -76,31 +121,43 @@ def apply(
         aspect_ratio: (B, 1), height / width, where the configuration has micro-conditions; None elsewhere.
         perturbed: the blocks, from 0, in which self-attention is the identity: each patch sees itself alone, as
             perturbed-attention guidance wants it (arXiv:2403.17377).
+        skipped: the blocks that are left out, as skip-layer guidance wants it.
+        blurred: the blocks whose queries of self-attention are blurred over the picture, as smoothed-energy guidance
+            wants it (arXiv:2408.00760).
+        blur_sigma: the blur's deviation in patches, above 0; infinite for the mean of all patches.
+        residuals: each (B, N, D): what is added to what enters the second block, the third and so on, as a ControlNet
+            makes it.
+        collect: names of what is returned beside the result: "block3" for what leaves the fourth block, (B, N, D);
+            "block3/self" and "block3/cross" for the softmax of its self-attention, (B, A, N, N), or with fewer keys
+            where they are compressed, and of its cross-attention, (B, A, N, L). Attention that is collected isn't
+            computed in parts. None costs nothing.
         recompute: what `value_and_grad` keeps until it goes backwards: the input of each block, which is then computed
             once more; or where False all that the gradient needs, which takes less time and some twenty times the
-            memory. Blocks whose self-attention goes in parts, since there are many patches, or whose keys are
-            compressed, are computed again anyway.
+            memory. Blocks whose self-attention goes in parts, since there are many patches, is collected, blurred or
+            perturbed, or whose keys are compressed, are computed again anyway.
     Returns:
-        (B, out_channels, h, w) float32: ε in the first C channels, then, if there are more, the learned variance.
+        (B, out_channels, h, w) float32: ε in the first C channels, then, if there are more, the learned variance. With
+        `collect`, that and a dict of what was asked for.
     Raises:
-        TypeError: config isn't a Config, an input isn't an array or a Tensor of such numbers, or perturbed no list of
-            blocks.
+        TypeError: config isn't a Config, an input isn't an array or a Tensor of such numbers, or blocks aren't a list.
         ValueError: p doesn't hold the tensors of the configuration; an input hasn't such a shape, or a time isn't
-            finite; micro-conditions are missing, or given to a model without them; or there is no such block.
+            finite; micro-conditions are missing, or given to a model without them; there is no such block or name, or
+            a block is named for two changes.
     """
     check_weights(p, shapes(config), "p", stored=True)
     check_switch("recompute", recompute)
     check_latents(config, x)
     x, mask, t = as_float(x, "x"), as_tensor(mask, "mask"), as_tensor(t, "t")
     check_times(t, len(x))
-    check_blocks(config, perturbed)
+    ways = Ways(perturbed, skipped, blurred, blur_sigma, residuals, () if collect is None else collect, recompute)
+    ways = check_ways(config, ways, x)
     conditions = check_conditions(config, len(x), resolution, aspect_ratio)
     if mask.ndim != 2:
         raise ValueError(f"mask must have the shape (B, L), got {tuple(mask.shape)}")
     if len(x) != mask.shape[0]:
         raise ValueError(f"x has {len(x)} rows and the text has {mask.shape[0]}; they must be equal")
-    context = captions(p, config, text, mask)
-    return evaluate(p, config, x, t, context, *conditions, perturbed=perturbed, recompute=recompute)
+    out, collected = watch(p, config, x, t, captions(p, config, text, mask), *conditions, ways=ways)
+    return out if collect is None else (out, collected)
 
 
 @exclusive
@@ -131,7 +188,6 @@ def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
     return Captions(keys, values, ((1.0 - mask.float()) * MASKED).reshape(mask.shape[0], 1, 1, mask.shape[1]))
 
 
-@exclusive
 def evaluate(
     p: Tree,
     config: Config,
@@ -141,8 +197,7 @@ def evaluate(
     resolution: Tensor | None = None,
     aspect_ratio: Tensor | None = None,
     *,
-    perturbed: Collection[int] = (),
-    recompute: bool = True,
+    ways: Ways = USUAL,
 ) -> Tensor:
     """Evaluate the network on noisy latents and the text as `captions` gives it.
 
@@ -154,32 +209,54 @@ def evaluate(
         context: what `captions` gave.
         resolution: as in `apply`.
         aspect_ratio: as in `apply`.
-        perturbed: as in `apply`.
-        recompute: as in `apply`.
+        ways: the other arguments of `apply`.
     Returns:
         (B, out_channels, h, w) float32.
     Raises:
         TypeError, ValueError: as `apply`.
     """
+    return watch(p, config, x, t, context, resolution, aspect_ratio, ways=ways)[0]
+
+
+@exclusive
+def watch(
+    p: Tree,
+    config: Config,
+    x: Tensor,
+    t: Tensor,
+    context: Captions,
+    resolution: Tensor | None = None,
+    aspect_ratio: Tensor | None = None,
+    *,
+    ways: Ways = USUAL,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Do as `evaluate`, and give what `ways` collects beside it."""
     check_latents(config, x)
     x, t = as_float(x, "x"), as_tensor(t, "t").float()
     check_shape_of_times(t, len(x))
-    check_blocks(config, perturbed)
+    plan = transformer_blocks.plan(check_ways(config, ways, x), config, *x.shape[2:])
     conditions = check_conditions(config, len(x), resolution, aspect_ratio)
-    numbers = (sinusoid(t), *(sinusoid(each.reshape(-1)) for each in conditions))
-    condition, modulation = _condition(stream.tensors(p["adaln_single"]), numbers)  # (B, D) and (B, 6·D)
+    condition, modulation = conditioned(p, t, *conditions)  # (B, D) and (B, 6·D)
     h, w = x.shape[2:]
-    x = _embed(p["pos_embed"]["proj"], x, positions(config, h, w), config=config)  # (B, N, D)
-    compressing, narrow = _compressing(config, h, w)
-    blocks = stream.each(map(_without_captions, p["transformer_blocks"]))
+    x = embedded(p, config, x)  # (B, N, D)
+    collected: dict[str, Tensor] = {}
+    blocks = stream.each(map(transformer_blocks.without_captions, p["transformer_blocks"]))
     for i, (weights, keys, values) in enumerate(zip(blocks, context.keys, context.values, strict=True)):
-        text, alone = (keys, values, context.bias), i in perturbed
-        if i in compressing and not alone:
-            x = _compressed_block(weights, x, modulation, text, config=narrow)
-        else:
-            x = _block(weights, x, modulation, text, config=config, alone=alone, recompute=recompute)
+        x, seen = transformer_blocks.block(plan, i, weights, x, modulation, (keys, values, context.bias))
+        collected |= seen
     head = {"scale_shift_table": p["scale_shift_table"], "proj_out": stream.tensors(p["proj_out"])}
-    return unpatchify(_head(head, x, condition, config=config), config, h, w)
+    return unpatchify(_head(head, x, condition, config=config), config, h, w), collected
+
+
+def conditioned(p: Tree, t: Tensor, *conditions: Tensor) -> tuple[Tensor, Tensor]:
+    """Embed the time and the micro-conditions: (B, D), and what modulates the blocks, (B, 6·D)."""
+    numbers = (sinusoid(t), *(sinusoid(each.reshape(-1)) for each in conditions))
+    return _condition(stream.tensors(p["adaln_single"]), numbers)
+
+
+def embedded(p: Tree, config: Config, x: Tensor) -> Tensor:
+    """Embed the patches of x (B, C, h, w) and their places: (B, N, D)."""
+    return _embed(p["pos_embed"]["proj"], x, positions(config, *x.shape[2:]), config=config)
 
 
 @public
@@ -215,72 +292,7 @@ def unpatchify(x: Tensor, config: Config, h: int, w: int) -> Tensor:
     return ops.transpose(x, (0, 5, 1, 3, 2, 4)).reshape(-1, C, h, w)
 
 
-# --- what is compiled: the block first, then what stands around the blocks --------------------------------------------
-
-
-def _before_attention(
-    p: Tree, x: Tensor, modulation: Tensor, config: Config | compression.Block
-) -> tuple[Tensors, Tensors]:
-    """Modulated queries, keys and values of x (B, N, D): each (B, N, D); and what the gradient needs."""
-    shift, scale, _, _, _, _ = transformer_pull.modulations(p, modulation)
-    normal, inverse = nn.normalized(x, config.norm_eps)
-    h = nn.modulate(normal, scale, shift)  # (B, N, D)
-    to = p["attn1"]
-    return (nn.linear(to["to_q"], h), nn.linear(to["to_k"], h), nn.linear(to["to_v"], h)), (normal, inverse)
-
-
-def _after_attention(
-    p: Tree, x: Tensor, h: Tensor, modulation: Tensor, text: Tensors, config: Config
-) -> tuple[Tensor, Tensors]:
-    """x + gated self-attention h, then + cross-attention to the text, then + gated MLP: (B, N, D)."""
-    _, _, gate, shift, scale, gate_mlp = transformer_pull.modulations(p, modulation)
-    update = nn.linear(p["attn1"]["to_out"][0], h)  # (B, N, D)
-    x = x + nn.along_tokens(gate, x) * update
-
-    keys, values, bias = text  # (B, A, L, K), (B, A, L, K), (B, 1, 1, L)
-    q = nn.linear(p["attn2"]["to_q"], x) * config.attention_head_dim**-0.5  # (B, N, D)
-    q = heads.split(q, config.num_attention_heads)  # (B, A, N, K)
-    h, weights = heads.attend(q, keys, values, bias)  # (B, N, D), (B, A, N, L)
-    x = x + nn.linear(p["attn2"]["to_out"][0], h)  # neither norm nor gate
-
-    normal, inverse = nn.normalized(x, config.norm_eps)
-    wide = nn.linear(p["ff"]["net"]["0"]["proj"], nn.modulate(normal, scale, shift))  # (B, N, 4·D)
-    active, slope = nn.gelu_tanh_slope(wide)
-    change = nn.linear(p["ff"]["net"]["2"], active)
-    kept = (update, q, weights, h, normal, inverse, active, slope, change)
-    return x + nn.along_tokens(gate_mlp, x) * change, kept
-
-
-_block = heads.attention_block(
-    _before_attention, _after_attention, transformer_pull.pull, read_before=("scale_shift_table", "attn1")
-)
-
-
-def _before_compressed(p: Tree, x: Tensor, modulation: Tensor, config: compression.Block) -> tuple[Tensors, Tensors]:
-    """`_before_attention` where keys and values are compressed to (B, M, D)."""
-    (q, k, v), kept = _before_attention(p, x, modulation, config)
-    return (q, compression.compress(p["attn1"], k, config), compression.compress(p["attn1"], v, config)), kept
-
-
-_compressed_block = heads.attention_block(
-    _before_compressed, _after_attention, None, read_before=("scale_shift_table", "attn1")
-)
-
-
-def _compressing(config: Config, h: int, w: int) -> tuple[Collection[int], compression.Block | None]:
-    """The blocks that compress their keys and values, and what their graph is made for."""
-    how, rows, columns = config.kv_compression, h // config.patch_size, w // config.patch_size
-    if how is None:
-        return (), None
-    compression.check_size(how, (rows, columns))
-    heads = config.num_attention_heads, config.attention_head_dim
-    return how.layers, compression.Block(*heads, config.norm_eps, how.sampling, how.factor, rows, columns)
-
-
-def _without_captions(block: Tree) -> Tree:
-    """A block without what `captions` has used."""
-    cross = {name: block["attn2"][name] for name in ("to_q", "to_out")}
-    return {"scale_shift_table": block["scale_shift_table"], "attn1": block["attn1"], "attn2": cross, "ff": block["ff"]}
+# --- what is compiled around the blocks -------------------------------------------------------------------------------
 
 
 @jit.block

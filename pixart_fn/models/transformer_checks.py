@@ -5,14 +5,17 @@ B batch, C latent channels, h/w latent size.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+import re
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from mindspore import Tensor
 
 from ..backend.arrays import as_float
-from ..checks import kind, shown
+from ..checks import check_number, kind, shown
 from ..types import Array
+from .transformer_blocks import USUAL, Ways
 from .transformer_config import Config, check_config
 
 
@@ -49,12 +52,62 @@ def check_shape_of_times(t: Tensor, B: int) -> None:
         raise ValueError(f"t must have the shape ({B},), one time for each row of x, got {tuple(t.shape)}")
 
 
-def check_blocks(config: Config, perturbed: Collection[int]) -> None:
+def check_ways(config: Config, ways: Ways, x: Array) -> Ways:
+    """Return how blocks are evaluated, with residuals as Tensors.
+
+    Args:
+        config: the transformer's configuration.
+        ways: arguments of `transformer.apply`.
+        x: (B, C, h, w), the latents.
+    Returns:
+        The Ways.
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: there is no such block or name, a block is named for two changes, or a residual has another shape.
+    """
+    if ways is USUAL:
+        return ways
+    for name in ("perturbed", "skipped", "blurred"):
+        check_blocks(config, name, getattr(ways, name))
+    changed = [*ways.perturbed, *ways.skipped, *ways.blurred]
+    if len(set(changed)) < len(changed):
+        raise ValueError(f"perturbed, skipped and blurred must name different blocks, got {shown(sorted(changed))}")
+    check_number("blur_sigma", ways.blur_sigma, 0, math.inf, above=True)
+    _check_names(config, ways)
+    p, B = config.patch_size, x.shape[0]
+    shape = B, (x.shape[2] // p) * (x.shape[3] // p), config.width
+    if not isinstance(ways.residuals, Sequence):
+        raise TypeError(f"residuals must be a list of Tensors, got {kind(ways.residuals)}")
+    if len(ways.residuals) >= config.num_layers:
+        raise ValueError(f"residuals must be at most {config.num_layers - 1}, got {len(ways.residuals)}")
+    residuals = tuple(as_float(each, "a residual") for each in ways.residuals)
+    for each in residuals:
+        if tuple(each.shape) != shape:
+            raise ValueError(f"each of residuals must have the shape {shape}, got {tuple(each.shape)}")
+    return ways._replace(residuals=residuals)
+
+
+def check_blocks(config: Config, name: str, blocks: Collection[int]) -> None:
     """Raise where these aren't blocks of the transformer."""
-    if not isinstance(perturbed, Collection) or not all(type(i) is int or isinstance(i, np.integer) for i in perturbed):
-        raise TypeError(f"perturbed must be a list of blocks, counted from 0, got {shown(perturbed)}")
-    if not all(0 <= i < config.num_layers for i in perturbed):
-        raise ValueError(f"perturbed must name blocks within 0 … {config.num_layers - 1}, got {shown(perturbed)}")
+    if not isinstance(blocks, Collection) or not all(type(i) is int or isinstance(i, np.integer) for i in blocks):
+        raise TypeError(f"{name} must be a list of blocks, counted from 0, got {shown(blocks)}")
+    if not all(0 <= i < config.num_layers for i in blocks):
+        raise ValueError(f"{name} must name blocks within 0 … {config.num_layers - 1}, got {shown(blocks)}")
+
+
+def _check_names(config: Config, ways: Ways) -> None:
+    """Raise where something that isn't there is to be collected."""
+    if isinstance(ways.collect, str) or not isinstance(ways.collect, Collection):
+        raise TypeError(f"collect must be a list of names such as 'block3/cross', got {shown(ways.collect)}")
+    for name in ways.collect:
+        found = re.fullmatch(r"block(0|[1-9]\d{0,3})(/self|/cross)?", name) if isinstance(name, str) else None
+        if found is None or int(found[1]) >= config.num_layers:
+            raise ValueError(
+                f"collect must hold 'block0' … 'block{config.num_layers - 1}', each alone or with '/self' or '/cross',"
+                f" got {shown(name)}"
+            )
+        if found[2] and int(found[1]) in (*ways.perturbed, *ways.skipped):
+            raise ValueError(f"{name} can't be collected where that block is perturbed or skipped")
 
 
 def check_conditions(

@@ -22,6 +22,11 @@ def modulations(p: Tree, modulation: Tensor) -> Any:
     return ops.split(table, 1, axis=1)
 
 
+def maps(kept: Kept) -> Kept:
+    """The softmax of self-attention and of cross-attention, of what a block keeps."""
+    return kept[5], kept[9]
+
+
 def pull(p: Tree, inputs: tuple[Any, ...], kept: Kept, dy: Tensor, config: Any) -> tuple[Any, ...]:
     """Go back through a block.
 

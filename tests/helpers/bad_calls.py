@@ -63,6 +63,7 @@ SAID = {
 }
 SIZE = {"height": SIDE, "width": SIDE}
 TWO = [getattr(px, name) for name in ("text_denoiser", "text_variance_denoiser")]
+BLOCKS = of.also(of.without(of.instance(), "a dict", "a tuple"), far=[2], below=[-1], words=["a"])
 MEMORY = of.also(of.number(0), zero=0)
 
 STAGES = [
@@ -241,7 +242,10 @@ MODELS = [
             "x": of.also(of.array((1, 4, 8), (1, 3, 8, 8), (1, 4, 7, 8)), whole=Z.astype(int)),
             "t": of.also(of.array((2,), (1, 1)), nan=np.float32([np.nan]), inf=np.float32([np.inf])),
             "text": of.array((1, 4, 31), (1, 4)),
-            "perturbed": of.also(of.without(of.instance(), "a dict", "a tuple"), far=[2], below=[-1], words=["a"]),
+            **dict.fromkeys(("perturbed", "skipped", "blurred"), BLOCKS),
+            "blur_sigma": of.without(of.number(0), "inf"),
+            "residuals": of.also(of.without(of.instance(), "a tuple"), shape=[np.zeros((1, 2, 3), np.float32)]),
+            "collect": of.also(of.without(of.instance(), "a dict", "a tuple", "None"), far=["block2"], whole=[0]),
             "recompute": SWITCH,
         },
         runs=False,

@@ -86,9 +86,10 @@ def run(module: ModuleType, params: Any, config: Any, values: Values) -> dict[st
         return {"states": states, **blocks}
     if module is transformer:
         names = ("x", "t", "text", "mask", "resolution", "aspect_ratio")
-        with recorded(transformer) as blocks:
-            out = transformer.apply(params, config, **{key: inputs[key] for key in names if key in inputs})
-        return {"out": out, **blocks}
+        collect = [f"block{i}" for i in range(config.num_layers)]
+        given = {key: inputs[key] for key in names if key in inputs}
+        out, blocks = transformer.apply(params, config, **given, collect=collect)
+        return {"out": out, **{name.replace("block", "block."): x for name, x in blocks.items()}}
     moments = vae.encode(params, config, inputs["x"])
     return {"mean": moments.mean, "logvar": moments.logvar, "decoded": vae.decode(params, config, inputs["z"])}
 
