@@ -75,7 +75,7 @@ def test_a_checkpoint_of_mindspore_is_the_same(tmp_path):
         read = ms.load_checkpoint(str(tmp_path / f"{name}.ckpt"))
         assert_same({each: value.asnumpy() for each, value in read.items()}, state(MODELS[name]))
         listed = [{"name": f"network.{each}", "data": value} for each, value in read.items()]
-        ms.save_checkpoint(listed, str(tmp_path / "trained.ckpt"), append_dict={"epoch": 3})
+        ms.save_checkpoint(listed, str(tmp_path / "trained.ckpt"), append_dict={"epoch": 3})  # as mindone does it
         convert(tmp_path / "trained.ckpt", tmp_path / f"{name} again", size=size(name), heads=HEADS)
         for file in ("config.json", MODEL, "authors.safetensors"):
             first, second = (tmp_path / each / "transformer" / file for each in (name, f"{name} again"))
@@ -97,9 +97,8 @@ def test_bfloat16_stays_what_it_is(tmp_path):
     }
     convert(tmp_path / "back.ckpt", tmp_path / "again", heads=HEADS)
     for file in (MODEL, "authors.safetensors"):
-        assert (tmp_path / f"there/transformer/{file}").read_bytes() == (
-            tmp_path / f"again/transformer/{file}"
-        ).read_bytes()
+        first, second = (tmp_path / each / "transformer" / file for each in ("there", "again"))
+        assert first.read_bytes() == second.read_bytes()
 
 
 def bf16(file: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -211,10 +210,8 @@ def test_the_names_that_others_give_to_what_diffusers_leaves_out_are_read_back(t
     convert(home, tmp_path / "without.pth")
     kept = {"pos_embed", "y_embedder.y_embedding"}
     assert_same(saved(tmp_path / "without.pth"), {name: value for name, value in own.items() if name not in kept})
-    more = {
-        "pos_embed.pos_embed": own["pos_embed"],
-        "caption_projection.y_embedding": own["y_embedder.y_embedding"],
-    }
+    names = {"pos_embed": "pos_embed.pos_embed", "y_embedder.y_embedding": "caption_projection.y_embedding"}
+    more = {other: own[name] for name, other in names.items()}
     save_file(load_file(home / MODEL) | more, home / MODEL)
     convert(home, tmp_path / "with.pth")
     assert_same(saved(tmp_path / "with.pth"), own)

@@ -57,7 +57,8 @@ BLOCK = {
 KEPT = {"pos_embed": "pos_embed.pos_embed", "y_embedder.y_embedding": "caption_projection.y_embedding"}
 """What diffusers computes anew or leaves out, and what some files in its layout call it."""
 SCALES = {"alpha": {256: 1.0, 512: 1.0, 1024: 2.0}, "sigma": {256: 0.5, 512: 1.0, 1024: 2.0, 2048: 4.0}}
-"""By how much the positions of the released models are stretched, by their size in pixels."""
+"""By how much the positions of the released models are stretched, by their size in pixels. The first converter of the
+authors has 0.5 for PixArt-α's 256, which the one of PixArt-Σ corrected."""
 SIZES = (256, 512, 1024, 2048)
 TOKENS = {120: "alpha", 300: "sigma"}
 """Which of the two a model is, by the tokens of its y_embedding."""

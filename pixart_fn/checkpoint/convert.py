@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +16,10 @@ from tqdm import tqdm
 
 from .. import tree
 from ..checks import check_option, check_switch, check_whole, first_few, shown
-from ..files import atomic, pth, safetensors, zips
+from ..files import atomic, ckpt, pth, safetensors, zips
 from ..files import folder as folder_
 from ..files.safetensors import Stored
-from ..files.tensors import DTYPES, Held, Leaf, Tensor, in_order
+from ..files.tensors import DTYPES, Leaf, Tensor, in_order
 from ..models import transformer
 from ..process.lock import exclusive
 from ..public import public
@@ -38,7 +37,6 @@ READ = (*WRITTEN, ".safetensors")
 SIDE = "authors.safetensors"
 """A file beside the weights, with the tensors for which diffusers has no name."""
 _MODEL = "diffusion_pytorch_model.safetensors"
-_TYPES = {"Float32": "F32", "Float16": "F16", "BFloat16": "BF16", "Float64": "F64", "Int64": "I64", "Int32": "I32"}
 
 
 @public
@@ -175,7 +173,7 @@ def _read(path: Path, weights: str) -> dict[str, Part]:
     if path.suffix.lower() == ".ckpt" and not _is_zip(path):  # other tools call torch's files .ckpt
         if weights != WEIGHTS[0]:
             raise ValueError(f"weights={weights!r} isn't in {path}: mindone writes the average to a file of its own")
-        return _read_ckpt(path)
+        return {name: leaf for name, leaf in ckpt.open_file(path).items() if leaf.shape}  # without an epoch's number
     held = pth.open_file(path)
     found = held.get(weights)
     if found is None and weights == WEIGHTS[0] and any(isinstance(value, Tensor) for value in held.values()):
@@ -194,25 +192,6 @@ def _is_zip(path: Path) -> bool:
     head = np.empty(min(4, file.size), np.uint8)
     file.read_into(head, 0)
     return zips.begins(head.tobytes())
-
-
-def _read_ckpt(path: Path) -> dict[str, Part]:
-    """Return the tensors in a checkpoint of MindSpore; single numbers beside them, such as an epoch, are left out."""
-    import mindspore as ms
-
-    try:
-        found = ms.load_checkpoint(str(path))
-    except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as error:
-        raise ValueError(f"{path} isn't read by MindSpore, or is damaged ({shown(str(error))})") from error
-    leaves: dict[str, Part] = {}
-    for name, value in found.items():
-        if isinstance(value, str) or not value.shape:
-            continue
-        dtype = _TYPES.get(str(value.dtype))
-        if dtype is None or not name.isprintable():
-            raise ValueError(f"{path} holds {shown(name)} in {value.dtype}, which isn't supported")
-        leaves[name] = Held(name, dtype, np.frombuffer(value.get_bytes(), DTYPES[dtype]).reshape(value.shape))
-    return leaves
 
 
 def _check_kept(kept: Mapping[str, Leaf | Stored], config: transformer.Config, where: str) -> None:
@@ -243,16 +222,16 @@ def _to_file(source: str | os.PathLike[str], out: Path, weights: str, given: Map
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"{name}={value!r} is for a file as source; a folder's config.json says it")
-    ckpt = out.suffix.lower() == ".ckpt"
-    if ckpt and weights != WEIGHTS[0]:
+    to_mindspore = out.suffix.lower() == ".ckpt"
+    if to_mindspore and weights != WEIGHTS[0]:
         raise ValueError(f"weights={weights!r} is for torch's files; a .ckpt holds one model without a name")
     atomic.target(out)
     part = _part(source)
     with folder_.unchanged((source,), INDEX):
         state = _authors(part)
         with _bar(state, progress) as bar:
-            if ckpt:
-                _write_ckpt(_counted(state, bar), out)
+            if to_mindspore:
+                ckpt.write(out, _counted(state, bar))
             else:
                 pth.write(out, {weights: _counted(state, bar)})
 
@@ -299,27 +278,3 @@ def _authors(part: files.Part) -> dict[str, Leaf]:
 
 def _in_order(stored: Mapping[str, Stored]) -> dict[str, Leaf]:
     return {name: in_order(leaf) for name, leaf in stored.items()}
-
-
-def _write_ckpt(leaves: Mapping[str, Leaf], out: Path) -> None:
-    """Write a checkpoint of MindSpore, whose own writer needs a name that ends in .ckpt, and all in memory."""
-    import mindspore as ms
-
-    def save(inside: Path) -> None:
-        listed = [{"name": name, "data": _tensor(leaf)} for name, leaf in leaves.items()]
-        ms.save_checkpoint(listed, str(inside / "model.ckpt"))
-        atomic.write(out, partial(shutil.copyfile, inside / "model.ckpt"))
-
-    try:
-        atomic.temporarily(atomic.target(out).parent, save, folder=True)
-    except OSError as error:
-        raise atomic.unwritten(error, out) from error
-
-
-def _tensor(leaf: Leaf) -> Any:
-    """Return a leaf as a Tensor of its own type; a bfloat16 comes back from float32 as it was."""
-    import mindspore as ms
-
-    if leaf.dtype == "BF16":
-        return ms.Tensor.from_numpy(leaf.read()).astype(ms.bfloat16)
-    return ms.Tensor(leaf.bits())

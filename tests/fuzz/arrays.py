@@ -16,7 +16,8 @@ from safetensors.numpy import save as safetensors_bytes
 import pixart_fn as px
 from pixart_fn.checkpoint.convert import convert
 from pixart_fn.checkpoint.text import load_text
-from pixart_fn.files import pth, safetensors
+from pixart_fn.files import ckpt, pth, safetensors
+from pixart_fn.files.tensors import Held
 from pixart_fn.train import state
 from pixart_fn.train.emoji import latents
 
@@ -106,10 +107,27 @@ def _pth(content: bytes, folder: Path) -> Any:
         convert(file, folder / "there", heads=HEADS)
 
 
+def _checkpoints() -> list[bytes]:
+    """A checkpoint of MindSpore of one of the authors' models."""
+    weights = authors_state(Model(width=8, captions=4, layers=1, base=2, scale=0.5))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "authors.ckpt")
+        ckpt.write(file, {name: Held(name, "F32", value) for name, value in weights.items()})
+        return [file.read_bytes()]
+
+
+def _ckpt(content: bytes, folder: Path) -> Any:
+    (folder / "authors.ckpt").write_bytes(content)
+    for leaf in ckpt.open_file(folder / "authors.ckpt").values():
+        assert leaf.bits().shape == leaf.shape
+    convert(folder / "authors.ckpt", folder / "there", heads=HEADS)
+
+
 TARGETS = {
     "safetensors": Target(_tensors, _safetensors, TENSORS),
     "text": Target(_texts, _text, TENSORS),
     "state": Target(_states, _state, TENSORS),
     "npz": Target(_archives, _archive, ZIP),
+    "ckpt": Target(_checkpoints, _ckpt),
     "pth": Target(_saved, _pth, (*ZIP, *(mutate.of_pth,) * 12)),
 }
