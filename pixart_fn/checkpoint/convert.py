@@ -57,8 +57,8 @@ def convert(
     table of positions, for which diffusers has no name, go to authors.safetensors beside the weights, so that the way
     back gives them too. Nothing in a file is run: it is read by an interpreter that imports and calls nothing. The
     names and the layout are those of the authors' own tools/convert_pixart_to_diffusers.py. Of the ways to compress
-    keys and values, "conv" is seen from its tensors. The others leave nothing in a file, and must be put into config.json
-    by hand, as kv_compress_config.
+    keys and values, "conv" is seen from its tensors. The others leave nothing in a file, so that config.json must be
+    given its kv_compress_config by hand.
 
     Args:
         source: a file: .pth, .pt or .bin of torch.save, mindone's .ckpt of MindSpore, or a .safetensors with the
