@@ -32,16 +32,10 @@ def find(index: Json, scheduler: Json, id: str | None, where: object) -> Call:
         ValueError: the index says what can't be used.
     """
     own = read(index[KEY], where) if KEY in index else None
-    found = own or _listed(id) or Call()
+    found = own or (None if id is None else manifest.call(id)) or Call()
     if scheduler.get("_class_name") == "LCMScheduler" and found.guidance > 1:
         return found._replace(steps=LCM.steps, guidance=LCM.guidance, times=None)
     return found
-
-
-def _listed(id: str | None) -> Call | None:
-    """Return what the manifest says of the checkpoint of this id."""
-    entries = () if id is None else manifest.entries()
-    return next((Call(*entry.call) for entry in entries if entry.id == id), None)
 
 
 def read(content: Any, where: object) -> Call:

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from .. import config as config_
 from .. import solvers
@@ -18,7 +18,7 @@ from ..checks import check_type, shown
 from ..config import Check, whole
 from ..files import reading
 from ..models import t5, transformer, vae
-from ..params import MODELS
+from ..params import MODELS, Call
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,17 +36,6 @@ Id: TypeAlias = Annotated[str, Check("owner/name", lambda v: bool(re.fullmatch(r
 File: TypeAlias = Annotated[str, Check("a file's name", lambda v: bool(re.fullmatch(r"\w[\w.-]*", v)))]
 Time: TypeAlias = Annotated[float, Check("within 0 … 999", lambda v: 0 <= v <= 999)]
 Scale: TypeAlias = Annotated[float, Check("of at least 1", lambda v: v >= 1)]
-
-
-class Call(NamedTuple):
-    """What `generate` should be called with, where nothing else is asked for."""
-
-    steps: int
-    guidance: float
-    tokens: int | None
-    """The length that prompts are padded to; None: that of the pipeline's class."""
-    times: tuple[float, ...] | None
-    """The times to denoise at, from noisy to clean, where they are fixed; None: as the scheduler places them."""
 
 
 @dataclasses.dataclass(frozen=True)
