@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from . import plots, train, tree, types
     from .backend.autodiff import grad, value_and_grad
     from .checkpoint import controlnet, lora
+    from .checkpoint.convert import convert
     from .checkpoint.load import load
     from .checkpoint.save import save
     from .denoiser import text_denoiser, text_variance_denoiser
@@ -46,6 +47,7 @@ __all__ = [
     "VarianceDenoiser",
     "__version__",
     "controlnet",
+    "convert",
     "decode_latents",
     "encode_image",
     "encode_prompt",
@@ -88,6 +90,7 @@ _MODULES = {
 _HOMES = {
     "backend.autodiff": ("grad", "value_and_grad"),
     "checkpoint": ("load", "save"),
+    "checkpoint.convert": ("convert",),
     "denoiser": ("text_denoiser", "text_variance_denoiser"),
     "estimate": ("memory",),
     "params": ("Params",),

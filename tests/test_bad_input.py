@@ -13,6 +13,7 @@ import pytest
 from helpers import (
     bad_calls,
     bad_controlnet,
+    bad_convert,
     bad_data,
     bad_files,
     bad_lora,
@@ -37,6 +38,7 @@ PARTS = (
     bad_steps,
     bad_optim,
     bad_controlnet,
+    bad_convert,
 )
 ROWS = [row for part in PARTS for row in part.ROWS]
 

@@ -18,6 +18,7 @@ import pixart_fn
 
 from ..process.signals import stoppable
 from .console import report
+from .convert import convert
 from .fetch import fetch
 from .generate import generate
 from .models import models
@@ -63,7 +64,7 @@ def command(context: click.Context) -> None:
         raise click.UsageError(f"name a command: {', '.join(command.commands)}; pixart-fn --help says what each does")
 
 
-for verb in (generate, show, models, fetch, prepare, train, plot):
+for verb in (generate, show, models, fetch, convert, prepare, train, plot):
     command.add_command(verb)
 
 
