@@ -92,8 +92,14 @@ WRONG = {
     "a word": (options("--seed one"), "Invalid value for '--seed': 'one' is not a valid integer"),
     "no value": (options("--seed"), "Option '--seed' requires an argument"),
     "dtype": (options("--dtype float8"), "Invalid value for '--dtype': 'float8' is not one of 'float32', 'float16'"),
-    "nothing": ((), "name a command: generate, show, prepare, train, plot; pixart-fn --help says what each does"),
-    "command": (("xyzzy",), "there is no command 'xyzzy'; the commands are generate, show, prepare, train, plot"),
+    "nothing": (
+        (),
+        "name a command: generate, show, models, fetch, convert, prepare, train, plot; pixart-fn --help says what each does",
+    ),
+    "command": (
+        ("xyzzy",),
+        "there is no command 'xyzzy'; the commands are generate, show, models, fetch, convert, prepare, train, plot",
+    ),
     "a misspelt command": (("genrate",), "there is no command 'genrate'; the nearest is generate"),
     "show nothing": (("show",), "Missing argument 'PICTURE'"),
     "show none": (("show", "none.png"), "there is no file 'none.png'"),

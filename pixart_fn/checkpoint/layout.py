@@ -165,7 +165,7 @@ def _no_weights(place: Place, folder: str, name: str, names: Collection[str]) ->
         home = f"{at!r}" if isinstance(place, Folder) else f"{place.id!r}, subfolder={folder!r}"
         convert = f"{part.package}.{part.classes[0]}.from_pretrained({home}).save_pretrained({name!r})"
         return ValueError(
-            f"{at} has only .bin weights, which aren't read since unpickling them can run any code; convert them"
+            f"{at} has only .bin weights, which aren't read here; convert them"
             f" once where {part.package} is installed: {convert}"
         )
     file = f"{folder}/{part.stem}.safetensors" if folder else f"{part.stem}.safetensors"

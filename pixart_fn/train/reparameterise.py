@@ -179,7 +179,7 @@ def _opened(source: str | os.PathLike[str], config: transformer.Config) -> dict[
     if any(name.endswith(".bin") for name in names) and not any(".safetensors" in name for name in names):
         convert = f"diffusers.DiTPipeline.from_pretrained({str(source)!r}).save_pretrained('dit')"
         raise ValueError(
-            f"{place} has only .bin weights, which aren't read since unpickling them can run any code; convert them"
+            f"{place} has only .bin weights, which aren't read here; convert them"
             f" once where diffusers is installed: {convert}"
         )
     weights = part.file(choose(place, part.folder, "transformer", None)[0])
