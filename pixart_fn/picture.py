@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -10,15 +11,16 @@ import re
 import reprlib
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
-from .checks import check_whole, kind
+from .checks import check_switch, check_whole, kind, shown
 from .files import atomic, reading
+from .public import public
 from .settings import DTYPES as DTYPES
 from .settings import PICTURES as PICTURES
 from .settings import SIDE as SIDE
@@ -34,6 +36,9 @@ LARGEST = 2**30
 """The most bytes of a file whose settings are read: more than the PIXELS of a picture take uncompressed."""
 CHUNKS = 2**17
 """The most parts of a PNG that are looked through: twice what the PIXELS take in parts of the usual 8 KiB."""
+READ = ("PNG", "JPEG", "WEBP")
+"""Pillow's names for the formats of the files that are read."""
+T = TypeVar("T")
 _CHARSET = b"ASCII\0\0\0"  # with which EXIF says the encoding of its comment
 _INFLATED = re.compile("Decompressed data too large|Too much memory used in text chunks")  # in Pillow's words
 
@@ -132,30 +137,57 @@ def read_settings(file: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: there is no such file, or it is no regular one.
         ValueError: the file is no picture that Pillow opens, or has no settings of `save_picture` inside.
     """
-    path = Path(os.path.expanduser(file))
-    if path.is_dir():
-        raise IsADirectoryError(f"{str(file)!r} is a folder; name a file in it")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {str(file)!r}")
-    with warnings.catch_warnings(), os.fdopen(reading.descriptor(path), "rb") as opened:
-        warnings.simplefilter("ignore")  # Pillow warns of pictures that it opens nevertheless
+    with os.fdopen(reading.descriptor(existing(file)), "rb") as opened:
         if os.fstat(opened.fileno()).st_size > LARGEST:
             raise ValueError(
                 f"{str(file)!r} holds more than {LARGEST >> 20} MiB, which is no picture that is read here"
             )
-        try:
-            settings = _stored(opened)
-        except Image.DecompressionBombError:
-            raise ValueError(f"{str(file)!r} claims more than {PIXELS} pixels, which Pillow doesn't open") from None
-        except MemoryError:
-            raise
-        except Exception as error:  # damaged files make Pillow raise whatever its parsers stumble over
-            if _INFLATED.search(str(error)):
-                raise ValueError(f"{str(file)!r} has a text that unpacks to more than Pillow reads") from error
-            raise ValueError(f"{str(file)!r} is not a whole PNG, JPEG or WebP picture") from error
+        settings = _by_pillow(str(file), lambda: _stored(opened))
     if not isinstance(settings, dict):
         raise ValueError(f"{str(file)!r} doesn't say how it was drawn; pixart-fn generate and save_picture write that")
     return settings
+
+
+@public
+def read_picture(
+    file: str | os.PathLike[str],
+    height: int | None = None,
+    width: int | None = None,
+    *,
+    mask: bool = False,
+    sha256: str | None = None,
+) -> Image.Image:
+    """Read a picture to draw from, turned as its EXIF says, and on white where it is transparent.
+
+    Args:
+        file: a PNG, JPEG or WebP of 8 bits per channel.
+        height: in pixels, to which the picture is scaled (Lanczos) until it covers height x width, and its middle cut
+            out; None, as width then is too, leaves it as it is.
+        width: likewise.
+        mask: whether the picture is a mask, which is read as grey, and scaled without means of its pixels.
+        sha256: 64 hexadecimal digits that the file's bytes must have; None takes any.
+    Returns:
+        An RGB picture of PIL, or a grey one (L) of a mask.
+    Raises:
+        TypeError: an argument has the wrong type.
+        OSError: there is no such file, or it is no regular one.
+        ValueError: an argument isn't as described above, or the file is no such picture or has another sha256.
+    """
+    if not isinstance(file, (str, os.PathLike)):
+        raise TypeError(f"file must be a path, got {kind(file)}")
+    check_switch("mask", mask)
+    if (height is None) != (width is None):
+        raise ValueError(f"height and width must both be given or neither, got {shown(height)} and {shown(width)}")
+    for which, side in (("height", height), ("width", width)):
+        check_whole(which, 1 if side is None else side, 1, SIDE)
+    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+        raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(sha256)}")
+    content = reading.content(existing(file), LARGEST)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{str(file)!r} isn't the file that was meant: its sha256 isn't {sha256}")
+    picture = _opened(str(file), content).convert("L" if mask else "RGB")
+    how = Image.Resampling.NEAREST if mask else Image.Resampling.LANCZOS
+    return picture if height is None or width is None else ImageOps.fit(picture, (width, height), how)
 
 
 def sheet(pictures: Sequence[Image.Image | Array], columns: int | None = None) -> Image.Image:
@@ -211,7 +243,7 @@ def _json(settings: Mapping[str, Any]) -> str:
 
 def _stored(file: BinaryIO) -> Any:
     """Read the JSON inside a picture; return None where there is none."""
-    with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as picture:
+    with Image.open(file, formats=READ) as picture:
         text = picture.info.get(NAME)
         if text is None and picture.format == "PNG":
             text = _text_of_png(file)
@@ -250,6 +282,43 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _opened(name: str, content: bytes) -> Image.Image:
+    """Decode a file's bytes."""
+    with io.BytesIO(content) as stream, _by_pillow(name, lambda: Image.open(stream, formats=READ)) as opened:
+        picture = _by_pillow(name, lambda: ImageOps.exif_transpose(opened))
+    if picture.mode[0] in "IF":
+        raise ValueError(f"{name!r} has more than 8 bits per channel; save it with 8")
+    if picture.has_transparency_data:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    return picture
+
+
+def _by_pillow(name: str, read: Callable[[], T]) -> T:
+    """Let Pillow read a part of a file; what goes wrong is one sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of pictures that it opens nevertheless
+            return read()
+    except Image.DecompressionBombError:
+        raise ValueError(f"{name!r} claims more than {PIXELS} pixels, which Pillow doesn't open") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make Pillow raise whatever its parsers stumble over
+        if _INFLATED.search(str(error)):
+            raise ValueError(f"{name!r} has a text that unpacks to more than Pillow reads") from error
+        raise ValueError(f"{name!r} is not a whole PNG, JPEG or WebP picture") from error
+
+
+def existing(file: str | os.PathLike[str]) -> Path:
+    """Return the path of a file, or raise an OSError in one sentence where there is none."""
+    path = Path(os.path.expanduser(file))
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(file)!r} is a folder; name a file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {str(file)!r}")
+    return path
 
 
 def _pil(picture: Any) -> Image.Image:
