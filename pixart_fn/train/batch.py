@@ -29,6 +29,7 @@ class Batch(NamedTuple):
         aspect_ratio: height / width, float32 (B, 1), likewise.
         weight: of each example in the loss, float32 (B,); None weighs all alike.
         names: where each example came from, for errors and tables; may be empty.
+        control: scaled latents of what a ControlNet follows, float32 (B, C, h, w); None where none is trained.
     """
 
     x0: Array
@@ -37,6 +38,7 @@ class Batch(NamedTuple):
     aspect_ratio: Array | None = None
     weight: Array | None = None
     names: tuple[str, ...] = ()
+    control: Array | None = None
 
     def __repr__(self) -> str:
         """Show arrays by dtype and shape."""

@@ -14,7 +14,7 @@ from ..backend import nn
 from ..backend.arrays import as_numpy, as_tensor, check_weights
 from ..checkpoint import lora
 from ..checks import check_function, check_option, check_switch, check_type
-from ..models import transformer
+from ..models import controlnet, transformer
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Text, Tree
@@ -57,13 +57,19 @@ def _cast(p: Tree, dtype: str) -> Tree:
 
 def _network(p: Tree, config: transformer.Config, batch: Batch, recompute: bool) -> Predict:
     """A model of (x_t, t) of weights that are cast already."""
-    text, mask = as_tensor(batch.text.states, "text.states"), as_tensor(batch.text.mask, "text.mask")
-    sizes = [each if each is None else as_tensor(each, "a size") for each in (batch.resolution, batch.aspect_ratio)]
+    inputs = _inputs(batch)
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        return transformer.apply(p, config, x, t, text, mask, *sizes, recompute=recompute)
+        return transformer.apply(p, config, x, t, *inputs, recompute=recompute)
 
     return predict
+
+
+def _inputs(batch: Batch) -> tuple[Any, ...]:
+    """A batch's text states, mask, resolution and aspect ratio."""
+    text, mask = as_tensor(batch.text.states, "text.states"), as_tensor(batch.text.mask, "text.mask")
+    sizes = [each if each is None else as_tensor(each, "a size") for each in (batch.resolution, batch.aspect_ratio)]
+    return text, mask, *sizes
 
 
 @public
@@ -174,6 +180,54 @@ def of_adapter(
 
     def objective(adapter: lora.Adapter, batch: Batch, key: Any, **more: Any) -> tuple[Tensor, Metrics]:
         return inner(lora.apply(p, adapter), batch, key, **more)
+
+    return objective
+
+
+@public
+def of_controlnet(
+    p: Tree,
+    config: transformer.Config,
+    own: controlnet.Config,
+    loss: Callable[..., Any],
+    *,
+    recompute: bool = True,
+    dtype: str = "float32",
+) -> Objective:
+    """Make the loss of a ControlNet's weights on a transformer that stays as it is (PIXART-δ, arXiv:2401.05252).
+
+    Args:
+        p: the transformer's tree.
+        config: its configuration.
+        own: the ControlNet's.
+        loss: (predict, batch, key) → (scalar, metrics), such as `losses.diffusion` makes.
+        recompute: as in `transformer.apply`.
+        dtype: in which both compute, as in `predictor`.
+    Returns:
+        (weights, batch, key) → (scalar, metrics), with times_state= where the loss takes it; weights are the
+        ControlNet's tree, and batch.control is what it follows.
+    Raises:
+        TypeError, ValueError: an argument isn't as described above; when it is called, as `controlnet.apply`.
+    """
+    check_function("loss", loss, "predict, batch, key")
+    _check(config, recompute, dtype)
+    controlnet.check_base(own, config)
+    check_weights(p, transformer.shapes(config), "p")
+    base = exclusive(_cast)(p, dtype)  # once, since it stays as it is
+
+    def objective(weights: Tree, batch: Batch, key: Any, **more: Any) -> tuple[Tensor, Metrics]:
+        check_type("batch", batch, Batch, "a Batch")
+        if batch.control is None:
+            raise ValueError("batch.control must be the latents that the ControlNet follows, got None")
+        small, inputs = _cast(weights, dtype), _inputs(batch)
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            text, mask, *sizes = inputs
+            followed = as_tensor(batch.control, "batch.control")
+            return controlnet.apply(small, own, base, config, x, t, text, mask, followed, *sizes, recompute=recompute)
+
+        result: tuple[Tensor, Metrics] = loss(predict, batch, key, **more)
+        return result
 
     return objective
 
