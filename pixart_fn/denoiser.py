@@ -5,7 +5,7 @@ B pictures, L tokens, C latent channels, h/w latent size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from . import guidance as guidance_
 from . import solvers, tree
 from .backend.arrays import as_float, as_numpy
 from .checks import kind
-from .guidance import Guidance, Pair, Result, Scale
+from .guidance import Blur, Guidance, Pair, Result, Scale, Skip, Weaker
 from .models import transformer
 from .params import Params
 from .process.lock import exclusive
@@ -131,21 +131,22 @@ def guided_denoiser(
 ) -> Callable[[Array, float], Result]:
     """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
     B, pair, worse = len(text.mask), None, None
+    guidance.check(B, params.config.transformer.num_layers)
     if guidance.compares:
         texts = _captions(params, _stack(text, _negative(text, negative, guidance)))
         pair = _rows(make(_model(params, texts, size), schedule), B)
     context = _captions(params, text)
     conditional = make(_model(params, context, size), schedule)
-    if guidance.perturbs:
-        layers = guidance.pag_layers or (params.config.transformer.num_layers // 2,)
-        worse = guidance_.denoiser(_model(params, context, size, layers), schedule)
+    if guidance.branch is not None:
+        ways = _worse(guidance.branch, params.config.transformer.num_layers)
+        worse = guidance_.denoiser(_model(params, context, size, ways), schedule)
     return _checked(guidance_.guided(guidance, conditional, pair, worse, schedule=schedule), params, B)
 
 
 def _model(
-    params: Params, context: transformer.Captions, size: tuple[int, int], perturbed: Sequence[int] = ()
+    params: Params, context: transformer.Captions, size: tuple[int, int], ways: transformer.Ways = transformer.USUAL
 ) -> Callable[[Array, float], Array]:
-    """Make (x_t, t) → the transformer's output for a text and a size, without self-attention in some blocks."""
+    """Make (x_t, t) → the transformer's output for a text and a size, in some way of evaluating its blocks."""
     conditions = _conditions(params, *size)
 
     def model(x: Array, t: float) -> Array:
@@ -153,10 +154,17 @@ def _model(
         times = Tensor.from_numpy(np.full(rows, t, np.float32))
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
         weights, config = params.transformer, params.config.transformer
-        ways = transformer.Ways(perturbed=perturbed)
         return transformer.evaluate(weights, config, x, times, context, **given, ways=ways)
 
     return model
+
+
+def _worse(branch: Weaker, blocks: int) -> transformer.Ways:
+    """Return how the blocks are evaluated for the worse branch of a guidance."""
+    layers = getattr(branch, "layers", None) or (blocks // 2,)
+    if isinstance(branch, Blur):
+        return transformer.Ways(blurred=layers, blur_sigma=branch.sigma)
+    return transformer.Ways(skipped=layers) if isinstance(branch, Skip) else transformer.Ways(perturbed=layers)
 
 
 def _rows(together: Callable[[Array, float], Result], B: int) -> Pair[Result]:

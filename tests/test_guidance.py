@@ -259,12 +259,12 @@ def test_a_learned_variance_stays_the_conditional_one():
 
 
 @given(shapes, st.floats(-3, 3))
-def test_perturbed_attention_moves_away_from_the_perturbed(shape, s):
+def test_a_worse_model_is_moved_away_from(shape, s):
     x = latents(0, shape)
     guided, change = guide(4.5)(x, 3.0), pair(x, 3.0)[0] - 0.5 * x
-    assert_close(guidance.perturbed_attention(guided, pair(x, 3.0)[0], 0.5 * x, s), guided + s * change)
+    assert_close(guidance.away(guided, pair(x, 3.0)[0], 0.5 * x, s), guided + s * change)
     for scale in (s, lambda t: s, [s] * shape[0]):
-        got = guide(guidance.Guidance(4.5, pag_scale=scale), perturbed=lambda x, t: 0.5 * x)(x, 3.0)
+        got = guide(guidance.Guidance(4.5, pag_scale=scale), worse=lambda x, t: 0.5 * x)(x, 3.0)
         assert_close(got, guided + s * change)
     alone = guidance.guided(guidance.Guidance(1.0, pag_scale=s), conditional, None, lambda x, t: 0.5 * x)(x, 3.0)
     assert_close(alone, pair(x, 3.0)[0] + s * change)
@@ -303,7 +303,7 @@ def test_dynamic_thresholding_by_its_definition(shape, ratio, largest):
         (lambda: guidance.guided(4.5, conditional), r"Guidance\(scale=4.5\) needs pair, which is None"),
         (
             lambda: guidance.guided(guidance.Guidance(pag_scale=2.0), conditional, pair),
-            r"Guidance\(scale=4.5, pag_scale=2.0\) needs perturbed, which is None",
+            r"Guidance\(scale=4.5, pag_scale=2.0\) needs worse, which is None",
         ),
         (lambda: guidance.threshold(pair, quantile=1.5), r"quantile must be within \(0, 1\], got 1.5"),
         (lambda: guidance.threshold(pair, largest=np.inf), "largest must be a finite number of at least 1, got inf"),
@@ -325,7 +325,7 @@ def test_what_is_no_scale(scale):
         lambda: guidance.Guidance(pag_scale=scale),
         lambda: guidance.compose(pair, [(pair, 1.0), (pair, scale)]),
         lambda: guidance.combine(x, x, scale),
-        lambda: guidance.perturbed_attention(x, x, x, scale),
+        lambda: guidance.away(x, x, x, scale),
         lambda: guide(lambda t: scale)(x, 5.0),
     ):
         with pytest.raises(TypeError, match=r"must be a number, (one|or a list of one) for each picture.* got "):

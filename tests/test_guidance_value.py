@@ -69,7 +69,7 @@ WRONG = {
     "two lengths": (
         {"scale": [3, 4], "pag_scale": [1, 2, 3]},
         ValueError,
-        "scale and pag_scale must have one number for each picture, got 2 and 3",
+        "the scale of guidance and pag_scale must have one number for each picture, got 2 and 3",
     ),
     "a table of intervals": ({"interval": np.ones((2, 2))}, TypeError, r"interval must be two numbers \(low, high\)"),
     "an array of no interval": ({"interval": np.array(5)}, TypeError, r"interval must be two numbers \(low, high\)"),
@@ -102,7 +102,7 @@ def test_guidance_is_an_immutable_value():
 )
 def test_a_scale_of_1_evaluates_no_negative_text(scale, compares):
     assert guidance.Guidance(scale).compares is compares
-    assert guidance.Guidance(pag_scale=scale).perturbs is (scale != 0.0)
+    assert (guidance.Guidance(pag_scale=scale).branch is not None) is (scale != 0.0)
     if not compares:
         assert guidance.guided(scale, conditional) is conditional
 
@@ -111,7 +111,7 @@ def test_options_of_guidance_that_change_something_are_taken():
     """The neighbours of what is refused: with perturbed attention alone an interval counts, and arrays are numbers."""
     value = guidance.Guidance(1, interval=np.array([200, 800]), pag_scale=2.0)
     assert value.interval == (200, 800) and repr(value.interval) == "(200, 800)"
-    assert guidance.Guidance([3, 4], pag_scale=[1, 2]).perturbs
+    assert guidance.Guidance([3, 4], pag_scale=[1, 2]).branch is not None
     assert guidance.Guidance([3, 4], pag_scale=2).compares and guidance.Guidance(10**6).scale == 1e6
     assert not guidance.Guidance(1, rescale=0, compat="diffusers").compares
 
@@ -177,9 +177,9 @@ X, ROW = np.ones((2, 4, 3, 3)), np.ones((1, 4, 3, 3))
             r"guided must have the shape \(B, C, …\)",
         ),
         (
-            lambda: guidance.perturbed_attention(X, X, ROW, 3.0),
+            lambda: guidance.away(X, X, ROW, 3.0),
             ValueError,
-            "guided and conditional and perturbed must have the same shape",
+            "guided and conditional and worse must have the same shape",
         ),
     ],
 )
@@ -208,6 +208,7 @@ def test_an_error_in_a_function_of_t_names_it(value, sentence):
     [
         ("classifier_free", r"; it is now guidance.guided\(scale, conditional, pair\)$"),
         ("perturbed", "; it is now guidance.guided"),
+        ("perturbed_attention", r"; it is now guidance.away\(guided, conditional, worse, s\)$"),
         ("xyzzy", "has no attribute 'xyzzy'$"),
     ],
 )

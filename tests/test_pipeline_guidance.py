@@ -63,7 +63,7 @@ def test_rescaling_and_perturbed_attention_change_the_picture(params, monkeypatc
     assert np.array_equal(latents(params, guidance=px.Guidance()), reference)
     calls = counted(monkeypatch, transformer, "evaluate")
     latents(params, steps=1, guidance=px.Guidance(pag_scale=3.0))
-    assert [(len(args[2]), kwargs["perturbed"]) for args, kwargs in calls] == [(2, ()), (1, (1,))]
+    assert [(len(args[2]), kwargs["ways"].perturbed) for args, kwargs in calls] == [(2, ()), (1, (1,))]
 
 
 def test_a_single_patch_has_nothing_to_perturb(params):

@@ -1,7 +1,10 @@
 """Guidance: from a model to a denoiser, and from denoisers to a guided one. Solvers see only x0.
 
 - `Guidance` is a value: which scale, where, and how else. `guided` makes one denoiser of its branches by it.
-- `combine`, `rescale`, `perturbed_attention` and `first_channels` are the formulas, functions of values.
+- `Projected` and `ZeroStar` are its other methods to combine the text and the negative text.
+- `Perturb`, `Skip` and `Blur` are worse models to move away from, made of the model; `Weaker` is one of your own.
+- `combine`, `adaptive_projected`, `zero_star`, `away`, `rescale` and `first_channels` are the formulas, functions of
+  values.
 - `denoiser` and `variance_denoiser` turn a model's output into x0.
 - `compose`, `interval`, `clip` and `threshold` turn denoisers into a denoiser.
 
@@ -13,22 +16,38 @@ Write your own: a denoiser of two denoisers, which `px.sample` takes as any othe
 
     def denoise(x, t):
         return px.guidance.combine(conditional(x, t), unconditional(x, t), 1 + t / 250)
+
+Auto-guidance moves away from what a smaller or less trained model gives for the same text:
+
+    weaker = px.text_denoiser(weaker_params, text, guidance=1)
+    how = px.Guidance(1, worse=px.guidance.Weaker(2.0, interval=(200, 800)))
+    denoise = px.guidance.guided(how, conditional, worse=weaker)
 """
 
 from typing import TYPE_CHECKING
 
 from .denoisers import Pair, Result, both, clip, compose, guided, interval, threshold
-from .formulas import combine, first_channels, perturbed_attention, rescale
+from .formulas import adaptive_projected, away, combine, first_channels, rescale, zero_star
+from .how import COMPATS, Guidance, as_guidance
+from .kinds import Blur, Perturb, Projected, Skip, Weaker, ZeroStar
 from .model import denoiser, variance_denoiser
-from .value import COMPATS, Guidance, Scale, as_guidance, check_scale
+from .value import Scale, check_scale
 
 __all__ = [
     "COMPATS",
+    "Blur",
     "Guidance",
     "Pair",
+    "Perturb",
+    "Projected",
     "Result",
     "Scale",
+    "Skip",
+    "Weaker",
+    "ZeroStar",
+    "adaptive_projected",
     "as_guidance",
+    "away",
     "both",
     "check_scale",
     "clip",
@@ -38,15 +57,16 @@ __all__ = [
     "first_channels",
     "guided",
     "interval",
-    "perturbed_attention",
     "rescale",
     "threshold",
     "variance_denoiser",
+    "zero_star",
 ]
 
 _NOW = {
     "classifier_free": "guidance.guided(scale, conditional, pair)",
     "perturbed": "guidance.guided(px.Guidance(scale, pag_scale=…), conditional, pair, perturbed)",
+    "perturbed_attention": "guidance.away(guided, conditional, worse, s)",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that is here

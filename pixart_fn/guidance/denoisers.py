@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 import numpy as np
 
 from ..checks import check_function, check_number, kind, shown
-from ..schedule import Schedule, check_schedule, convert
+from ..public import public
+from ..schedule import Schedule, check_schedule
 from ..types import Array, Denoiser, NumPyArray
-from .formulas import column, combine, first_channels, perturbed_attention, rescale, shape_of
-from .value import Guidance, Scale, as_guidance, as_interval, check_scale, scale_at
+from .combination import combination, in_space
+from .formulas import away, column, first_channels, rescale, shape_of
+from .how import Guidance, as_guidance
+from .kinds import Weaker, ZeroStar
+from .value import Scale, as_interval, check_scale, scale_at
 
 Result = TypeVar("Result", Array, "tuple[Array, Array]")
 """What a denoiser gives: x0, or (x0, variance) where it is a VarianceDenoiser."""
@@ -36,61 +41,96 @@ def both(conditional: Callable[[Array, float], Result], unconditional: Denoiser)
     return lambda x, t: (conditional(x, t), unconditional(x, t))
 
 
+@public
 def guided(
     guidance: Guidance | Scale,
     conditional: Callable[[Array, float], Result],
     pair: Pair[Result] | None = None,
-    perturbed: Denoiser | None = None,
+    worse: Denoiser | None = None,
     *,
     schedule: Schedule | None = None,
 ) -> Callable[[Array, float], Result]:
     """Guide a denoiser as a Guidance says.
+
+    With the momentum of a `Projected` the denoiser remembers a running difference within a sampling. In one t never
+    rises, so where it does another one begins, and it begins with nothing remembered. A sampling that was broken off is
+    the exception: one that begins below its last t needs a denoiser of its own, as two that take turns do.
 
     Args:
         guidance: a Guidance, or its scale alone.
         conditional: the denoiser with the condition, evaluated alone where `pair` isn't; of a VarianceDenoiser the
             variance is kept as it is.
         pair: evaluates both branches; `both` makes it of two denoisers. Where the scale is 1 it isn't evaluated.
-        perturbed: the denoiser with perturbed attention. Where pag_scale is 0 it isn't evaluated.
-        schedule: where given, rescaling works on what its model predicts, as in the paper, rather than on x0.
+        worse: the denoiser of the worse model with the condition: with perturbed attention, without some blocks, or of
+            a weaker model of one's own. Without a worse branch in the guidance it isn't evaluated.
+        schedule: where given, rescaling works on what its model predicts, as in the paper, rather than on x0; a
+            `ZeroStar` needs it for the velocity.
     Returns:
         A denoiser of the kind of `conditional`, which raises a TypeError where what `pair` gives isn't two values of
         the shape of x.
     Raises:
         TypeError: guidance is neither a Guidance nor a scale, or another argument has the wrong type.
-        ValueError: a denoiser that the guidance needs is None.
+        ValueError: what the guidance needs is None.
     """
     guidance = as_guidance(guidance)
     check_function("conditional", conditional, "x, t")
     if schedule is not None:
         check_schedule(schedule)
-    for name, each in (("pair", pair), ("perturbed", perturbed)):
+    for name, each in (("pair", pair), ("worse", worse)):
         if each is not None:
             check_function(name, each, "x, t")
-    for name, branch, needed in (("pair", pair, guidance.compares), ("perturbed", perturbed, guidance.perturbs)):
-        if needed and branch is None:
+    method, branch = guidance.method, guidance.branch
+    needs = {"pair": (pair, guidance.compares), "worse": (worse, branch is not None)}
+    for name, (given, needed) in (needs | {"schedule": (schedule, isinstance(method, ZeroStar))}).items():
+        if needed and given is None:
             raise ValueError(f"{guidance!r} needs {name}, which is None")
-    if not (guidance.compares or guidance.perturbs):
+    if not guidance.compares and branch is None:
         return conditional
-    pair, perturbed = pair if guidance.compares else None, perturbed if guidance.perturbs else None
+    denoise = _guided(guidance, conditional, pair if guidance.compares else None, _inside(branch, worse), schedule)
+    if isinstance(method, ZeroStar) and schedule is not None and method.zero_from is not None:
+        denoise = interval(_still(conditional, schedule), denoise, method.zero_from, math.inf)
+    return denoise if guidance.interval is None else interval(denoise, conditional, *guidance.interval)
+
+
+def _guided(
+    guidance: Guidance,
+    conditional: Callable[[Array, float], Result],
+    pair: Pair[Result] | None,
+    worse: Callable[[Array, float], Array | None],
+    schedule: Schedule | None,
+) -> Callable[[Array, float], Result]:
+    """Make the denoiser of `guided` from what it has checked, without intervals."""
+    combined, name = combination(guidance.method, schedule), [*guidance.scales][-1]
 
     def denoise(x: Array, t: float) -> Result:
         result, unconditional = (conditional(x, t), None) if pair is None else _checked_pair(pair(x, t), x)
-        worse = None if perturbed is None else perturbed(x, t)
-        return _on_x0(result, lambda x0: change(x, t, x0, unconditional, worse))
+        poor = worse(x, t)
+        return _on_x0(result, lambda x0: change(x, t, x0, unconditional, poor))
 
-    def change(x: Array, t: float, x0: Array, unconditional: Array | None, worse: Array | None) -> Array:
-        w = scale_at("the scale of guidance", guidance.scale, t, _rows(x))
-        changed = combine(x0, x0 if unconditional is None else unconditional, w)
+    def change(x: Array, t: float, x0: Array, unconditional: Array | None, poor: Array | None) -> Array:
+        changed = x0
+        if unconditional is not None:
+            changed = combined(x, t, x0, unconditional, scale_at("the scale of guidance", guidance.scale, t, _rows(x)))
         if guidance.rescale:
-            changed = _rescale_prediction(changed, x0, x, t, guidance.rescale, schedule)
+            space = "x0" if schedule is None else schedule.prediction
+            changed = in_space(space, schedule, x, t, lambda a, b: rescale(a, b, guidance.rescale), changed, x0)
         if guidance.compat == "original":
             changed = first_channels(changed, x0)
-        if worse is None:
+        if poor is None:
             return changed
-        return perturbed_attention(changed, x0, worse, scale_at("pag_scale", guidance.pag_scale, t, _rows(x)))
+        return away(changed, x0, poor, scale_at(name, guidance.scales[name], t, _rows(x)))
 
-    return denoise if guidance.interval is None else interval(denoise, conditional, *guidance.interval)
+    return denoise
+
+
+def _inside(branch: Weaker | None, worse: Denoiser | None) -> Callable[[Array, float], Array | None]:
+    """Make (x_t, t) → x0 of the worse model, or None where it isn't evaluated."""
+    return lambda x, t: None if branch is None or worse is None or not branch.evaluated(t) else worse(x, t)
+
+
+def _still(conditional: Callable[[Array, float], Result], schedule: Schedule) -> Callable[[Array, float], Result]:
+    """Make the denoiser at whose x0 the velocity is zero: α x. The variance is the conditional one."""
+    return lambda x, t: _on_x0(conditional(x, t), lambda x0: schedule.alpha(float(t)) * x)
 
 
 def interval(
@@ -230,17 +270,6 @@ def _clipped(x0: Array, largest: float) -> Array:
     """x0 within ±largest, where NaN stays NaN: MindSpore's own clip turns it into a number."""
     clipped = x0.clip(-largest, largest)
     return clipped if isinstance(x0, np.ndarray) else clipped + 0.0 * x0
-
-
-def _rescale_prediction(
-    changed: Array, conditional: Array, x: Array, t: float, phi: float, schedule: Schedule | None
-) -> Array:
-    """`rescale` of what the schedule's model predicts, as x0."""
-    if schedule is None:
-        return rescale(changed, conditional, phi)
-    alpha, sigma, prediction = schedule.alpha(float(t)), schedule.sigma(float(t)), schedule.prediction
-    output, plain = (convert(x0, x, alpha, sigma, "x0", prediction) for x0 in (changed, conditional))
-    return convert(rescale(output, plain, phi), x, alpha, sigma, prediction, "x0")
 
 
 def _numpy(x: Array) -> NumPyArray:

@@ -12,6 +12,9 @@ from ..checks import check_number, check_whole, is_number, kind
 from ..types import Array
 from .value import check_scale
 
+TINY = 1e-30
+"""What is added to a sum of squares that is divided by: nothing next to any but 0."""
+
 
 def combine(conditional: Array, unconditional: Array, w: float | Sequence[float] | Array) -> Array:
     """Go from the unconditional x0 to the conditional one and beyond it: x0 = w · x0_c + (1 - w) · x0_u.
@@ -59,24 +62,103 @@ def rescale(guided: Array, conditional: Array, phi: float) -> Array:
     return guided * (phi * ratio + (1.0 - phi))
 
 
-def perturbed_attention(
-    guided: Array, conditional: Array, perturbed: Array, s: float | Sequence[float] | Array
-) -> Array:
-    """Move away from the x0 of a perturbed model: x0 = x0_g + s · (x0_c - x0_p) (arXiv:2403.17377, eq. 9).
+def adaptive_projected(
+    conditional: Array,
+    unconditional: Array,
+    w: float | Sequence[float] | Array,
+    *,
+    eta: float = 0.0,
+    threshold: float = math.inf,
+    momentum: float = 0.0,
+    running: Array | None = None,
+) -> tuple[Array, Array]:
+    """Guide without the part of the difference that only makes colours stronger (APG, arXiv:2410.02416, alg. 1).
+
+    The difference d = x0_c - x0_u, with momentum d + β · running, is shortened to the norm r at most and split into its
+    part d_∥ along x0_c and the rest d_⊥: x0 = x0_c + (w - 1) (d_⊥ + η d_∥).
+
+    The paper defines this on x0. It depends on the space: along ε_c lies another part of the difference, and a norm
+    and a sum over steps in ε weigh noisy steps by α/σ. diffusers' guider is this function of whatever the model
+    predicts, with w - 1 as its guidance_scale where use_original_formulation is True; by default it starts from the
+    unconditional value and goes w times as far, which leaves it short of the conditional one at w = 1.
+
+    Args:
+        conditional: x0 with the condition, (B, C, …).
+        unconditional: x0 without it, or with a negative text, of the same shape.
+        w: a number, or one number per picture (B,); 1 is exactly the conditional x0.
+        eta: η within [0, 1], how much of d_∥ is kept; 1 with the other options left alone is `combine`.
+        threshold: r, the largest norm of a picture's d over all its numbers, above 0; infinite for any.
+        momentum: β within [-1, 1]; the paper takes negative ones, against what earlier steps did.
+        running: the second value of the step before, or None in the first one.
+    Returns:
+        x0, and the running difference d + β · running, which the next step takes; both of the same shape.
+    Raises:
+        TypeError: w isn't numbers, another option is no number, or a value no array.
+        ValueError: an option is outside its range, the number of scales is not B, or the shapes differ or are empty.
+    """
+    check_number("eta", eta, 0, 1)
+    check_number("threshold", threshold, 0, math.inf, above=True)
+    check_number("momentum", momentum, -1, 1)
+    values = {"conditional": conditional, "unconditional": unconditional}
+    _check_shapes(**values, **({} if running is None else {"running": running}))
+    _check_rows("conditional", conditional)
+    scale = _factor("w", w, conditional)
+    difference = conditional - unconditional
+    running = difference if running is None else difference + momentum * running
+    if isinstance(scale, float) and scale == 1:  # 0 times what isn't finite would be NaN
+        return 1.0 * conditional, running
+    update = running
+    if threshold < math.inf:
+        update = update / (_dot(update, update) ** 0.5 / threshold).clip(1.0, None)
+    parallel = _dot(update, conditional) / (_dot(conditional, conditional) + TINY) * conditional
+    return conditional + (scale - 1.0) * (update - (1.0 - eta) * parallel), running
+
+
+def zero_star(conditional: Array, unconditional: Array, w: float | Sequence[float] | Array) -> Array:
+    """Guide from the unconditional value at its best length: `combine(c, s · u, w)` (CFG-Zero*, arXiv:2503.18886).
+
+    s = ⟨c, u⟩ / ⟨u, u⟩ for each picture brings s · u closest to c, so that c - s · u is what of c lies across u.
+
+    The paper defines this on the velocity, dx/dt of a flow. It depends on the space, since s is another one there; of
+    models that preserve variance the velocity is v, the derivative of x by the angle whose tangent is σ/α. diffusers'
+    guider is this function of whatever the model predicts, which for PixArt is ε.
+
+    Args:
+        conditional: c with the condition, (B, C, …).
+        unconditional: u without it, or with a negative text, of the same shape.
+        w: a number, or one number per picture (B,); 1 is exactly c, 0 is s · u.
+    Returns:
+        A value of the same shape.
+    Raises:
+        TypeError: w isn't numbers, or a value no array.
+        ValueError: the number of scales is not B, or the shapes differ or are empty.
+    """
+    _check_shapes(conditional=conditional, unconditional=unconditional)
+    _check_rows("conditional", conditional)
+    s = _dot(conditional, unconditional) / (_dot(unconditional, unconditional) + 1e-8)  # the authors' own 1e-8
+    return combine(conditional, s * unconditional, w)
+
+
+def away(guided: Array, conditional: Array, worse: Array, s: float | Sequence[float] | Array) -> Array:
+    """Move away from what a worse model gives: x0 = x0_g + s · (x0_c - x0_w).
+
+    The worse one has perturbed attention (PAG, arXiv:2403.17377, eq. 9), leaves blocks out (skip-layer guidance), has
+    blurred queries (smoothed energy, arXiv:2408.00760) or is a smaller or less trained model (auto-guidance,
+    arXiv:2406.02507, eq. 3, whose w is s + 1). In ε, and in v, it is the same: the weights s and -s add up to 0.
 
     Args:
         guided: x0, guided by text or not, (B, C, …).
         conditional: x0 with the condition.
-        perturbed: x0 of the model whose self-attention is the identity in some blocks.
-        s: a number, or one number per picture (B,).
+        worse: x0 of the worse model with the condition.
+        s: a number, or one number per picture (B,); 0 is exactly the guided x0.
     Returns:
         x0 of the same shape.
     Raises:
         TypeError: s isn't numbers, or a value no array.
         ValueError: the number of scales is not B, or the shapes differ.
     """
-    _check_shapes(guided=guided, conditional=conditional, perturbed=perturbed)
-    return guided + _factor("s", s, guided) * (conditional - perturbed)
+    _check_shapes(guided=guided, conditional=conditional, worse=worse)
+    return guided + _factor("s", s, guided) * (conditional - worse)
 
 
 def first_channels(guided: Array, conditional: Array, n: int = 3) -> Array:
@@ -146,6 +228,19 @@ def column(name: str, scale: float | Sequence[float] | Array, x: Array) -> float
     if tuple(value.shape) != (x.shape[0],):
         raise ValueError(f"{name} must be a number or one for each of {x.shape[0]} pictures, got {value.shape}")
     return value.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _check_rows(name: str, value: Array) -> None:
+    """Raise a ValueError where a value holds no numbers for each picture."""
+    if not shape_of(value) or 0 in shape_of(value):
+        raise ValueError(
+            f"{name} must have the shape (B, C, …) with a number in each row at least, got {shape_of(value)}"
+        )
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Each picture's inner product, in a shape that multiplies it."""
+    return (a * b).reshape(a.shape[0], -1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
 
 
 def _deviation(x: Array) -> Array:

@@ -20,13 +20,15 @@ from .noise import (
     squaredcos_cap_v2,
     zero_terminal_snr,
 )
-from .spacing import SPACINGS, beta, karras, timesteps, uniform_lambda
+from .spacing import AYS, SPACINGS, ays, beta, karras, timesteps, uniform_lambda
 
 __all__ = [
+    "AYS",
     "FINALS",
     "PREDICTIONS",
     "SPACINGS",
     "Schedule",
+    "ays",
     "beta",
     "check_grid",
     "check_schedule",

@@ -41,7 +41,7 @@ def grid(schedule: Schedule, timesteps: Sequence[float] | NumPyArray, *, final: 
 
 
 def rho_grid(schedule: Schedule, rhos: Sequence[float] | NumPyArray, *, final: str = "zero") -> Grid:
-    """Make the grid that visits given ρ = σ/α: those of `karras`, `uniform_lambda`, `beta`, or any.
+    """Make the grid that visits given ρ = σ/α: those of `karras`, `uniform_lambda`, `beta`, `ays`, or any.
 
     Args:
         schedule: gives the time of each ρ.

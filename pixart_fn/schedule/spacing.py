@@ -12,6 +12,12 @@ from .noise import MOST, Schedule, check_schedule
 
 SPACINGS = ("linspace", "leading", "trailing")
 
+AYS = {
+    "sd": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+}
+"""The eleven nodes of ten steps, as values of ρ, that the authors of Align Your Steps found for each model."""
+
 
 def timesteps(
     schedule: Schedule,
@@ -149,6 +155,45 @@ def beta(
     check_number("b", b, 0, above=True)
     first, last = _range(schedule, steps, first, last)
     rhos: NDArray[np.float64] = last + (first - last) * betaincinv(a, b, 1 - np.linspace(0, 1, steps))
+    return rhos
+
+
+def ays(
+    schedule: Schedule, steps: int, table: str = "sd", *, first: float | None = None, last: float | None = None
+) -> NDArray[np.float64]:
+    """Choose values of ρ that were optimised for few steps (Align Your Steps, arXiv:2404.14507).
+
+    The tables are of ten steps; for another number log ρ is interpolated linearly between their nodes, as the authors
+    do. A table was found for the latents of one VAE: "sd" for that of Stable Diffusion 1.5, which PixArt-α has too, and
+    "sdxl" for that of SDXL, which PixArt-Σ has too. The values are noise relative to signal, so that the nodes within
+    hold for any schedule, and the outer two are the schedule's own: PixArt's linear β begins at ρ = 157, where Stable
+    Diffusion begins at 14.6, and pure noise at 14.6 would be taken for a picture that is already begun.
+
+    Args:
+        schedule: gives the range.
+        steps: S, at least 1.
+        table: "sd" or "sdxl".
+        first: the largest ρ, above the table's second; None takes that of t = T - 1.
+        last: the node that the final one stands for, and towards which more than ten steps go, above 0 and below the
+            table's last but one; None takes the table's own, 0.029, or that of t = 0 where it is larger.
+    Returns:
+        float64 (S,), falling, for `rho_grid`.
+    Raises:
+        ValueError: there is no such table, an argument is outside its range, or the table isn't within first and last.
+        TypeError: steps is no whole number, or another argument no number.
+    """
+    check_option("table", table, tuple(AYS))
+    within = AYS[table][1:-1]
+    end = max(AYS[table][-1], float(check_schedule(schedule).rhos[0])) if last is None else last
+    first, last = _range(schedule, steps, first, end)
+    if not last < within[-1] < within[0] < first:
+        raise ValueError(
+            f"first and last must be above {within[0]:g} and below {within[-1]:g}, where the table {table!r} lies, got"
+            f" {first:g} … {last:g}"
+        )
+    nodes = np.log([first, *within, last])
+    where = np.linspace(0, len(nodes) - 1, steps + 1)
+    rhos: NDArray[np.float64] = np.exp(np.interp(where, np.arange(len(nodes)), nodes))[:-1]
     return rhos
 
 

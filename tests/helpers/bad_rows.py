@@ -59,6 +59,13 @@ LAM = of.without(of.also(of.number(-30, 30), words=np.array(["a"])), "a list", "
 SWITCH, STEPS = of.switch(), of.whole(1, 1000)
 MANY = of.whole(1, 10**6)
 
+BLOCKS = of.also(of.instance(), none=[], twice=[1, 1], below=[-1], ragged=[[1], [1, 2]], flags=[True])
+INTERVAL = of.also(
+    of.without(of.instance(), "an array"), turned=(2, 1), nan=(np.nan, 1), words=("a", "b"), three=(1, 2, 3)
+)
+ABOVE_0 = of.without(of.also(of.number(0), none=0), "inf")
+VALUES = {"conditional": of.array((2, 2)), "unconditional": of.array((2, 2)), "w": of.without(SCALE, "of no t")}
+
 s, g = px.schedule, px.guidance
 ROWS: list[Row] = [
     # --- schedules
@@ -157,16 +164,49 @@ ROWS: list[Row] = [
             **{"first": of.number(0), "last": of.number(0, 160)},
         },
     ),
+    Row(
+        s.ays,
+        {"schedule": NOISE, "steps": 5, "table": "sdxl"},
+        {
+            **{"schedule": of.schedule(), "steps": MANY, "table": of.option()},
+            **{"first": of.also(of.number(0), within=6.0), "last": of.also(of.number(0, 160), within=0.2)},
+        },
+    ),
     # --- guidance
     Row(
         px.Guidance,
         {"scale": 2.0},
         {
             **{"scale": SCALE, "pag_scale": SCALE, "rescale": of.number(0, 1), "compat": of.option()},
-            "interval": of.also(
-                of.without(of.instance(), "an array"), turned=(2, 1), nan=(np.nan, 1), words=("a", "b"), three=(1, 2, 3)
-            ),
-            "pag_layers": of.also(of.instance(), none=[], twice=[1, 1], below=[-1], ragged=[[1], [1, 2]], flags=[True]),
+            **{
+                "interval": INTERVAL,
+                "pag_layers": BLOCKS,
+                "method": of.also(of.instance(), **{"a class": g.Projected}),
+            },
+            "worse": of.also(of.instance(), **{"a class": g.Skip}),
+        },
+    ),
+    Row(
+        g.Projected,
+        {"eta": 0.5, "threshold": 15.0, "momentum": -0.5},
+        {"eta": of.number(0, 1), "threshold": ABOVE_0, "momentum": of.number(-1, 1)},
+    ),
+    Row(g.ZeroStar, {"zero_from": 960}, {"zero_from": of.number(0)}),
+    Row(g.Weaker, {"scale": 2.0}, {"scale": of.also(SCALE, none=0.0, zeros=[0, 0]), "interval": INTERVAL}),
+    *(
+        Row(
+            kind,
+            {"scale": 2.0, "layers": [1]},
+            {"scale": of.also(SCALE, none=0.0, zeros=[0, 0]), "interval": INTERVAL, "layers": BLOCKS},
+        )
+        for kind in (g.Perturb, g.Skip)
+    ),
+    Row(
+        g.Blur,
+        {"scale": 2.0, "layers": [1], "sigma": 2.0},
+        {
+            **{"scale": of.also(SCALE, none=0.0, zeros=[0, 0]), "interval": INTERVAL, "layers": BLOCKS},
+            "sigma": ABOVE_0,
         },
     ),
     Row(g.as_guidance, {"guidance": 2.0}, {"guidance": SCALE}),
@@ -182,11 +222,11 @@ ROWS: list[Row] = [
             "guidance": px.Guidance(2.0, pag_scale=1.0),
             "conditional": x0,
             "pair": pair,
-            "perturbed": x0,
+            "worse": x0,
             "schedule": NOISE,
         },
         {
-            **{"guidance": SCALE, "conditional": of.function(2), "pair": of.function(2), "perturbed": of.function(2)},
+            **{"guidance": SCALE, "conditional": of.function(2), "pair": of.function(2), "worse": of.function(2)},
             "schedule": of.without(of.schedule(), "None"),
         },
     ),
@@ -222,10 +262,15 @@ ROWS: list[Row] = [
         )
         for f, model in ((g.denoiser, x0), (g.variance_denoiser, lambda x, t: np.concatenate([x, x], 1)))
     ),
+    *(Row(f, {"conditional": X, "unconditional": X, "w": 2.0}, VALUES) for f in (g.combine, g.zero_star)),
     Row(
-        g.combine,
-        {"conditional": X, "unconditional": X, "w": 2.0},
-        {"conditional": of.array((2, 2)), "unconditional": of.array((2, 2)), "w": of.without(SCALE, "of no t")},
+        g.adaptive_projected,
+        {"conditional": X, "unconditional": X, "w": 2.0, "running": X},
+        {
+            **VALUES,
+            **{"eta": of.number(0, 1), "threshold": ABOVE_0, "momentum": of.number(-1, 1)},
+            "running": of.without(of.array((2, 2)), "None"),
+        },
     ),
     Row(
         g.rescale,
@@ -233,10 +278,10 @@ ROWS: list[Row] = [
         {"guided": of.array((2, 2)), "conditional": of.array((2, 2)), "phi": of.number(0, 1)},
     ),
     Row(
-        g.perturbed_attention,
-        {"guided": X, "conditional": X, "perturbed": X, "s": 1.0},
+        g.away,
+        {"guided": X, "conditional": X, "worse": X, "s": 1.0},
         {
-            **{"guided": of.array((2, 2)), "conditional": of.array((2, 2)), "perturbed": of.array((2, 2))},
+            **{"guided": of.array((2, 2)), "conditional": of.array((2, 2)), "worse": of.array((2, 2))},
             "s": of.without(SCALE, "of no t"),
         },
     ),
