@@ -5,23 +5,25 @@ B pictures, L tokens, C latent channels, h/w latent size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from mindspore import Tensor, ops
 from numpy.typing import NDArray
 
+from . import control as control_
 from . import guidance as guidance_
 from . import solvers, tree
 from .backend.arrays import as_float, as_numpy
 from .checks import kind
-from .guidance import Blur, Guidance, Pair, Result, Scale, Skip, Weaker
+from .control import Control, Steering, as_controls
+from .guidance import Guidance, Pair, Result, Scale
 from .models import transformer
 from .params import Params
 from .process.lock import exclusive
 from .public import public
-from .request import as_text, check_guidance, check_params, check_variance, picture_size
+from .request import as_text, check_guidance, check_params, check_variance, latent_shape, picture_size
 from .schedule import Schedule
 from .types import Array, Denoiser, Text, VarianceDenoiser
 
@@ -40,6 +42,7 @@ def text_denoiser(
     height: int | None = None,
     width: int | None = None,
     schedule: Schedule | None = None,
+    controls: Control | Sequence[Control] | None = None,
 ) -> Denoiser:
     """Make the denoiser that a solver calls: (x_t (B, C, h, w), t) → x0, guided by text.
 
@@ -56,13 +59,15 @@ def text_denoiser(
         height: the picture's height in pixels, which some models take as a condition; None takes the model's own.
         width: the picture's width in pixels, likewise.
         schedule: the noise schedule; None takes the checkpoint's.
+        controls: one ControlNet's control or several, from `px.controlnet.control`, which all branches of guidance see.
     Returns:
         (x_t, t) → x0, of the shape of x_t.
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or x_t has another shape when the denoiser is called.
     """
-    return _text_denoiser(guidance_.denoiser, params, text, negative, guidance, (height, width), schedule)
+    size = height, width
+    return _text_denoiser(guidance_.denoiser, params, text, negative, guidance, size, schedule, controls)
 
 
 @public
@@ -76,6 +81,7 @@ def text_variance_denoiser(
     height: int | None = None,
     width: int | None = None,
     schedule: Schedule | None = None,
+    controls: Control | Sequence[Control] | None = None,
 ) -> VarianceDenoiser:
     """Make the denoiser that `solvers.ddpm("learned_range")` calls: (x_t (B, C, h, w), t) → (x0, variance).
 
@@ -90,6 +96,7 @@ def text_variance_denoiser(
         height: the picture's height in pixels; None takes the model's own.
         width: the picture's width in pixels; None takes the model's own.
         schedule: the noise schedule; None takes the checkpoint's.
+        controls: as in `text_denoiser`.
     Returns:
         (x_t, t) → (x0, variance), both of the shape of x_t.
     Raises:
@@ -98,7 +105,8 @@ def text_variance_denoiser(
     """
     check_params(params)
     check_variance(params, "text_variance_denoiser")
-    return _text_denoiser(guidance_.variance_denoiser, params, text, negative, guidance, (height, width), schedule)
+    size = height, width
+    return _text_denoiser(guidance_.variance_denoiser, params, text, negative, guidance, size, schedule, controls)
 
 
 def _text_denoiser(
@@ -109,6 +117,7 @@ def _text_denoiser(
     guidance: Guidance | Scale | None,
     size: tuple[int | None, int | None],
     schedule: Schedule | None,
+    controls: Control | Sequence[Control] | None,
 ) -> Callable[[Array, float], Result]:
     check_params(params)
     if not (schedule is None or isinstance(schedule, Schedule)):
@@ -117,7 +126,9 @@ def _text_denoiser(
     guidance = check_guidance(params, guidance, len(text.mask))
     negative = None if negative is None else as_text(params, "negative", negative, len(text.mask))
     schedule = schedule or solvers.from_config(params.config.scheduler).schedule
-    return guided_denoiser(make, params, text, negative, guidance, picture_size(params, *size), schedule)
+    drawn = picture_size(params, *size)
+    given = as_controls(params.config.transformer, controls, latent_shape(params, len(text.mask), drawn))
+    return guided_denoiser(make, params, text, negative, guidance, drawn, schedule, given)
 
 
 def guided_denoiser(
@@ -128,25 +139,32 @@ def guided_denoiser(
     guidance: Guidance,
     size: tuple[int, int],
     schedule: Schedule,
+    controls: Sequence[Control] = (),
 ) -> Callable[[Array, float], Result]:
     """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
     B, pair, worse = len(text.mask), None, None
-    guidance.check(B, params.config.transformer.num_layers)
     if guidance.compares:
-        texts = _captions(params, _stack(text, _negative(text, negative, guidance)))
+        texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls)
         pair = _rows(make(_model(params, texts, size), schedule), B)
-    context = _captions(params, text)
-    conditional = make(_model(params, context, size), schedule)
-    if guidance.branch is not None:
-        ways = _worse(guidance.branch, params.config.transformer.num_layers)
-        worse = guidance_.denoiser(_model(params, context, size, ways), schedule)
-    return _checked(guidance_.guided(guidance, conditional, pair, worse, schedule=schedule), params, B)
+    seen = _seen(params, text, controls)
+    conditional = make(_model(params, seen, size), schedule)
+    if guidance.perturbs:
+        layers = guidance.pag_layers or (params.config.transformer.num_layers // 2,)
+        worse = guidance_.denoiser(_model(params, seen, size, layers), schedule)
+    return _checked(guidance_.guided(guidance, conditional, pair, worse, schedule=schedule), params, B, controls)
+
+
+class _Seen(NamedTuple):
+    """What the transformer and the ControlNets see of a text, at every step."""
+
+    context: transformer.Captions
+    steering: tuple[Steering, ...]
 
 
 def _model(
-    params: Params, context: transformer.Captions, size: tuple[int, int], ways: transformer.Ways = transformer.USUAL
+    params: Params, seen: _Seen, size: tuple[int, int], perturbed: Sequence[int] = ()
 ) -> Callable[[Array, float], Array]:
-    """Make (x_t, t) → the transformer's output for a text and a size, in some way of evaluating its blocks."""
+    """Make (x_t, t) → the transformer's output for a text and a size, without self-attention in some blocks."""
     conditions = _conditions(params, *size)
 
     def model(x: Array, t: float) -> Array:
@@ -154,17 +172,11 @@ def _model(
         times = Tensor.from_numpy(np.full(rows, t, np.float32))
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
         weights, config = params.transformer, params.config.transformer
-        return transformer.evaluate(weights, config, x, times, context, **given, ways=ways)
+        added = control_.residuals(seen.steering, params, x, t, seen.context, *given.values())
+        ways = transformer.Ways(perturbed=perturbed, residuals=added)
+        return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=ways)
 
     return model
-
-
-def _worse(branch: Weaker, blocks: int) -> transformer.Ways:
-    """Return how the blocks are evaluated for the worse branch of a guidance."""
-    layers = getattr(branch, "layers", None) or (blocks // 2,)
-    if isinstance(branch, Blur):
-        return transformer.Ways(blurred=layers, blur_sigma=branch.sigma)
-    return transformer.Ways(skipped=layers) if isinstance(branch, Skip) else transformer.Ways(perturbed=layers)
 
 
 def _rows(together: Callable[[Array, float], Result], B: int) -> Pair[Result]:
@@ -178,8 +190,10 @@ def _rows(together: Callable[[Array, float], Result], B: int) -> Pair[Result]:
     return pair
 
 
-def _checked(denoise: Callable[[Array, float], Result], params: Params, rows: int) -> Callable[[Array, float], Result]:
-    """Make a denoiser that also takes NumPy arrays, and refuses an x_t that doesn't fit the text and the model."""
+def _checked(
+    denoise: Callable[[Array, float], Result], params: Params, rows: int, controls: Sequence[Control]
+) -> Callable[[Array, float], Result]:
+    """Make a denoiser that also takes NumPy arrays, and refuses an x_t that fits no text, model or control."""
     config = params.config.transformer
 
     @exclusive
@@ -187,6 +201,8 @@ def _checked(denoise: Callable[[Array, float], Result], params: Params, rows: in
         transformer.check_latents(config, x)
         if x.shape[0] != rows:
             raise ValueError(f"x_t has {x.shape[0]} rows and the text has {rows}; they must be equal")
+        for each in controls:
+            control_.check_shape(each, x.shape)
         if isinstance(x, np.ndarray):
             result: Result = tree.map(lambda part: as_numpy(part).astype(x.dtype), denoise(as_float(x, "x_t"), t))
             return result
@@ -200,8 +216,9 @@ def repeat(text: Text, n: int) -> Text:
     return text if n == 1 else Text(*(ops.repeat_interleave(part, n, 0) for part in text))
 
 
-def _captions(params: Params, text: Text) -> transformer.Captions:
-    return transformer.captions(params.transformer, params.config.transformer, *text)
+def _seen(params: Params, text: Text, controls: Sequence[Control]) -> _Seen:
+    context = transformer.captions(params.transformer, params.config.transformer, *text)
+    return _Seen(context, control_.prepare(params, controls, text))
 
 
 def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from .backend import autodiff
 from .checks import check_option, check_whole
+from .control import Control
 from .estimate import check_results, longest, pictures_at_once, slices
 from .guidance import Guidance, Scale
 from .models import vae
@@ -57,6 +58,7 @@ class Options(TypedDict, total=False):
     tile: int | None
     check: bool
     memory: float | None
+    controls: Control | Sequence[Control] | None
     on_step: Callable[[StepInfo], object] | None
     progress: bool
 
@@ -133,6 +135,7 @@ def generate(
     tile: int | None = None,
     check: bool = True,
     memory: float | None = None,
+    controls: Control | Sequence[Control] | None = None,
     on_step: Callable[[StepInfo], object] | None = None,
     progress: bool = True,
 ) -> Picture | list[Picture] | NDArray[np.float32] | Tensor:
@@ -169,6 +172,8 @@ def generate(
         memory: the most bytes that this process may take; None takes what the system and its control groups leave. As
             many pictures are drawn together as fit, which changes none of them, and `on_step` is called for each such
             part in turn.
+        controls: what steers the pictures beside the prompts: one ControlNet with what it follows, or several, whose
+            effects are added up, from `px.controlnet.control`. All branches of guidance see them.
         on_step: a function that is called after each step with its StepInfo, whose arrays it mustn't change; its result
             is ignored.
         progress: whether to show a bar.
@@ -188,7 +193,7 @@ def generate(
     wanted, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
     total = len(prompts) * images_per_prompt
     kept = check_results(params, total, wanted, output, memory)
-    given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
+    given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress, controls)
     plan = request(params, total, key, drawn, given)
     negatives = negatives if plan.guidance.compares else []
     at_once = _at_once(params, plan, [*prompts, *negatives], tokens, tile, kept, memory)

@@ -18,6 +18,7 @@ from PIL import Image
 from . import rng, solvers
 from .backend.arrays import as_float, as_tensor, check_mask, check_weights
 from .checks import check_function, check_switch, check_whole, kind, shown
+from .control import Control, as_controls, rows_of
 from .guidance import Guidance, Scale, as_guidance, check_scale
 from .models import sizes, vae
 from .params import MODELS, Params
@@ -43,6 +44,7 @@ class Sampling(NamedTuple):
     check: bool
     on_step: Callable[[StepInfo], object] | None
     progress: bool
+    controls: Control | Sequence[Control] | None = None
 
 
 class Request(NamedTuple):
@@ -64,6 +66,7 @@ class Request(NamedTuple):
     check: bool
     on_step: Callable[[StepInfo], object] | None
     progress: bool
+    controls: tuple[Control, ...] = ()
 
     @property
     def branches(self) -> int:
@@ -80,8 +83,9 @@ class Request(NamedTuple):
         if rows == slice(0, len(self.keys)):
             return self
         keys, latents = self.keys[rows], None if self.latents is None else self.latents[rows]
-        shape = (len(keys), *self.shape[1:])
-        return self._replace(keys=keys, shape=shape, latents=latents, guidance=_guidance_of(self.guidance, rows))
+        shape, guidance = (len(keys), *self.shape[1:]), _guidance_of(self.guidance, rows)
+        controls = tuple(rows_of(each, rows) for each in self.controls)
+        return self._replace(keys=keys, shape=shape, latents=latents, guidance=guidance, controls=controls)
 
 
 def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: Sampling) -> Request:
@@ -116,9 +120,10 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
             check_scale(f"{name} at t = {t:g}", scale(t) if callable(scale) else scale, rows)
     shape = latent_shape(params, rows, size)
     latents = None if given.latents is None else _start(given.latents, shape)
+    controls = as_controls(params.config.transformer, given.controls, shape)
     for check in solver.checks:
         check(grid, np.broadcast_to(np.float32(0), shape) if latents is None else latents)
-    how = guidance, given.check, given.on_step, given.progress
+    how = guidance, given.check, given.on_step, given.progress, controls
     return Request(size, keys, schedule, grid, solver, wrap, shape, latents, *how)
 
 

@@ -1,4 +1,4 @@
-"""The stages text → latents → picture, each a pure function of (params, inputs, key), and picture → latents.
+"""The stages text → latents → picture, each a pure function of (params, inputs, key).
 
 B pictures, L tokens, C latent channels, h/w latent and H/W pixel size.
 """
@@ -15,8 +15,10 @@ from . import rng, tree
 from .backend import autodiff
 from .backend.arrays import as_float, check_finite, clamp
 from .checks import check_whole
+from .control import Control
 from .denoiser import guided_denoiser
-from .estimate import check_decoding, check_encoding, check_texts, pictures_at_once, slices
+from .encoding import encode_image as encode_image
+from .estimate import check_decoding, check_texts, pictures_at_once, slices
 from .guidance import Guidance, Scale
 from .models import sizes, t5, vae
 from .models import tokenizer as tokenizer_
@@ -24,7 +26,6 @@ from .params import Params
 from .process.lock import exclusive, lock
 from .public import public
 from .request import (
-    Picture,
     Request,
     Sampling,
     as_text,
@@ -33,14 +34,13 @@ from .request import (
     latent_shape,
     picture_keys,
     picture_size,
-    pixels,
     request,
     text_length,
     texts,
     vae_config,
 )
 from .sample import iterate
-from .types import Array, Grid, Key, Moments, Solver, StepInfo, Text, VarianceSolver
+from .types import Array, Grid, Key, Solver, StepInfo, Text, VarianceSolver
 
 
 @public
@@ -111,6 +111,7 @@ def sample_latents(
     latents: Array | None = None,
     check: bool = True,
     memory: float | None = None,
+    controls: Control | Sequence[Control] | None = None,
     on_step: Callable[[StepInfo], object] | None = None,
     progress: bool = True,
 ) -> Tensor:
@@ -132,6 +133,7 @@ def sample_latents(
         latents: the noise to start from, float32 (B, C, h, w), in place of the key's.
         check: whether to raise an error where a result isn't finite.
         memory: the most bytes that this process may take, as in `generate`.
+        controls: as in `generate`.
         on_step: a function that is called with the StepInfo of each step, as in `generate`.
         progress: whether to show a bar.
     Returns:
@@ -146,7 +148,7 @@ def sample_latents(
         text = as_text(params, "text", text)
         B = len(text.mask)
         negative = None if negative is None else as_text(params, "negative", negative, B)
-    given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress)
+    given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress, controls)
     plan = request(params, B, key, picture_size(params, height, width), given)
     at_once = pictures_at_once(params, B, plan.size, plan.branches, memory, tokens=text.mask.shape[1])
     if negative is None and plan.guidance.compares:
@@ -209,48 +211,6 @@ def decode_latents(
 
 
 @public
-@exclusive
-def encode_image(
-    params: Params,
-    pictures: Picture | Array | Sequence[Picture | Array],
-    *,
-    key: Key | None = None,
-    check: bool = True,
-    memory: float | None = None,
-) -> Tensor:
-    """Encode pictures as scaled latents, one at a time, which `decode_latents` decodes to nearly the same pictures.
-
-    Args:
-        params: from `load`, with a VAE.
-        pictures: a PIL picture (RGB or grey); an array (H, W, 3) or (B, H, W, 3) of uint8 or of floats in [0, 1]; a
-            list of these, all of one size; or what `decode_latents` gives. H and W are multiples of the VAE's factor.
-        key: one key (2,), or (B, 2) with one key per picture, for a sample of the VAE's posterior; None takes the
-            posterior's mean.
-        check: whether to raise an error where a latent isn't finite.
-        memory: the most bytes that this process may take, as in `generate`.
-    Returns:
-        float32 (B, C, h, w), as `sample_latents` gives them.
-    Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: an argument isn't as described above, or a latent isn't finite.
-        MemoryError: a picture doesn't fit into memory.
-    """
-    check_params(params)
-    check_switches(check=check)
-    config = vae_config(params)
-    x = pixels(pictures)
-    sizes.check(x.shape[1], x.shape[2], vae.factor(config))
-    keys = None if key is None else picture_keys(key, len(x))
-    check_encoding(params, (x.shape[1], x.shape[2]), len(x), memory)
-    each = [vae.encode(params.vae, config, part) for part in ops.split((x * 2.0 - 1.0).transpose(0, 3, 1, 2), 1)]
-    moments = each[0] if len(each) == 1 else Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
-    z = (moments.mean if keys is None else vae.sample(keys, moments)) * config.scaling_factor
-    if check:
-        check_finite(z, "the latents of encode_image")
-    return z
-
-
-@public
 def noise(params: Params, key: Key, n: int = 1, height: int | None = None, width: int | None = None) -> Tensor:
     """Draw the noise that `generate` and `sample_latents` start from if they are given no latents.
 
@@ -277,7 +237,7 @@ def run(params: Params, plan: Request, text: Text, negative: Text | None) -> Ten
     learned = isinstance(plan.solver, VarianceSolver)
     make = guidance_.variance_denoiser if learned else guidance_.denoiser
     with lock():
-        denoise = guided_denoiser(make, params, text, negative, plan.guidance, plan.size, plan.schedule)
+        denoise = guided_denoiser(make, params, text, negative, plan.guidance, plan.size, plan.schedule, plan.controls)
     x, S, done = plan.start(), len(plan.grid.t) - 1, 0
 
     def finite(x: Array, t: float) -> Array:

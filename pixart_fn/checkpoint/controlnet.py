@@ -17,6 +17,8 @@ from mindspore import Tensor
 
 from .. import tree
 from ..checks import check_whole, first_few
+from ..control import Control
+from ..encoding import control
 from ..files import atomic, pth, safetensors
 from ..files import folder as folder_
 from ..files.tensors import FLOATS
@@ -30,7 +32,7 @@ from .authors import Part
 from .hub import find, written
 from .layout import read_json, write_json
 
-__all__ = ["Config", "apply", "init", "load", "save"]
+__all__ = ["Config", "Control", "apply", "control", "init", "load", "save"]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 PICKLED = (".pth", ".pt", ".bin")

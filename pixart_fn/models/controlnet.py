@@ -28,7 +28,7 @@ from .controlnet_config import to_json as to_json
 from .transformer_checks import check_conditions, check_times
 
 
-class Control(NamedTuple):
+class Prepared(NamedTuple):
     """A control and a text as the copied blocks see them: the same at every step of a sampling."""
 
     blocks: list[Tree]
@@ -116,7 +116,7 @@ def check_control(control: Tensor, x: Tensor) -> Tensor:
 @exclusive
 def prepare(
     p: Tree, base: Tree, base_config: transformer.Config, control: Tensor, text: Tensor, mask: Tensor
-) -> Control:
+) -> Prepared:
     """Compute what the copied blocks see of the control and of the text: once for each prompt, for every step.
 
     Args:
@@ -127,7 +127,7 @@ def prepare(
         text: (B, L, caption_channels), floating-point.
         mask: (B, L), 1 where a token is real and 0 elsewhere.
     Returns:
-        A Control, for `residuals`.
+        A Prepared, for `residuals`.
     Raises:
         TypeError, ValueError: as `transformer.captions`.
     """
@@ -136,12 +136,12 @@ def prepare(
     captions = transformer.captions(own, base_config, text, mask)
     without = transformer_blocks.without_captions
     small = [{**block, "transformer_block": without(block["transformer_block"])} for block in p["controlnet_blocks"]]
-    return Control(small, captions, transformer.embedded(base, base_config, control))
+    return Prepared(small, captions, transformer.embedded(base, base_config, control))
 
 
 @exclusive
 def residuals(
-    control: Control,
+    control: Prepared,
     base: Tree,
     base_config: transformer.Config,
     x: Tensor,
