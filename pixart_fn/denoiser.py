@@ -18,7 +18,7 @@ from . import solvers, tree
 from .backend.arrays import as_float, as_numpy
 from .checks import kind
 from .control import Control, Steering, as_controls
-from .guidance import Guidance, Pair, Result, Scale
+from .guidance import Blur, Guidance, Pair, Result, Scale, Skip, Weaker
 from .models import transformer
 from .params import Params
 from .process.lock import exclusive
@@ -143,14 +143,15 @@ def guided_denoiser(
 ) -> Callable[[Array, float], Result]:
     """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
     B, pair, worse = len(text.mask), None, None
+    guidance.check(B, params.config.transformer.num_layers)
     if guidance.compares:
         texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls)
         pair = _rows(make(_model(params, texts, size), schedule), B)
     seen = _seen(params, text, controls)
     conditional = make(_model(params, seen, size), schedule)
-    if guidance.perturbs:
-        layers = guidance.pag_layers or (params.config.transformer.num_layers // 2,)
-        worse = guidance_.denoiser(_model(params, seen, size, layers), schedule)
+    if guidance.branch is not None:
+        ways = _worse(guidance.branch, params.config.transformer.num_layers)
+        worse = guidance_.denoiser(_model(params, seen, size, ways), schedule)
     return _checked(guidance_.guided(guidance, conditional, pair, worse, schedule=schedule), params, B, controls)
 
 
@@ -162,9 +163,9 @@ class _Seen(NamedTuple):
 
 
 def _model(
-    params: Params, seen: _Seen, size: tuple[int, int], perturbed: Sequence[int] = ()
+    params: Params, seen: _Seen, size: tuple[int, int], ways: transformer.Ways = transformer.USUAL
 ) -> Callable[[Array, float], Array]:
-    """Make (x_t, t) → the transformer's output for a text and a size, without self-attention in some blocks."""
+    """Make (x_t, t) → the transformer's output for a text and a size, in some way of evaluating its blocks."""
     conditions = _conditions(params, *size)
 
     def model(x: Array, t: float) -> Array:
@@ -173,10 +174,19 @@ def _model(
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
         weights, config = params.transformer, params.config.transformer
         added = control_.residuals(seen.steering, params, x, t, seen.context, *given.values())
-        ways = transformer.Ways(perturbed=perturbed, residuals=added)
-        return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=ways)
+        return transformer.evaluate(
+            weights, config, x, times, seen.context, **given, ways=ways._replace(residuals=added)
+        )
 
     return model
+
+
+def _worse(branch: Weaker, blocks: int) -> transformer.Ways:
+    """Return how the blocks are evaluated for the worse branch of a guidance."""
+    layers = getattr(branch, "layers", None) or (blocks // 2,)
+    if isinstance(branch, Blur):
+        return transformer.Ways(blurred=layers, blur_sigma=branch.sigma)
+    return transformer.Ways(skipped=layers) if isinstance(branch, Skip) else transformer.Ways(perturbed=layers)
 
 
 def _rows(together: Callable[[Array, float], Result], B: int) -> Pair[Result]:
