@@ -18,15 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from mindspore import Tensor
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from ... import checkpoint, edges, rng, solvers
 from ...backend.runtime import settle_on_cpu
 from ...checkpoint import controlnet
+from ...control import Net
 from ...files import atomic, npy, reading
 from ...files.folder import check
 from ...params import Params
+from ...picture import prepare, save_picture
+from ...pipeline import generate
 from ...stages import encode_image, encode_prompt
 from ...types import Key, Text
 from .. import loop, losses, objective, optim, state, step, times
@@ -35,7 +38,7 @@ from . import data
 
 SIZE, CHUNK, CAPTIONS = 128, 128, 2
 HELD_OUT = 10
-"""Every so manieth concept isn't trained on."""
+"""One concept in so many isn't trained on."""
 DROPOUT = 0.5
 """How often a caption is replaced by the empty prompt, as the authors' class_dropout_prob, so that edges are heard."""
 OPTIONS: dict[str, Any] = {"mix": {"white": 0.55, "colour": 0.25, "line": 0.1, "shapes": 0.1}, "primary": 0.5}
@@ -139,7 +142,7 @@ def weighting(snr: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.minimum(snr, SNR_MAX) + 1
 
 
-def train(params: Params, examples: Encoded, out: Path, options: argparse.Namespace) -> Any:
+def train(params: Params, examples: Encoded, out: Path, options: argparse.Namespace) -> Net:
     """Train, or go on where `out` stands.
 
     Args:
@@ -148,7 +151,7 @@ def train(params: Params, examples: Encoded, out: Path, options: argparse.Namesp
         out: of the run's state.
         options: `blocks`, `steps`, `minutes`, `batch` and `lr`.
     Returns:
-        The ControlNet's averaged tree.
+        The ControlNet: its averaged tree and its configuration.
     """
     base, config = params.transformer, params.config.transformer
     own = controlnet.Config(options.blocks, config.num_attention_heads, config.attention_head_dim)
@@ -167,6 +170,72 @@ def train(params: Params, examples: Encoded, out: Path, options: argparse.Namesp
     return last.average, own
 
 
+def agreement(picture: NDArray[np.uint8], given: Image.Image, within: int = 2) -> float:
+    """Measure how well the edges of a picture agree with given ones.
+
+    Args:
+        picture: uint8 (S, S, 3).
+        given: an edge map, (S, S).
+        within: how many pixels an edge may lie off, along rows and columns.
+    Returns:
+        F1 of the share of the picture's edges near a given one, and of the given ones near one of the picture's.
+    """
+    wide = ImageFilter.MaxFilter(2 * within + 1)
+    found = edges.canny(picture)
+    shares = [
+        np.asarray(near.filter(wide))[np.asarray(edge) > 0].mean() / 255 if np.asarray(edge).any() else 0.0
+        for near, edge in ((given, found), (found, given))
+    ]
+    return float(2 * shares[0] * shares[1] / max(sum(shares), 1e-9))
+
+
+class Followed(NamedTuple):
+    """Mean agreements: with the edges that were given, without a ControlNet, and with the edges of another picture.
+
+    `other` and `missed` are of pictures that were given another one's edges: with those, and with their own.
+    """
+
+    given: float
+    without: float
+    other: float
+    missed: float
+    n: int
+
+
+def measure(params: Params, net: Net, glyphs: data.Glyphs, n: int, **options: Any) -> tuple[Followed, Image.Image]:
+    """Draw n held-out glyphs from their captions: with their edges, without, and with the next one's edges.
+
+    Args:
+        params: from `px.load()`.
+        net: the ControlNet.
+        glyphs: as `split(…, held_out=True)` gives them.
+        n: at least 2.
+        **options: of `px.generate`.
+    Returns:
+        The agreements, and a sheet with a row for each: the glyph, its edges, and the three pictures.
+    """
+    choices = np.random.default_rng(1)
+    examples = [data.emoji(choices, glyphs, SIZE, True, 0.5, 0.5, 0.05) for _ in range(n)]
+    pictures, prompts = [picture for picture, _ in examples], [caption(choices) for _, caption in examples]
+    maps = edge_maps(np.stack(pictures))
+    given = {"own": maps, "none": None, "other": [*maps[1:], maps[0]]}
+    drawn = {}
+    for name, each in given.items():
+        controls = None if each is None else controlnet.control(params, net, each)
+        made = generate(params, prompts, rng.key(2), controls=controls, output="numpy", progress=False, **options)
+        drawn[name] = np.rint(255 * made).astype(np.uint8)
+    followed = Followed(
+        *(
+            float(np.mean([agreement(*pair) for pair in zip(drawn[name], right, strict=True)]))
+            for name, right in (("own", maps), ("none", maps), ("other", given["other"]), ("other", maps))
+        ),
+        n,
+    )
+    shown = [np.asarray(edge.convert("RGB")) for edge in maps]
+    rows = zip(pictures, shown, drawn["own"], drawn["none"], drawn["other"], strict=True)
+    return followed, Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows]))
+
+
 def main() -> None:
     """The command: encode what --out doesn't hold yet, train from where it stands, and write the ControlNet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -174,6 +243,8 @@ def main() -> None:
     parser.add_argument("--model", help="a pipeline's folder or hub id; none: the embedded checkpoint")
     parser.add_argument("--out", required=True, help="where the examples and the resumable state are kept")
     parser.add_argument("--save", help="write the ControlNet here at the end")
+    parser.add_argument("--measure", type=int, default=0, help="draw so many held-out glyphs at the end, and compare")
+    parser.add_argument("--sheet", help="where their pictures are written")
     parser.add_argument("--n", type=int, default=1280, help="examples")
     parser.add_argument("--blocks", type=int, default=3, help="of the transformer's that are copied")
     parser.add_argument("--steps", type=int, default=800)
@@ -183,8 +254,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.save:
         check(Path(arguments.save))
+    if arguments.sheet:
+        prepare(arguments.sheet, {})
     settle_on_cpu()
-    params, glyphs = checkpoint.load(arguments.model), split(data.load(arguments.data), held_out=False)
+    params, every = checkpoint.load(arguments.model), data.load(arguments.data)
+    glyphs = split(every, held_out=False)
     folder = Path(arguments.out) / "examples"
     folder.mkdir(parents=True, exist_ok=True)
     for start in tqdm(range(0, arguments.n, CHUNK), unit="chunk"):
@@ -194,6 +268,11 @@ def main() -> None:
     trained, own = train(params, load(params, folder), Path(arguments.out), arguments)
     if arguments.save:
         controlnet.save(trained, own, arguments.save)
+    if arguments.measure:
+        followed, sheet = measure(params, (trained, own), split(every, held_out=True), arguments.measure)
+        print(followed)
+        if arguments.sheet:
+            save_picture(sheet, arguments.sheet)
 
 
 def _savez(content: Mapping[str, Any], file: Path) -> None:
