@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -26,7 +27,7 @@ def call(settings: Mapping[str, Any]) -> str:
     Args:
         settings: what `read_settings` gives.
     Returns:
-        An expression of Python, `px.generate(…)`.
+        An expression of Python, `px.generate(…)`, or one of `px.edit` where a picture was drawn from another.
     Raises:
         TypeError: a setting has the wrong type.
         ValueError: a setting is missing, unknown or out of its range.
@@ -37,8 +38,10 @@ def call(settings: Mapping[str, Any]) -> str:
     key = f"px.key({given['seed']!r})"
     if n > 1 and index is not None:
         key = f"px.split({key}, {n!r})[{index!r}]"
-    options = {ours: given[name] for name, ours in _ALWAYS.items() if given.get(name) is not None}
-    optional = ("height", "width", "solver", "tokens", "tile")
+    edited = given.get("init") is not None
+    options = {"strength": given["strength"]} if edited else {}
+    options |= {ours: given[name] for name, ours in _ALWAYS.items() if given.get(name) is not None}
+    optional = ("solver", "tokens", "tile") if edited else ("height", "width", "solver", "tokens", "tile")
     options |= {name: given[name] for name in optional if given.get(name) is not None}
     options |= {name: False for name in ("clean", "binning") if not given.get(name, True)}
     each = n if isinstance(prompt, str) else n // len(prompt)
@@ -46,8 +49,24 @@ def call(settings: Mapping[str, Any]) -> str:
         options["images_per_prompt"] = each
     source = [] if given.get("model") is None else [repr(given["model"])]
     source += [f"{name}={given[name]!r}" for name, usual in _LOADED.items() if given.get(name, usual) != usual]
-    arguments = [f"px.load({', '.join(source)})", repr(prompt), key, *(f"{k}={v!r}" for k, v in options.items())]
-    return f"px.generate({', '.join(arguments)})"
+    function, read = _edit(given) if edited else ("px.generate", [])
+    load = f"px.load({', '.join(source)})"
+    return f"{function}({', '.join([load, *read, repr(prompt), key, *_keywords(options)])})"
+
+
+def _edit(settings: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the function that draws from a picture, and the calls that read this and its mask."""
+    size = [repr(settings[name]) for name in ("height", "width") if settings.get(name) is not None]
+    read, masked = [], settings.get("mask") is not None
+    for name in ("init", "mask") if masked else ("init",):
+        options: dict[str, Any] = {"mask": True} if name == "mask" else {}
+        options["sha256"] = settings[f"{name}_sha256"]
+        read.append(f"px.edit.read_picture({', '.join([repr(settings[name]), *size, *_keywords(options)])})")
+    return f"px.edit.{'inpaint' if masked else 'image_to_image'}", read
+
+
+def _keywords(options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value!r}" for name, value in options.items()]
 
 
 _ALWAYS = {"negative": "negative_prompt", "steps": "steps", "guidance": "guidance"}
@@ -66,11 +85,30 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"the settings lack {name!r}, without which the picture can't be drawn again")
     for name, value in settings.items():
         _CHECKS[name](name, value)
+    _check_edit({name: value for name, value in settings.items() if value is not None})
     prompt, index, n = settings["prompt"], settings.get("index"), _count(settings)
     if index is not None and (index >= n or not isinstance(prompt, str)):
         raise ValueError(f"index must say which of n pictures of one prompt it is, got index {index} and n {n}")
     if not isinstance(prompt, str) and n % len(prompt):
         raise ValueError(f"n must be a multiple of the number of prompts, {len(prompt)}, got {n}")
+
+
+def _check_edit(settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError where settings about a picture to draw from don't go together."""
+    for name in ("strength", "mask", "init_sha256", "mask_sha256"):
+        needed = "mask" if name == "mask_sha256" else "init"
+        if name in settings and needed not in settings:
+            raise ValueError(f"{name} needs {needed}")
+    for name in ("init", "mask"):
+        if name in settings and f"{name}_sha256" not in settings:
+            raise ValueError(f"{name} needs {name}_sha256, without which another file could take its place")
+    if "init" in settings:
+        if "strength" not in settings:
+            raise ValueError("init needs strength")
+        if not settings.get("binning", True):
+            raise ValueError("binning is for what is drawn from noise alone; with init, the size itself is drawn")
+        if len({"height", "width"} & {*settings}) == 1:
+            raise ValueError("height and width must both be given or neither")
 
 
 def _count(settings: Mapping[str, Any]) -> int:
@@ -102,6 +140,12 @@ def _check_solver(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(SOLVERS)}, {got}")
 
 
+def _check_sha256(name: str, value: Any) -> None:
+    _check_text(name, value)
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{name} must be 64 hexadecimal digits, got {shown(value)}")
+
+
 def _whole(low: int, high: int) -> _Check:
     return lambda name, value: check_whole(name, value, low, high)
 
@@ -128,6 +172,11 @@ _CHECKS: dict[str, _Check] = {
     "tokens": _or_none(_whole(1, TOKENS)),
     "binning": check_switch,
     "tile": _or_none(_whole(1, SIDE)),
+    "init": _or_none(_check_text),
+    "init_sha256": _or_none(_check_sha256),
+    "strength": _or_none(lambda name, value: check_number(name, value, 0, 1)),
+    "mask": _or_none(_check_text),
+    "mask_sha256": _or_none(_check_sha256),
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +57,9 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.option("--negative", default="", show_default="none", help="What to steer away from.")
 @click.option("--size", metavar="HxW", show_default="the model's own", help="Height x width in pixels, or one number.")
 @click.option("--solver", show_default="the model's own", help=f"One of {', '.join(solvers.SOLVERS)}.")
+@click.option("--init", metavar="PICTURE", help="Draw from this picture, fitted to --size or to the model.")
+@click.option("--strength", type=float, show_default="0.6, 1 with --mask", help="0 keeps --init, 1 keeps nothing.")
+@click.option("--mask", metavar="PICTURE", help="Draw anew only where this picture, as large as --init, is white.")
 @click.option("--model", show_default="the embedded one", help="A folder in diffusers layout, or a hub id owner/name.")
 @click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
 @click.option("--dtype", type=click.Choice(picture_.DTYPES), default="float32", help="Type that weights compute in.")
@@ -78,6 +83,7 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
     prompts = _prompts(words, options["prompts"])
     if options["memory"] is not None:
         check_number("--memory", options["memory"], 0, above=True)
+    _check_edit(options)
     outputs = _outputs(prompts, options)
     _check(outputs)
     batches = _batches(len(prompts), options["n"], workers)
@@ -91,21 +97,22 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
 def _write(outputs: list[Output], prompts: list[str], batches: list[range], options: dict[str, Any]) -> None:
     """Draw the pictures of this worker and save each as soon as its batch is there."""
     settings, quiet = outputs[0].settings, options["quiet"]
-    size = settings["height"], settings["width"]
     if options["sheet"] and options["size"]:
-        _check_sheet(outputs[0], *size)
+        _check_sheet(outputs[0], settings["height"], settings["width"])
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: None if quiet else note(str(message))
         params = _load(options)
+        found = {name: getattr(params.config.call, name) for name in ("steps", "guidance") if settings[name] is None}
+        if options["init"] is not None and options["size"] is None:
+            found |= zip(("height", "width"), _size_for(params, options["init"]), strict=True)
         if options["sheet"] and not options["size"]:
-            _check_sheet(outputs[0], *_own_size(params))
-        more = {"memory": options["memory"] and options["memory"] * 2**30, "progress": options["shown"]}
-        pictures = _draw(params, [prompts[batch[0] // options["n"]] for batch in batches], settings, batches, more)
+            _check_sheet(outputs[0], *((found["height"], found["width"]) if "height" in found else _own_size(params)))
+        draw = _function(params, settings | found, options)
+        pictures = _draw(draw, [prompts[batch[0] // options["n"]] for batch in batches], settings, batches)
         if options["sheet"]:
             pictures = iter([picture_.sheet(list(pictures))])
-        call = {name: getattr(params.config.call, name) for name in ("steps", "guidance") if settings[name] is None}
         for (file, own), picture in zip(outputs, pictures, strict=True):
-            picture_.save_picture(picture, file, **own | call)
+            picture_.save_picture(picture, file, **own | found)
             if not quiet:
                 result(str(file))
 
@@ -127,6 +134,26 @@ def _check_workers(options: dict[str, Any]) -> None:
         raise ValueError("--sheet needs one worker, since several can't draw into one file; leave out --sheet or msrun")
     if options["prompts"] == "-":
         raise ValueError("several workers can't share stdin; --prompts must name a file")
+
+
+def _check_edit(options: dict[str, Any]) -> None:
+    """Check --init, --strength and --mask, and that the files are pictures of one size."""
+    if options["init"] is None:
+        wrong = [f"--{name}" for name in ("strength", "mask") if options[name] is not None]
+        if wrong:
+            raise ValueError(f"{wrong[0]} needs --init, the picture to draw from")
+        return
+    if options["no_binning"]:
+        raise ValueError("--no-binning is for pictures without --init; with it, --size is drawn itself")
+    if options["strength"] is None:
+        options["strength"] = 0.6 if options["mask"] is None else 1.0
+    if options["mask"] is None:
+        picture_.read_picture(options["init"])
+        return
+    sizes = [picture_.read_picture(options["init"]).size, picture_.read_picture(options["mask"], mask=True).size]
+    if sizes[0] != sizes[1]:
+        (w, h), (mask_w, mask_h) = sizes
+        raise ValueError(f"--mask must have the size of --init, {h} x {w}, got {mask_h} x {mask_w}")
 
 
 def _prompts(words: tuple[str, ...], file: str | None) -> list[str]:
@@ -164,7 +191,7 @@ def _outputs(prompts: list[str], options: dict[str, Any]) -> list[Output]:
     height, width = _size(options["size"])
     names = ("model", "variant", "dtype", "seed", "steps", "guidance", "negative", "solver", "tokens", "tile")
     settings = {name: options[name] for name in names}
-    settings |= {"height": height, "width": width, "n": total}
+    settings |= {"height": height, "width": width, "n": total} | _settings_of_edit(options)
     settings |= {"clean": not options["no_clean"], "binning": not options["no_binning"]}
     if options["sheet"]:
         return [Output(out, {"prompt": prompts if len(prompts) > 1 else prompts[0], **settings, "index": None})]
@@ -172,6 +199,18 @@ def _outputs(prompts: list[str], options: dict[str, Any]) -> list[Output]:
     files = [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(total)] if several else [out]
     each = [{"prompt": prompts[i // options["n"]], **settings, "index": i} for i in range(total)]
     return [Output(*pair) for pair in zip(files, each, strict=True)]
+
+
+def _settings_of_edit(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what says which files were drawn from: their names without folders, and their sha256."""
+    if options["init"] is None:
+        return {}
+    files = {name: Path(options[name]) for name in ("init", "mask") if options[name] is not None}
+    hashes = {
+        f"{name}_sha256": hashlib.sha256(reading.content(picture_.existing(file), picture_.LARGEST)).hexdigest()
+        for name, file in files.items()
+    }
+    return {name: file.name for name, file in files.items()} | hashes | {"strength": options["strength"]}
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:
@@ -238,19 +277,43 @@ def _own_size(params: Params) -> tuple[int, int]:
     return side, side
 
 
-def _draw(
-    params: Params, prompts: list[str], settings: dict[str, Any], batches: list[range], more: dict[str, Any]
-) -> Iterator[Image.Image]:
-    """Draw each batch with its prompt; picture i has the key that `generate` of all prompts gives it."""
+def _size_for(params: Params, file: str) -> tuple[int, int]:
+    """Return the size to fit a picture to: the model's own, or the nearest that a released model was trained at."""
+    from ..models import sizes
+
+    own = _own_size(params)
+    table = sizes.BINS.get(own[0])
+    if table is None:
+        return own
+    width, height = picture_.read_picture(file).size
+    return sizes.nearest_bin(height, width, table)
+
+
+def _function(params: Params, settings: dict[str, Any], options: dict[str, Any]) -> Callable[..., Any]:
+    """Return the function of a prompt and keys that draws what the settings say."""
     with deferred():
+        from .. import edit
         from ..pipeline import generate
 
+    memory = options["memory"] and options["memory"] * 2**30
+    given = {name: settings[name] for name in ("steps", "guidance", "solver", "clean", "tokens", "tile")}
+    given |= {"negative_prompt": settings["negative"], "memory": memory, "progress": options["shown"]}
+    if options["init"] is None:
+        return partial(generate, params, **given, **{name: settings[name] for name in ("height", "width", "binning")})
+    size, given = (settings["height"], settings["width"]), given | {"strength": settings["strength"]}
+    init = picture_.read_picture(options["init"], *size, sha256=settings["init_sha256"])
+    if options["mask"] is None:
+        return lambda prompt, key, **more: edit.image_to_image(params, init, prompt, key, **given, **more)
+    mask = picture_.read_picture(options["mask"], *size, mask=True, sha256=settings["mask_sha256"])
+    return lambda prompt, key, **more: edit.inpaint(params, init, mask, prompt, key, **given, **more)
+
+
+def _draw(
+    draw: Callable[..., Any], prompts: list[str], settings: dict[str, Any], batches: list[range]
+) -> Iterator[Image.Image]:
+    """Draw each batch with its prompt; picture i has the key that `generate` of all prompts gives it."""
     key, total = rng.key(settings["seed"]), settings["n"]
     keys = key[np.newaxis] if total == 1 else rng.split(key, total)
     for prompt, batch in zip(prompts, batches, strict=True):
-        drawn = generate(
-            params, prompt, keys[batch.start : batch.stop], images_per_prompt=len(batch), **more,
-            negative_prompt=settings["negative"], steps=settings["steps"], guidance=settings["guidance"],
-            **{name: settings[name] for name in ("height", "width", "solver", "clean", "tokens", "binning", "tile")},
-        )  # fmt: skip
+        drawn = draw(prompt, keys[batch.start : batch.stop], images_per_prompt=len(batch))
         yield from drawn if isinstance(drawn, list) else [drawn]
