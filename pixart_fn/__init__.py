@@ -20,7 +20,7 @@ from .types import Denoiser, Grid, Key, Solver, Text, VarianceDenoiser
 set_environment()  # before the first import of mindspore
 
 if TYPE_CHECKING:
-    from . import plots, train, tree, types
+    from . import edges, edit, plots, train, tree, types
     from .backend.autodiff import grad, value_and_grad
     from .checkpoint import controlnet, lora
     from .checkpoint.convert import convert
@@ -49,6 +49,8 @@ __all__ = [
     "controlnet",
     "convert",
     "decode_latents",
+    "edges",
+    "edit",
     "encode_image",
     "encode_prompt",
     "fold_in",

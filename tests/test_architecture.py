@@ -20,10 +20,11 @@ LAYERS = (
     "files",
     "backend",
     "models",
-    "params request denoiser footprint estimate",
+    "params control request denoiser footprint estimate encoding",
     "checkpoint",
     "stages pipeline",
-    "plots settings picture",
+    "plots settings picture edges",
+    "edit",
     "train",
     "cli",
     "__init__ __main__",
@@ -31,7 +32,7 @@ LAYERS = (
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 APART = {"models.t5", "models.transformer", "models.vae"}
 WITHOUT_MINDSPORE = re.compile(
-    r"(types|checks|public|tree|rng|config|sample|plots|settings|picture|__init__"
+    r"(types|checks|public|tree|rng|config|sample|plots|settings|picture|edges|__init__"
     r"|(process|schedule|guidance|solvers|files|cli)\.\w+"
     r"|backend\.(__init__|device|runtime|precision|numpy2|workers)"
     r"|models\.(__init__|tokenizer|tokenizer_json|added_tokens|cleaning|sizes))"
