@@ -18,10 +18,14 @@ class Running(NamedTuple):
     """What momentum remembers of the last time at which it was evaluated."""
 
     t: float
-    before: Array | None
-    """The running difference of the time before, which is None at the first."""
     value: Array
     """The running difference at t."""
+    before: Running | None
+    """The same of the time before, which is None at the first."""
+
+
+NEAR = 1e-6
+"""Times that are this close are one: some methods come back to a time by way of its λ, which rounds it."""
 
 
 def combination(method: Projected | ZeroStar | None, schedule: Schedule | None) -> Combination:
@@ -78,18 +82,23 @@ def _projected(method: Projected) -> Combination:
         nonlocal last
         before = _before(last, t, conditional)
         options = {"eta": method.eta, "threshold": method.threshold, "momentum": method.momentum}
-        x0, value = adaptive_projected(conditional, unconditional, w, **options, running=before)
-        last = Running(t, before, value) if method.momentum else None
+        running = None if before is None else before.value
+        x0, value = adaptive_projected(conditional, unconditional, w, **options, running=running)
+        kept = Running(t, value, None if before is None else before._replace(before=None))
+        last = kept if method.momentum else None
         return x0
 
     return combined
 
 
-def _before(last: Running | None, t: float, x0: Array) -> Array | None:
-    """The running difference before t: none where another sampling begins, since in one t never rises.
+def _before(last: Running | None, t: float, x0: Array) -> Running | None:
+    """What is remembered of the time before t: nothing where another sampling begins.
 
-    At the same t again, as Heun's method evaluates it, the time before is the same one.
+    Methods evaluate a time twice, or step back a little, as `heun(churn)` does; none comes back to the last time but
+    one, so that a sampling which begins there or above is another one.
     """
-    if last is None or t > last.t or shape_of(x0) != shape_of(last.value):
+    if last is None or shape_of(x0) != shape_of(last.value):
         return None
-    return last.before if t == last.t else last.value
+    if t < last.t - NEAR:
+        return last
+    return last.before if last.before is not None and t < last.before.t - NEAR else None

@@ -52,9 +52,9 @@ def guided(
 ) -> Callable[[Array, float], Result]:
     """Guide a denoiser as a Guidance says.
 
-    With the momentum of a `Projected` the denoiser remembers a running difference within a sampling. In one t never
-    rises, so where it does another one begins, and it begins with nothing remembered. A sampling that was broken off is
-    the exception: one that begins below its last t needs a denoiser of its own, as two that take turns do.
+    With the momentum of a `Projected` the denoiser remembers a running difference from one t to the next lower one. A
+    sampling that begins at or above the last time but one of the sampling before, as on the same grid, begins with
+    nothing remembered; for one that begins below, and for two that take turns, make a denoiser each.
 
     Args:
         guidance: a Guidance, or its scale alone.
