@@ -66,6 +66,9 @@ z = px.sample(key, clipped, px.solvers.ddpm("learned_range"), grid, x)
 wrapped: px.Denoiser = wrap(denoise)
 kept: px.VarianceDenoiser = wrap(learned)
 mine: px.Solver = px.solvers.named("ddim")
+steered = px.controlnet.control(params, px.controlnet.load("edges"), image, scale=0.5, interval=(200, 1000))
+image = px.generate(params, "a cute cat", key, controls=steered)
+steered_x0: px.Denoiser = px.text_denoiser(params, text, guidance=1, controls=[steered, steered])
 """
 WRONG = {
     'px.generate(params, "a cat", key, output="numpy").save("cat.png")': "has no attribute",
@@ -73,6 +76,7 @@ WRONG = {
     'px.generate(params, "a cat", key, seed=3)': "No overload variant",
     'px.generate(params, "a cat", key, steps="20")': "No overload variant",
     "px.decode_latents(params, latents, tiles=64)": "Unexpected keyword argument",
+    'px.generate(params, "a cat", key, controls=image)': "No overload variant",
     "px.Guidance(4.5, rescale=(0.7, 0.8))": "incompatible type",
     "px.text_denoiser(params, text, guidance=1).scale": "has no attribute",
     "px.sample(key, denoise, solver, [999, 500], x)": "incompatible type",

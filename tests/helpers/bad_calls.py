@@ -12,6 +12,7 @@ from helpers import tiny
 from helpers.bad_rows import KEY, SCALE, STEPS, SWITCH, Row
 
 import pixart_fn as px
+from pixart_fn.checkpoint import controlnet
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -45,6 +46,23 @@ LATENTS = of.without(
     of.also(of.array((1, 4, 8), (1, 3, 8, 8), (2, 4, 8, 8)), nan=Z * np.nan, double=Z.astype(float)), "None"
 )
 ON_STEP = of.function(1)
+
+
+def control(layers: int = 1, heads: int = 2, rows: int = 1, side: int = 8) -> controlnet.Control:
+    """A control that acts on tiny.TRANSFORMER as far as these fit it."""
+    base = dataclasses.replace(
+        tiny.TRANSFORMER, num_attention_heads=heads, num_layers=3, cross_attention_dim=16 * heads
+    )
+    config = controlnet.Config(layers, heads, 16)
+    net = controlnet.init(px.transformer.init(KEY, base), base, config), config
+    return controlnet.Control(net, np.zeros((rows, 4, side, side), np.float32))
+
+
+CONTROLS = {
+    **of.without(of.instance(), "a tuple"),
+    **{"texts": ["edges"], "an array among them": [control(), Z], "too deep": control(layers=2)},
+    **{"too wide": control(heads=3), "of two": control(rows=2), "too small": [control(), control(side=4)]},
+}
 SAMPLING: dict[str, of.Bad] = {
     "steps": of.also(STEPS, ten=10**30),
     "guidance": of.also(SCALE, two=[1.0, 2.0], late=lambda t: np.nan if t < 500 else 2.0, far=lambda t: 1e38),
@@ -54,12 +72,13 @@ SAMPLING: dict[str, of.Bad] = {
     "grid": of.optional(of.grid()),
     "latents": LATENTS,
     "check": SWITCH,
+    "controls": CONTROLS,
     "on_step": ON_STEP,
     "progress": SWITCH,
 }
 SAID = {
     **{"guidance": "the scale of guidance", "latents": "latents", "grid": "grid", "params": "params"},
-    **{"solver": "solver", "negative": "negative", "text": "text"},
+    **{"controls": "controls|ControlNet", "solver": "solver", "negative": "negative", "text": "text"},
 }
 SIZE = {"height": SIDE, "width": SIDE}
 TWO = [getattr(px, name) for name in ("text_denoiser", "text_variance_denoiser")]
@@ -169,6 +188,7 @@ STAGES = [
             {
                 **{"params": OF_PARAMS, "text": of.also(OF_TEXT, none=None), "negative": of.also(OF_TEXT, none=None)},
                 **{"guidance": of.also(SCALE, two=[1.0, 2.0]), **SIZE, "schedule": of.without(of.schedule(), "None")},
+                "controls": CONTROLS,
             },
             SAID,
             runs=False,

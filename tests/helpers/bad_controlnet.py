@@ -1,4 +1,4 @@
-"""The rows of tests/test_bad_input.py for ControlNets and for the configuration of an AutoencoderTiny."""
+"""The rows of tests/test_bad_input.py for ControlNets, edges and the configuration of an AutoencoderTiny."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from helpers import bad_values as of
-from helpers.bad_calls import APPLY, BAD_MASK, CONFIG, PARAMS, TREE, Z
-from helpers.bad_rows import SWITCH, Row
+from helpers.bad_calls import APPLY, BAD_MASK, CONFIG, OF_PARAMS, PARAMS, TREE, Z
+from helpers.bad_rows import INTERVAL, NOISE, SWITCH, Row
 
-from pixart_fn import vae
+from pixart_fn import edges, vae
 from pixart_fn.checkpoint import controlnet
+from pixart_fn.train import losses, objective
 
 FOLDER = Path("a folder of nothing")
 BASE, BASE_CONFIG = PARAMS.transformer, PARAMS.config.transformer
@@ -19,6 +20,16 @@ OWN = controlnet.Config(1, BASE_CONFIG.num_attention_heads, BASE_CONFIG.attentio
 P = controlnet.init(BASE, BASE_CONFIG, OWN)
 OF_OWN = of.also(CONFIG, **{"of the transformer": BASE_CONFIG, "of the released models": controlnet.Config()})
 OF_BASE = of.also(CONFIG, **{"of a ControlNet": OWN})
+NET, PICTURE = (P, OWN), np.zeros((16, 16, 3), np.uint8)
+OF_NET = {
+    **of.instance(),
+    **{"None": None, "a tree": P, "turned": (OWN, P), "of no tree": (1, OWN), "of another": ({}, OWN), "one": (P,)},
+}
+OF_PICTURE = {
+    **of.array((4,), (4, 4, 4), (0, 4)),
+    **{"far": np.full((4, 4), 2.0), "NaN": np.full((4, 4), np.nan), "whole": np.ones((4, 4), int)},
+}
+LENGTH = of.without(of.number(0), "inf")
 LISTS = {name: value for name, value in dataclasses.asdict(vae.TinyConfig()).items() if isinstance(value, tuple)}
 
 
@@ -60,6 +71,44 @@ ROWS = [
         },
         {"config": "config|ControlNet", "base_config": "config"},
         runs=False,
+    ),
+    Row(
+        controlnet.Control,
+        {"net": NET, "latents": Z, "scale": 1.0, "interval": (0, 500)},
+        {
+            "net": OF_NET,
+            "latents": of.also(of.array((1, 4, 8), (0, 4, 8, 8)), nan=Z * np.nan, whole=Z.astype(int)),
+            "scale": of.also(of.number(), far=1e7),
+            "interval": of.without(INTERVAL, "None"),
+        },
+    ),
+    Row(
+        controlnet.control,
+        {"params": PARAMS, "net": NET, "pictures": PICTURE},
+        {
+            "params": OF_PARAMS,
+            "net": of.also(OF_NET, deep=(P, controlnet.Config(9, 2, 16))),
+            "pictures": {"None": None, "text": "x", "none": [], "odd": PICTURE[:13], "far": np.full((16, 16, 3), 2.0)},
+            "scale": of.also(of.number(), far=1e7),
+            "interval": of.without(INTERVAL, "None"),
+        },
+        {"pictures": "pictures|height"},
+        runs=False,
+    ),
+    Row(edges.sobel, {"picture": PICTURE}, {"picture": OF_PICTURE}),
+    Row(
+        edges.canny,
+        {"picture": PICTURE, "low": 0.1, "high": 0.2},
+        {"picture": OF_PICTURE, "low": LENGTH, "high": of.without(of.number(0.1), "inf"), "sigma": of.number(0, 100)},
+    ),
+    Row(
+        objective.of_controlnet,
+        {"p": BASE, "config": BASE_CONFIG, "own": OWN, "loss": losses.diffusion(NOISE)},
+        {
+            **{"p": TREE, "config": OF_BASE, "own": OF_OWN, "loss": of.function(3), "recompute": SWITCH},
+            "dtype": of.option(),
+        },
+        {"own": "config|ControlNet", "config": "config"},
     ),
     Row(
         controlnet.load,
