@@ -71,6 +71,24 @@ WRONG = {
         ValueError,
         "the scale of guidance and pag_scale must have one number for each picture, got 2 and 3",
     ),
+    "no method": ({"method": "apg"}, TypeError, "method must be a Projected, a ZeroStar or None, got 'apg'"),
+    "a method of nothing": (
+        {"scale": 1, "method": guidance.ZeroStar()},
+        ValueError,
+        r"^method=ZeroStar\(\) would change nothing with a scale of 1$",
+    ),
+    "no branch": ({"worse": 2.0}, TypeError, "worse must be a Perturb, a Skip, a Blur, a Weaker or None, got a float"),
+    "two branches": (
+        {"pag_scale": 2.0, "worse": guidance.Skip(2.0)},
+        ValueError,
+        r"pag_scale and pag_layers are short for worse=Perturb\(…\), so give them or worse",
+    ),
+    "layers of another branch": ({"pag_layers": [1], "worse": guidance.Skip(2.0)}, ValueError, "so give them or worse"),
+    "two lengths of worse": (
+        {"scale": [3, 4], "worse": guidance.Blur([1, 2, 3])},
+        ValueError,
+        "the scale of guidance and the scale of worse must have one number for each picture, got 2 and 3",
+    ),
     "a table of intervals": ({"interval": np.ones((2, 2))}, TypeError, r"interval must be two numbers \(low, high\)"),
     "an array of no interval": ({"interval": np.array(5)}, TypeError, r"interval must be two numbers \(low, high\)"),
 }
@@ -95,6 +113,52 @@ def test_guidance_is_an_immutable_value():
         value.scale = 1.0
     assert eval(repr(value), {"Guidance": guidance.Guidance}) == value
     assert repr(guidance.Guidance(rescale=0.7)) == "Guidance(scale=4.5, rescale=0.7)"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: guidance.Projected(eta=1.5), r"eta must be within \[0, 1\], got 1.5"),
+        (lambda: guidance.Projected(threshold=0), "threshold must be a number above 0, got 0"),
+        (lambda: guidance.Projected(momentum=-1.5), r"momentum must be within \[-1, 1\], got -1.5"),
+        (lambda: guidance.Projected(eta=1), "eta=1 with no threshold and no momentum would change nothing; leave"),
+        (lambda: guidance.ZeroStar(-1), "zero_from must be a finite number of at least 0, got -1"),
+        (lambda: guidance.Weaker(0), "scale must be other than 0, which would change nothing; leave the worse branch"),
+        (lambda: guidance.Skip([0.0, 0], [1]), "scale must be other than 0"),
+        (lambda: guidance.Skip(2.0, []), "layers must be at least one block, counted from 0"),
+        (lambda: guidance.Perturb(2.0, interval=(5, 1)), r"interval must be \(low, high\) with low at most high"),
+        (lambda: guidance.Blur(2.0, sigma=0), "sigma must be a number above 0, got 0"),
+        (lambda: guide(guidance.Guidance(method=guidance.ZeroStar())), r"needs schedule, which is None"),
+        (lambda: guide(guidance.Guidance(worse=guidance.Weaker(2.0))), r"needs worse, which is None"),
+    ],
+)
+def test_kinds_are_checked_when_they_are_made(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_kinds_are_values():
+    value = guidance.Guidance(3.0, method=guidance.Projected(0.5), worse=guidance.Skip(np.ones(2), np.array([7, 8])))
+    assert value.worse == guidance.Skip((1.0, 1.0), (7, 8)) and value.branch is value.worse
+    assert guidance.Skip(2.0) != guidance.Perturb(2.0) and len({value, guidance.Guidance(3.0), value}) == 2
+    assert eval(repr(value), {**vars(guidance)}) == value
+    assert guidance.Guidance(pag_scale=2, pag_layers=[1]).branch == guidance.Perturb(2.0, (1,))
+    assert guidance.Guidance(1, interval=(2, 8), worse=guidance.Blur(1.0)).interval == (2, 8)
+
+
+def test_a_part_of_the_pictures_has_its_own_scales():
+    scales = [1.0, 2.0, 3.0]
+    for how in (
+        guidance.Guidance(scales, worse=guidance.Skip(scales, (1,), interval=(0, 500))),
+        guidance.Guidance(lambda t: scales, worse=guidance.Skip(lambda t: np.array(scales), (1,), interval=(0, 500))),
+    ):
+        part = how.part(slice(1, 3))
+        assert [*part.scale(5.0)] == [*part.worse.scale(5.0)] == [2.0, 3.0]
+        assert part.worse.layers == (1,) and part.worse.interval == (0, 500)
+    assert guidance.Guidance(lambda t: 3.0, pag_scale=2.0).part(slice(1, 3)).scale(5.0) == 3.0
+    assert guidance.Guidance(3.0, pag_scale=scales).part(slice(2, 3)).pag_scale(5.0) == (3.0,)
+    whole = guidance.Guidance(3.0, rescale=0.5, worse=guidance.Blur(2.0))
+    assert whole.part(slice(0, 1)) == whole
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import tiny
@@ -10,6 +12,8 @@ from helpers.tolerances import assert_close
 
 import pixart_fn as px
 from pixart_fn import transformer
+from pixart_fn.backend import jit
+from pixart_fn.guidance import Blur, Perturb, Projected, Skip, Weaker, ZeroStar
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -64,6 +68,78 @@ def test_rescaling_and_perturbed_attention_change_the_picture(params, monkeypatc
     calls = counted(monkeypatch, transformer, "evaluate")
     latents(params, steps=1, guidance=px.Guidance(pag_scale=3.0))
     assert [(len(args[2]), kwargs["ways"].perturbed) for args, kwargs in calls] == [(2, ()), (1, (1,))]
+
+
+KINDS = {
+    "projected": {"method": Projected(0.2, 5.0, -0.5)},
+    "zero star": {"method": ZeroStar(900)},
+    "skip": {"worse": Skip([1.0, 2.0], (0,))},
+    "blur": {"worse": Blur(2.0, sigma=1.0)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_draws_a_picture_in_a_batch_as_alone_and_compiles_nothing_for_another_scale(params, kind):
+    keys, options = px.split(KEY, 2), KINDS[kind]
+    both = latents(params, ["a cute cat", "the big dog"], keys, guidance=px.Guidance([3.0, 4.5], **options))
+    before = jit.compilations()
+    others = {**options, "worse": replace(options["worse"], scale=[3.0, 1.0])} if "worse" in options else options
+    other = latents(params, ["a cute cat", "the big dog"], keys, guidance=px.Guidance([2.0, 5.0], **others))
+    assert jit.compilations() == before and np.abs(other - both).max() > 1e-3
+    own = {**options, "worse": replace(options["worse"], scale=2.0)} if "worse" in options else options
+    alone = latents(params, "the big dog", keys[1], guidance=px.Guidance(4.5, **own))
+    assert_close(alone[0], both[1], ALONE)
+    assert np.abs(alone - latents(params, "the big dog", keys[1])).max() > 1e-3
+
+
+def test_a_worse_branch_is_the_model_with_blocks_changed(params):
+    text, negative = px.encode_prompt(params, "a cute cat"), px.encode_prompt(params, "")
+    x, noise = px.rng.normal(KEY, (1, 4, 8, 8)), px.solvers.from_config(params.config.scheduler).schedule
+
+    def alone(text, **ways):
+        def model(x, t):
+            weights, config = params.transformer, params.config.transformer
+            return px.transformer.apply(weights, config, ms.Tensor(x), ms.Tensor([t]), *text, **ways).asnumpy()
+
+        return px.guidance.denoiser(model, noise)(x, 500.0)
+
+    conditional = alone(text)
+    guided = px.guidance.combine(conditional, alone(negative), 4.5)
+    for worse, ways in (
+        (Perturb(2.0, (0,)), {"perturbed": (0,)}),
+        (Skip(2.0), {"skipped": (1,)}),
+        (Blur(2.0, (0, 1), 0.7), {"blurred": (0, 1), "blur_sigma": 0.7}),
+        (Blur(2.0), {"blurred": (1,)}),
+    ):
+        got = px.text_denoiser(params, text, negative, px.Guidance(4.5, worse=worse))(x, 500.0)
+        assert_close(got, px.guidance.away(guided, conditional, alone(text, **ways), 2.0), ALONE)
+
+
+def test_auto_guidance_takes_the_denoiser_of_a_weaker_model(params):
+    """Its weights are halfway to nothing; equal weights change nothing."""
+    weights = px.tree.map(lambda leaf: leaf * 0.5, params.transformer)
+    text, x = px.encode_prompt(params, "a cute cat"), px.rng.normal(KEY, (1, 4, 8, 8))
+    good, weak = (px.text_denoiser(p, text, guidance=1) for p in (params, params.replace(transformer=weights)))
+    how = px.Guidance(1, worse=Weaker(2.0))
+    got = px.guidance.guided(how, good, worse=weak)(x, 500.0)
+    assert_close(got, 3.0 * good(x, 500.0) - 2.0 * weak(x, 500.0), ALONE)
+    assert np.array_equal(px.guidance.guided(how, good, worse=good)(x, 500.0), good(x, 500.0))
+    with pytest.raises(
+        ValueError, match=r"worse must be a Perturb, a Skip or a Blur, .* got Weaker\(scale=2.0.*guided"
+    ):
+        px.text_denoiser(params, text, guidance=how)
+
+
+@pytest.mark.parametrize(
+    ("worse", "sentence"),
+    [
+        (Skip(1.0, (2,)), r"^layers of worse must be a list of blocks within 0 … 1, got \(2,\)$"),
+        (Blur([1.0, 2.0]), "^the scale of worse must be a number or one for each of 1 pictures, got .* shape"),
+    ],
+)
+def test_a_worse_branch_that_does_not_fit_is_refused(params, worse, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        px.text_denoiser(params, px.encode_prompt(params, "a cute cat"), guidance=px.Guidance(1, worse=worse))
 
 
 def test_a_single_patch_has_nothing_to_perturb(params):

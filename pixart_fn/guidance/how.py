@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from ..checks import check_number, check_option, check_type
 from ..public import public_class
 from .kinds import Changed, Perturb, Projected, Weaker, ZeroStar
-from .value import Scale, always, as_interval, as_layers, check_lengths, check_scale, frozen, part_of
+from .value import Scale, always, as_interval, as_layers, call_of, check_lengths, check_scale, frozen, part_of
 
 COMPATS = ("diffusers", "original")
 
@@ -115,13 +115,7 @@ class Guidance:
 
     def __repr__(self) -> str:
         """The call that makes it, without what is usual."""
-        values = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
-        shown = [
-            f"{name}={value!r}"
-            for name, value, usual in values
-            if name == "scale" or type(value) is not type(usual) or value != usual
-        ]
-        return f"Guidance({', '.join(shown)})"
+        return call_of(self)
 
     def _check_effect(self) -> None:
         """Raise a ValueError where an option is given although it changes nothing."""

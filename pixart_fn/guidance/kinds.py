@@ -8,11 +8,11 @@ from dataclasses import KW_ONLY, dataclass
 
 from ..checks import check_number
 from ..public import public_class
-from .value import Scale, always, as_interval, as_layers, check_scale, frozen
+from .value import Scale, always, as_interval, as_layers, call_of, check_scale, frozen
 
 
 @public_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Projected:
     """Combine as `adaptive_projected` does (APG, arXiv:2410.02416), on x0.
 
@@ -36,9 +36,13 @@ class Projected:
         if self.eta == 1 and self.threshold == math.inf and self.momentum == 0:
             raise ValueError("eta=1 with no threshold and no momentum would change nothing; leave the method out")
 
+    def __repr__(self) -> str:
+        """The call that makes it, without what is usual."""
+        return call_of(self)
+
 
 @public_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ZeroStar:
     """Combine as `zero_star` does (CFG-Zero*, arXiv:2503.18886), on the velocity v.
 
@@ -57,9 +61,13 @@ class ZeroStar:
         if self.zero_from is not None:
             check_number("zero_from", self.zero_from, 0)
 
+    def __repr__(self) -> str:
+        """The call that makes it, without what is usual."""
+        return call_of(self)
+
 
 @public_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Weaker:
     """Move away from the denoiser of a weaker model, which `guided` is given (auto-guidance, arXiv:2406.02507).
 
@@ -84,12 +92,16 @@ class Weaker:
         if self.interval is not None:
             object.__setattr__(self, "interval", as_interval(self.interval))
 
+    def __repr__(self) -> str:
+        """The call that makes it, without what is usual."""
+        return call_of(self)
+
     def evaluated(self, t: float) -> bool:
         """Whether the worse model is evaluated at t."""
         return self.interval is None or self.interval[0] <= t <= self.interval[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Changed(Weaker):
     """The model itself, with some of its blocks changed."""
 
@@ -102,7 +114,7 @@ class Changed(Weaker):
 
 
 @public_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Perturb(Changed):
     """Move away from the model whose self-attention is the identity in some blocks (PAG, arXiv:2403.17377).
 
@@ -117,7 +129,7 @@ class Perturb(Changed):
 
 
 @public_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Skip(Changed):
     """Move away from the model without some of its blocks (skip-layer guidance, as of Stable Diffusion 3.5).
 
@@ -132,7 +144,7 @@ class Skip(Changed):
 
 
 @public_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Blur(Changed):
     """Move away from the model whose queries of self-attention are blurred (smoothed energy, arXiv:2408.00760).
 

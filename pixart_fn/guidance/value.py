@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -131,6 +132,17 @@ def numbers(scale: Scale) -> NDArray[np.float64]:
     if values.dtype.kind not in "iuf":
         raise ValueError(f"these are no numbers: {values.dtype}")
     return values.astype(np.float64)
+
+
+def call_of(value: Any) -> str:
+    """The call that makes a dataclass, without what is usual; the scale is never left out."""
+    values = [(field.name, getattr(value, field.name), field.default) for field in fields(value)]
+    shown = [
+        f"{name}={each!r}"
+        for name, each, usual in values
+        if name == "scale" or type(each) is not type(usual) or each != usual
+    ]
+    return f"{type(value).__name__}({', '.join(shown)})"
 
 
 def frozen(scale: Scale) -> Scale:

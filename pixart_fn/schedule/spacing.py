@@ -188,8 +188,8 @@ def ays(
     first, last = _range(schedule, steps, first, end)
     if not last < within[-1] < within[0] < first:
         raise ValueError(
-            f"first and last must be above {within[0]:g} and below {within[-1]:g}, where the table {table!r} lies, got"
-            f" {first:g} … {last:g}"
+            f"first must be above {within[0]:g} and last below {within[-1]:g}, between which the table {table!r} lies,"
+            f" got {first:g} … {last:g}"
         )
     nodes = np.log([first, *within, last])
     where = np.linspace(0, len(nodes) - 1, steps + 1)
