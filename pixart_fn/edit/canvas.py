@@ -60,8 +60,7 @@ def panorama(
     check_params(params)
     prompts, canvas = texts("prompt", prompt), picture_size(params, height, width)
     size, step = check_window(params, _own(params) if window is None else window, stride, canvas)
-    given = filled(Options, options)
-    plan = drawing(params, prompts, key, size, canvas, given)
+    plan = drawing(params, prompts, key, size, canvas, filled(Options, options))
 
     def wrap(rows: slice, clip: Wrap) -> Wrap:
         if step is None:
@@ -69,7 +68,7 @@ def panorama(
         own = size[0] // factor(params), size[1] // factor(params)
         return lambda denoise: clip(windows(denoise, own, step))
 
-    return draw(plan, None, Change(wrap=wrap), isinstance(prompt, str) and given["images_per_prompt"] == 1)
+    return draw(plan, None, Change(wrap=wrap), isinstance(prompt, str))
 
 
 @public

@@ -109,7 +109,7 @@ def draw(drawing: Drawing, start: NDArray[np.float32] | None, change: Change, al
         drawing: the call.
         start: where the sampling starts, (B, C, h, w), or None for the keys' noise.
         change: what the edit changes.
-        alone: whether a picture of PIL isn't to be in a list.
+        alone: whether a picture of PIL isn't to be in a list where it is the only one.
     Returns:
         What the user asked for with output.
     """
@@ -127,7 +127,7 @@ def draw(drawing: Drawing, start: NDArray[np.float32] | None, change: Change, al
             part = part._replace(wrap=change.wrap(rows, part.wrap))
             z = run(params, part, *pipeline._each(rows, o["images_per_prompt"], text, negative))
         parts.append(_finished(drawing, change, rows, z))
-    return pipeline._together(parts, alone)
+    return pipeline._together(parts, alone and len(plan.keys) == 1)
 
 
 @exclusive

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """The pictures (K, H, W, 3), the prompt of each result of one picture, and whether one picture is the result."""
+    """The pictures (K, H, W, 3), the prompts, one for each, and whether one prompt and one picture were given alone."""
 
     pixels: Tensor
     prompts: list[str]
