@@ -1,4 +1,4 @@
-"""Figures of schedules, grids, trajectories, trainings, and error against work; they need matplotlib (`notebooks`).
+"""Figures of schedules, grids, trajectories, words, trainings, and error against work; they need matplotlib.
 
 Each function draws on the axes that it is given, or on new ones, and returns them.
 """
@@ -98,8 +98,7 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Seq
         ValueError: a row hasn't such a shape, or there are more than MOST pictures.
     """
     arrays = {name: _pictures(name, pictures) for name, pictures in _named("rows", rows).items()}
-    if isinstance(titles, str) or not isinstance(titles, Sequence) or not all(isinstance(t, str) for t in titles):
-        raise TypeError(f"titles must be a list of strings, got {shown(titles)}")
+    _titles(titles)
     if not 0 < (count := sum(map(len, arrays.values()))) <= MOST:
         raise ValueError(f"rows must hold 1 to {MOST} pictures, got {count}")
     columns = max(len(pictures) for pictures in arrays.values())
@@ -146,6 +145,45 @@ def training(named: Mapping[str, Sequence[Mapping[str, object]]], axes: Sequence
         _leave_out_spikes(ax)
     if len(curves) > 1:
         axes[0].legend(fontsize=8)
+    return axes
+
+
+def words(
+    titles: Sequence[str], maps: Array, picture: Array | None = None, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Draw where in a picture each word acts: a heat map for each word, over the picture in grey.
+
+    A map's darkest colour stands for no attention, and its brightest for the most that any patch gives that word; so
+    brightness compares the places of one word, and not the words.
+
+    Args:
+        titles: the words.
+        maps: (W, rows, columns) of numbers of at least 0, as `prompts.maps` gives them for one picture.
+        picture: (H, W, 3) in [0, 1], which is drawn first; None for the maps alone.
+        axes: W axes of matplotlib; None makes them in rows of seven at most.
+    Returns:
+        The W axes.
+    Raises:
+        ImportError: matplotlib is missing.
+        TypeError: titles isn't a list of strings, maps or picture no array, or axes isn't W axes.
+        ValueError: maps or picture hasn't such a shape, or a number of maps is negative or not finite.
+    """
+    count, heat = len(_titles(titles)), _numbers("maps", maps)
+    if heat.ndim != 3 or len(heat) != count or count > MOST or 0 in heat.shape:
+        raise ValueError(f"maps must be (W, rows, columns), one for each of {count} titles, got {heat.shape}")
+    if not (np.isfinite(heat).all() and heat.min() >= 0):
+        raise ValueError("maps must be finite numbers of at least 0")
+    grey = None if picture is None else _one_picture(picture).mean(2)
+    _check_axes(axes, count)
+    axes = _rows_of_axes(count) if axes is None else axes
+    height, width = heat.shape[1:] if grey is None else grey.shape
+    extent, alpha = (0, width, height, 0), 1 if grey is None else 0.65
+    for ax, title, each in zip(axes, titles, heat, strict=True):
+        if grey is not None:
+            ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent)
+        most = each.max() or 1
+        ax.imshow(each, "inferno", vmin=0, vmax=most, interpolation="bicubic", alpha=alpha, extent=extent)
+        ax.set(xticks=[], yticks=[], title=title)
     return axes
 
 
@@ -229,13 +267,41 @@ def _leave_out_spikes(ax: Axes) -> None:
         ax.set_ylim((low / 1.2, high * 1.2) if ax.get_yscale() == "log" else (low - margin, high + margin))
 
 
-def _pictures(name: str, pictures: Array) -> NumPyArray:
-    if not hasattr(pictures, "shape") or not isinstance(array := _numpy(pictures), np.ndarray):
-        raise TypeError(f"{name!r} of rows must be an array or a Tensor, got {kind(pictures)}")
-    if array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape or array.dtype.kind not in "fiu":
-        got = f"{array.dtype} {array.shape}"
-        raise ValueError(f"{name!r} of rows must be pictures (S, H, W, 3) in [0, 1], got {got}")
+def _titles(titles: Sequence[str]) -> Sequence[str]:
+    if isinstance(titles, str) or not isinstance(titles, Sequence) or not all(isinstance(t, str) for t in titles):
+        raise TypeError(f"titles must be a list of strings, got {shown(titles)}")
+    return titles
+
+
+def _numbers(name: str, array: Array) -> NumPyArray:
+    if not hasattr(array, "shape") or not isinstance(array := _numpy(array), np.ndarray):
+        raise TypeError(f"{name} must be an array or a Tensor, got {kind(array)}")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must hold numbers, got {array.dtype}")
     return array
+
+
+def _pictures(name: str, pictures: Array) -> NumPyArray:
+    array = _numbers(f"{name!r} of rows", pictures)
+    if array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape:
+        raise ValueError(f"{name!r} of rows must be pictures (S, H, W, 3) in [0, 1], got {array.shape}")
+    return array
+
+
+def _one_picture(picture: Array) -> NumPyArray:
+    array = _numbers("picture", picture)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(f"picture must be (H, W, 3) in [0, 1], got {array.shape}")
+    return array
+
+
+def _rows_of_axes(count: int) -> Sequence[Axes]:
+    """Make so many axes, seven in a row at most."""
+    columns = min(count, 7)
+    every = list(_subplots(-(-count // columns), columns, size=(1.5, 1.7), squeeze=False).ravel())
+    for ax in every[count:]:
+        ax.remove()
+    return every[:count]
 
 
 def _subplots(rows: int, columns: int, size: tuple[float, float] = (4, 3), **options: Any) -> Any:

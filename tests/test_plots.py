@@ -95,3 +95,19 @@ def test_a_training():
 def test_one_spike_of_a_training_doesn_t_flatten_the_rest():
     axes = plots.training({"mine": records([1e6, *np.linspace(2, 1, 999)])})
     assert axes[0].get_ylim()[1] < 1e6 and axes[0].get_ylim()[0] <= 1
+
+
+def test_words_over_a_picture():
+    maps, picture = np.random.default_rng(0).random((8, 4, 5)), np.random.default_rng(1).random((8, 10, 3))
+    axes = plots.words(list("abcdefgh"), maps, picture)
+    assert [ax.get_title() for ax in axes] == list("abcdefgh") and len(axes[0].figure.axes) == 8
+    under, over = axes[7].get_images()
+    np.testing.assert_allclose(under.get_array(), picture.mean(-1))
+    np.testing.assert_array_equal(over.get_array(), maps[7])
+    assert under.get_extent() == over.get_extent() == [0, 10, 8, 0]
+    assert over.get_clim() == (0, maps[7].max()) and under.get_clim() == (0, 1) and over.get_alpha() < 1
+    (alone,) = plots.words(["a"], np.zeros((1, 4, 5)))
+    (over,) = alone.get_images()
+    assert over.get_alpha() == 1 and over.get_clim() == (0, 1) and over.get_extent() == [0, 5, 4, 0]
+    own = matplotlib.pyplot.subplots(1, 1)[1]
+    assert plots.words(["a"], maps[:1], axes=[own]) == [own]

@@ -9,8 +9,9 @@ import json
 import re
 import warnings
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,16 +199,60 @@ def encode(tokenizer: Tokenizer, prompts: list[str], length: int) -> tuple[NDArr
     ids = np.full((len(prompts), length), tokenizer.specials[tokenizer.pad].id, np.int32)
     mask = np.zeros((len(prompts), length), np.int32)
     for row, prompt in enumerate(prompts):
-        pieces = _pieces(tokenizer, prompt)
-        numbers = [_id(tokenizer, piece) for piece in pieces]
+        texts = _pieces(tokenizer, prompt)
+        numbers = [_id(tokenizer, text) for text in texts]
         whole, kept = _ended(tokenizer, numbers), _ended(tokenizer, numbers[: length - 1])
         if len(kept) < len(whole):
-            cut = "".join(pieces[length - 1 :]).replace("▁", " ").strip()
+            cut = "".join(texts[length - 1 :]).replace("▁", " ").strip()
             message = f"prompt {row} takes {len(whole)} tokens, {length} fit: {cut!r} was cut"
             warnings.warn(message, UserWarning, stacklevel=2)
         ids[row, : len(kept)] = kept
         mask[row, : len(kept)] = 1
     return ids, mask
+
+
+class Piece(NamedTuple):
+    """A token of a prompt, and from which to before which of the prompt's characters it was made; maybe from none."""
+
+    id: int
+    start: int
+    stop: int
+
+
+def pieces(tokenizer: Tokenizer, prompt: str) -> list[Piece]:
+    """Split a prompt as `encode` does, and say which characters each token was made from.
+
+    Args:
+        tokenizer: what `load` gave.
+        prompt: a text, prepared already.
+    Returns:
+        The tokens in order, without the </s> that `encode` adds. A space belongs to the token after it, and white space
+        that normalisation removes belongs to one of its neighbours or to none.
+    Raises:
+        ValueError: the prompt holds half a surrogate pair, or the vocabulary spells characters as bytes.
+    """
+    found: list[Piece] = []
+    position = 0
+    for part in _parts(tokenizer, prompt):
+        position = prompt.index(part, position)
+        found += _placed(tokenizer, part, position)
+        position += len(part)
+    return found
+
+
+def _placed(tokenizer: Tokenizer, part: str, position: int) -> list[Piece]:
+    """The pieces of a part of a prompt, which begins at a position."""
+    if part in tokenizer.specials:
+        return [Piece(tokenizer.specials[part].id, position, position + len(part))]
+    texts = tokenizer.processor.encode(part, out_type=str)
+    normalised, at = tokenizer.processor.normalize(part, with_offsets=True)
+    if "".join(texts) != normalised:
+        raise ValueError(f"the vocabulary spells {part!r} with pieces that aren't parts of it, so no words are found")
+    ends = accumulate(map(len, texts))
+    return [
+        Piece(_id(tokenizer, text), position + at[end - len(text)], position + at[end])
+        for text, end in zip(texts, ends, strict=True)
+    ]
 
 
 def _ended(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
@@ -216,14 +261,19 @@ def _ended(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
 
 
 def _pieces(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    texts: list[str] = []
+    for part in _parts(tokenizer, prompt):
+        texts += [part] if part in tokenizer.specials else tokenizer.processor.encode(part, out_type=str)
+    return texts
+
+
+def _parts(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """Split a prompt at what is never split."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"the prompt {prompt!r} isn't Unicode text: it holds half a surrogate pair") from error
-    pieces: list[str] = []
-    for part in added_tokens.split(prompt, tokenizer.pattern, tokenizer.specials):
-        pieces += [part] if part in tokenizer.specials else tokenizer.processor.encode(part, out_type=str)
-    return pieces
+    return added_tokens.split(prompt, tokenizer.pattern, tokenizer.specials)
 
 
 def _id(tokenizer: Tokenizer, piece: str) -> int:
