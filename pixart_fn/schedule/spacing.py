@@ -165,35 +165,28 @@ def ays(
 
     The tables are of ten steps; for another number log ρ is interpolated linearly between their nodes, as the authors
     do. A table was found for the latents of one VAE: "sd" for that of Stable Diffusion 1.5, which PixArt-α has too, and
-    "sdxl" for that of SDXL, which PixArt-Σ has too. The values are noise relative to signal, so that the nodes within
-    hold for any schedule, and the outer two are the schedule's own: PixArt's linear β begins at ρ = 157, where Stable
-    Diffusion begins at 14.6, and pure noise at 14.6 would be taken for a picture that is already begun.
+    "sdxl" for that of SDXL, which PixArt-Σ has too. Both models' schedule goes from ρ = 14.615 to 0.029. For another
+    one log ρ is stretched from that range to its own, since nodes left where they are would be too few at its ends:
+    PixArt's linear β begins at ρ = 157, and its first step would then go down to 6.5.
 
     Args:
         schedule: gives the range.
         steps: S, at least 1.
         table: "sd" or "sdxl".
-        first: the largest ρ, above the table's second; None takes that of t = T - 1.
-        last: the node that the final one stands for, and towards which more than ten steps go, above 0 and below the
-            table's last but one; None takes the table's own, 0.029, or that of t = 0 where it is larger.
+        first: the largest ρ; None takes that of t = T - 1. With 14.615 and last=0.029 the nodes are the table's own.
+        last: the smallest ρ, above 0, for which the node after the S values stands; None takes that of t = 0.
     Returns:
         float64 (S,), falling, for `rho_grid`.
     Raises:
-        ValueError: there is no such table, an argument is outside its range, or the table isn't within first and last.
+        ValueError: there is no such table, an argument is outside its range, or ρ doesn't fall from first to last.
         TypeError: steps is no whole number, or another argument no number.
     """
     check_option("table", table, tuple(AYS))
-    within = AYS[table][1:-1]
-    end = max(AYS[table][-1], float(check_schedule(schedule).rhos[0])) if last is None else last
-    first, last = _range(schedule, steps, first, end)
-    if not last < within[-1] < within[0] < first:
-        raise ValueError(
-            f"first must be above {within[0]:g} and last below {within[-1]:g}, between which the table {table!r} lies,"
-            f" got {first:g} … {last:g}"
-        )
-    nodes = np.log([first, *within, last])
-    where = np.linspace(0, len(nodes) - 1, steps + 1)
-    rhos: NDArray[np.float64] = np.exp(np.interp(where, np.arange(len(nodes)), nodes))[:-1]
+    first, last = _range(schedule, steps, first, last)
+    nodes = np.log(AYS[table])
+    log = np.interp(np.linspace(0, 1, steps + 1), np.linspace(0, 1, len(nodes)), nodes)[:-1]
+    rhos: NDArray[np.float64] = last * (first / last) ** ((log - nodes[-1]) / (nodes[0] - nodes[-1]))
+    rhos[0] = first  # which rounding may have moved out of the schedule
     return rhos
 
 
