@@ -187,7 +187,6 @@ def generate(
         MemoryError: one picture doesn't fit into memory, and the sentence says what would.
     """
     autodiff.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
-    check_params(params)
     _check_output(params, output, tile, clean=clean, binning=binning)
     prompts, negatives = _prompts(prompt, negative_prompt, images_per_prompt)
     wanted, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
@@ -288,6 +287,7 @@ def _encode_both(
 
 
 def _check_output(params: Params, output: str, tile: int | None, **switches: bool) -> None:
+    check_params(params)
     check_switches(**switches)
     check_option("output", output, OUTPUTS)
     if output == "latents" and tile is not None:

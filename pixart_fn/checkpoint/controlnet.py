@@ -85,12 +85,17 @@ def save(p: Tree, config: Config, folder: str | os.PathLike[str]) -> None:
     """
     check_config(config)
     path = Path(os.path.expanduser(written(folder, "folder", "the folder to write")))
+    check_out(path)
     leaves = dict(tree.items(p))
     tree.check_names({name: tuple(getattr(leaf, "shape", ())) for name, leaf in leaves.items()}, shapes(config), "p")
-    others = [each.name for each in folder_.check(path).glob("*.safetensors*") if each.name != WEIGHTS]
-    if others:
-        raise FileExistsError(f"folder {str(path)!r} holds other weights ({first_few(others)}); save to a new one")
     folder_.replace(path, CONFIG, partial(_fill, leaves, config))
+
+
+def check_out(folder: Path) -> None:
+    """Raise a FileExistsError where a folder holds other weights than a ControlNet's, or is none."""
+    others = [each.name for each in folder_.check(folder).glob("*.safetensors*") if each.name != WEIGHTS]
+    if others:
+        raise FileExistsError(f"folder {str(folder)!r} holds other weights ({first_few(others)}); save to a new one")
 
 
 def convert_authors(leaves: Mapping[str, Part], where: str) -> dict[str, Part]:

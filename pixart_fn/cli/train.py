@@ -121,4 +121,4 @@ def _run(recipe: Recipe, workers: Workers, shown: bool) -> None:
     if state.step < recipe.run.steps:
         note(f"stopped after step {state.step} of {recipe.run.steps}; the same command goes on from here")
     else:
-        result(str(out / ("adapter" if recipe.model.train == "lora" else "pipeline")))
+        result(str(out / job.FOLDERS[recipe.model.train]))

@@ -34,6 +34,11 @@ class Config:
     def __post_init__(self) -> None:
         config_.check(self, "controlnet")
 
+    @classmethod
+    def like(cls, base: transformer_config.Config, num_layers: int) -> Config:
+        """Return the configuration of so many copied blocks of a transformer."""
+        return cls(num_layers, base.num_attention_heads, base.attention_head_dim)
+
     @property
     def width(self) -> int:
         """D, the width of a patch in the blocks."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .. import checkpoint, rng, solvers
 from ..backend.workers import ALONE, Workers
-from ..checkpoint import lora
+from ..checkpoint import controlnet, lora
 from ..checkpoint.save import check_savable
 from ..checks import check_switch, check_type
 from ..files.folder import check
@@ -36,13 +36,15 @@ SCHEDULES: dict[str, Callable[[float, int, int], Callable[[int], float]]] = {
     "stable": lambda lr, warmup, steps: optim.warmup_stable_decay(lr, steps, warmup),
 }
 
+FOLDERS = {"transformer": "pipeline", "lora": "adapter", "controlnet": "controlnet"}
+"""Where in run.out what was trained is written."""
+
 
 class Job(NamedTuple):
     """What a recipe comes to.
 
     Args:
-        params: the pipeline that the training starts from, without the transformer where that is trained, which state
-            holds.
+        params: the pipeline that the training starts from, without the transformer where state holds that.
         batches: step → batch.
         step: of the training.
         state: before the first step.
@@ -61,7 +63,7 @@ def run(recipe: Recipe, *, workers: Workers = ALONE, progress: bool = True) -> T
     """Train as a recipe says, or go on where its folder stands, and write what came of it.
 
     At the end `run.out` holds state.safetensors and metrics.jsonl, the sheets in samples/, and the moving average's
-    weights as pipeline/ or adapter/.
+    weights as pipeline/, adapter/ or controlnet/.
 
     Args:
         recipe: from `recipe.read`.
@@ -134,14 +136,14 @@ def make(recipe: Recipe, workers: Workers = ALONE) -> Job:
     step = step_.make(
         aim, optimiser, ema=average, accumulate=own.accumulate, times=kept, target=target, workers=workers
     )
-    kept_params = params if recipe.model.train == "lora" else params.replace(transformer=None)  # state has its own
+    kept_params = params.replace(transformer=None) if recipe.model.train == "transformer" else params
     digests = [str(getattr(each, "options", {}).get("digest", "")) for each in datasets.values()]
     return Job(kept_params, batches, step, state, {**identity(recipe), "the data": digests})
 
 
 @public
 def write(recipe: Recipe, params: Params, state: TrainState) -> None:
-    """Write what was trained into the run's folder: pipeline/ or adapter/.
+    """Write what was trained into the run's folder: pipeline/, adapter/ or controlnet/.
 
     Args:
         recipe: of the run.
@@ -154,11 +156,14 @@ def write(recipe: Recipe, params: Params, state: TrainState) -> None:
     check_type("recipe", recipe, Recipe, "a Recipe, as recipe.read gives")
     check_type("params", params, Params, "a pipeline, as px.load gives")
     check_type("state", state, TrainState, "a TrainState, as train.init makes")
-    out = Path(recipe.run.out).expanduser()
+    out = Path(recipe.run.out).expanduser() / FOLDERS[recipe.model.train]
     if recipe.model.train == "lora":
-        lora.save(state.average, out / "adapter")
-        return
-    checkpoint.save(_kept(recipe, watch.with_average(params, state)), out / "pipeline")
+        lora.save(state.average, out)
+    elif recipe.model.train == "controlnet":
+        own = controlnet.Config.like(params.config.transformer, len(state.average["controlnet_blocks"]))
+        controlnet.save(state.average, own, out)
+    else:
+        checkpoint.save(_kept(recipe, watch.with_average(params, state)), out)
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:
@@ -209,13 +214,13 @@ def _scheduler(recipe: Recipe, start: Json) -> dict[str, Any]:
 
 def _check_out(recipe: Recipe, params: Params) -> None:
     """Raise what `write` would raise at the end of the training."""
-    out = Path(recipe.run.out).expanduser()
+    out = Path(recipe.run.out).expanduser() / FOLDERS[recipe.model.train]
     if recipe.model.train == "transformer":
-        check_savable(_kept(recipe, params), out / "pipeline")
-    elif (check(out / "adapter") / lora.DIFFUSERS).exists():
-        raise FileExistsError(
-            f"folder {str(out / 'adapter')!r} holds an adapter in diffusers' layout; name a new run.out"
-        )
+        check_savable(_kept(recipe, params), out)
+    elif recipe.model.train == "controlnet":
+        controlnet.check_out(out)
+    elif (check(out) / lora.DIFFUSERS).exists():
+        raise FileExistsError(f"folder {str(out)!r} holds an adapter in diffusers' layout; name a new run.out")
 
 
 def _kept(recipe: Recipe, params: Params) -> Params:
@@ -234,7 +239,7 @@ def _opened(recipe: Recipe, workers: Workers) -> dict[str, Any]:
         both = "" if own.prior is None else " × 2 for data.prior"
         raise ValueError(f"data.batch_size must be a multiple of {parts} ({each}{both}), got {own.batch_size}")
     if own.kind == "prepared":
-        return {path: data.prepared.open(path) for path in (own.path, own.prior) if path is not None}
+        return {path: data.prepared.open(path) for path in (own.path, own.control, own.prior) if path}
     features = data.authors.open(
         own.path, own.kind, own.resolution or 0, multiscale=own.multiscale, real_prompt_ratio=own.real_prompt_ratio
     )
@@ -270,7 +275,7 @@ def _check_size(recipe: Recipe, path: str, dataset: Any, side: int) -> None:
     h, w = min(sizes)
     if len(sizes) > 1 or h != w or h == side or recipe.model.sample_size is not None:
         return
-    advice = "" if recipe.model.train == "lora" else f", or say model.sample_size = {h}"
+    advice = "" if recipe.model.train != "transformer" else f", or say model.sample_size = {h}"
     raise ValueError(
         f"{path!r} holds latents of {h} × {w}, and this model's are of {side} × {side}; take data of that size{advice}"
     )
@@ -285,7 +290,8 @@ def _batches(
         "conditions": params.config.transformer.conditions, "null": null,
     }  # fmt: skip
     if own.prior is None:
-        return data.order.Batches(datasets[own.path], own.batch_size, seed, **options)
+        batches = data.order.Batches(datasets[own.path], own.batch_size, seed, **options)
+        return batches if own.control is None else data.controls.controlled(batches, datasets[own.control])
     half = own.batch_size // 2
     subject = data.order.Batches(datasets[own.path], half, seed, **options)
     prior = data.order.Batches(datasets[own.prior], half, seed + 1, **options)
@@ -317,8 +323,12 @@ def _trained(recipe: Recipe, params: Params, loss: Any, null: Text | None, key: 
     """What is trained, and the loss of it."""
     tree, config = params.transformer, params.config.transformer
     options: dict[str, Any] = {"recompute": recipe.run.recompute, "dtype": recipe.run.dtype}
-    adapter = None
-    if recipe.model.train == "lora":
+    adapter, model = None, recipe.model
+    if model.train == "controlnet":
+        made = controlnet.Config.like(config, model.copied or max((config.num_layers - 1) // 2, 1))
+        begun = controlnet.load(model.controlnet) if model.controlnet else (controlnet.init(tree, config, made), made)
+        return begun[0], objective.of_controlnet(tree, config, begun[1], loss, **options)
+    if model.train == "lora":
         own = dataclasses.asdict(recipe.lora)
         if own["targets"] is None:
             del own["targets"]

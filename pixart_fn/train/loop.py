@@ -27,6 +27,7 @@ from ..types import Json
 from . import record
 from . import state as state_
 from .batch import size
+from .data.controls import Controlled
 from .data.order import Batches, Mixed, prefetch
 from .state import TrainState
 from .step import NotFinite, Step
@@ -159,7 +160,7 @@ def _begun(file: _File, state: TrainState, workers: Workers) -> TrainState:
 
 def _read(batches: Callable[[int], Any], start: int) -> Callable[[], Any]:
     """The batches of all steps, one at each call; a dataset's are read ahead."""
-    ahead = isinstance(batches, (Batches, Mixed))
+    ahead = isinstance(batches, (Batches, Controlled, Mixed))
     return partial(next, prefetch(batches, start) if ahead else map(batches, itertools.count(start)))
 
 

@@ -61,7 +61,13 @@ class Model:
     sample_size: Annotated[int, whole(1, 2**14)] | None = _help(None, "side of the latents; none: that of start")
     interpolation_scale: Above0 | None = _help(None, "stretch of positions; none: they span what they spanned at start")
     conditions: bool | None = _help(None, "whether it sees resolution and aspect ratio; none: as start does")
-    train: Literal["transformer", "lora"] = _help("transformer", "all weights of the transformer, or an adapter")
+    train: Literal["transformer", "lora", "controlnet"] = _help(
+        "transformer", "all weights of the transformer, an adapter, or a ControlNet"
+    )
+    controlnet: str | None = _help(None, "a ControlNet to go on with; none: a new one, which changes nothing yet")
+    copied: Annotated[int, whole(1, 1000)] | None = _help(
+        None, "blocks that a new ControlNet copies; none: nearly half, 13 of 28"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Data:
     batch_size: Count = _help(16, "examples a step, of all workers together")
     dropout: Share = _help(0.1, "how often a caption is replaced by the empty prompt")
     sample: bool = _help(True, "whether latents are drawn from the VAE's posterior; false: its mean")
+    control: str | None = _help(None, "a second prepared folder, of the same pictures' edges (ControlNet)")
     prior: str | None = _help(None, "a second prepared folder, of the class (DreamBooth)")
     prior_weight: AtLeast0 = _help(1.0, "of an example of the class in the loss")
 
@@ -177,7 +184,7 @@ SECTIONS: dict[str, type[Any]] = get_type_hints(Recipe)
 
 
 FREE = {
-    *("data.path", "data.prior", "run.out", "run.steps", "run.minutes", "run.save_every_minutes"),
+    *("data.path", "data.control", "data.prior", "run.out", "run.steps", "run.minutes", "run.save_every_minutes"),
     *("run.accumulate", "run.recompute", "run.save"),
 }
 """Fields that may differ when a run goes on."""
@@ -321,12 +328,13 @@ def _check(recipe: Recipe, where: str, given: Iterable[str]) -> None:
             raise ValueError(f"{where} must say {name}")
     if (model.init == "dit") != (model.dit is not None):
         raise ValueError(f'{where} must say model.dit where model.init is "dit", and only there')
-    if model.train == "lora" and model.init != "start":
-        raise ValueError(f'{where} trains an adapter, which needs model.init = "start"')
+    if model.train != "transformer" and model.init != "start":
+        raise ValueError(f'{where} trains {model.train}, which needs model.init = "start"')
     if recipe.run.minutes is not None and math.isnan(recipe.run.minutes):
         raise ValueError(f"run.minutes of {where} must be a number")
     if loss.kind == "lcm" and not recipe.run.ema:
         raise ValueError(f"{where} distils, which needs a moving average: run.ema above 0, such as 0.95")
+    rules.check_controlnet(recipe, where)
     if own.prior is not None and own.kind != "prepared":
         raise ValueError(f"data.prior of {where} needs a prepared folder as data.path too")
     if own.kind != "prepared" and own.resolution is None:

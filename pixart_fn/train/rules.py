@@ -37,7 +37,18 @@ RULES = (
     Rule(
         ("model.transformer", "model.sample_size", "model.interpolation_scale", "model.conditions", "run.save"),
         lambda r: r.model.train == "transformer",
-        'model.train = "transformer", since an adapter is written alone and is for model.start as it is',
+        'model.train = "transformer", since an adapter or a ControlNet is written alone, for model.start as it is',
+    ),
+    Rule(
+        ("model.controlnet", "model.copied", "data.control"),
+        lambda r: r.model.train == "controlnet",
+        'model.train = "controlnet"',
+    ),
+    Rule(("model.copied",), lambda r: r.model.controlnet is None, "a new ControlNet, without model.controlnet"),
+    Rule(
+        ("samples.", "data.prior"),
+        lambda r: r.model.train != "controlnet",
+        "a transformer or an adapter, since a ControlNet needs edges of its own for each picture",
     ),
     Rule(
         ("loss.learned_variance", "loss.weighting", "loss.gamma", "loss.noise_offset", "loss.times"),
@@ -54,6 +65,24 @@ RULES = (
     Rule(("data.real_prompt_ratio",), lambda r: r.data.kind == "sigma", 'data.kind = "sigma"'),
     Rule(("data.prior_weight",), lambda r: r.data.prior is not None, "data.prior"),
 )
+
+
+def check_controlnet(recipe: Recipe, where: str) -> None:
+    """Raise a ValueError where a recipe trains a ControlNet and what it needs for that is missing.
+
+    Args:
+        recipe: whose fields are each within their range.
+        where: what an error calls it.
+    """
+    if recipe.model.train != "controlnet":
+        return
+    if recipe.data.control is None or recipe.data.kind != "prepared":
+        raise ValueError(
+            f"{where} trains a ControlNet, which needs data.control and data.path, two prepared folders: of edges, as "
+            "`pixart-fn prepare --edges canny` writes them, and of the pictures"
+        )
+    if recipe.loss.kind != "diffusion":
+        raise ValueError(f'{where} trains a ControlNet, which needs loss.kind = "diffusion"')
 
 
 def check(recipe: Recipe, where: str, given: Iterable[str]) -> None:

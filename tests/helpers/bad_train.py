@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from helpers import bad_values as of
 from helpers.bad_calls import PARAMS
+from helpers.bad_data import BATCHES, DATASET, EMPTY, NOWHERE, OF_BATCHES, OF_DATASET
 from helpers.bad_rows import KEY, MANY, NOISE, STEPS, SWITCH, Row, X
 
 from pixart_fn import plots, transformer
-from pixart_fn.train import distill, evaluate, init, job, losses, optim, recipe, reparameterise, times
+from pixart_fn.train import data, distill, evaluate, init, job, losses, optim, recipe, reparameterise, times
 
 ROWS: list[Row] = []
 
@@ -207,6 +208,23 @@ ROWS += [
         job.write,
         {"recipe": RECIPE, "params": PARAMS, "state": STATE},
         {"recipe": of.instance(), "params": of.instance(), "state": of.instance()},
+        runs=False,
+    ),
+]
+
+# --- edges for a ControlNet -------------------------------------------------------------------------------------------
+
+SMALLER = data.arrays(np.ones((2, 4, 2, 4), np.float32), DATASET.texts)
+ROWS += [
+    Row(
+        data.controls.controlled,
+        {"pictures": BATCHES, "controls": DATASET},
+        {"pictures": OF_BATCHES, "controls": of.also(OF_DATASET, smaller=SMALLER)},
+    ),
+    Row(
+        data.prepare.run,
+        {"source": EMPTY, "params": PARAMS, "out": NOWHERE},
+        {"edges": of.option()},
         runs=False,
     ),
 ]

@@ -6,7 +6,7 @@ batches = data.order.Batches(data.prepared.open("prepared"), batch_size=16, seed
 batches(0)
 """
 
-from . import authors, order, prepare, prepared, sources
+from . import authors, controls, order, prepare, prepared, sources
 from .examples import arrays
 
-__all__ = ["arrays", "authors", "order", "prepare", "prepared", "sources"]
+__all__ = ["arrays", "authors", "controls", "order", "prepare", "prepared", "sources"]

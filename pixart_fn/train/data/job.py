@@ -24,6 +24,8 @@ from .sources import Source
 
 CHUNK = 64
 """Examples of the source in a file, which is what a run that is killed loses at most."""
+EDGES = ("canny", "sobel")
+"""What `px.edges` draws."""
 FORMAT = 1
 """Counted up where the same options come to mean other bytes."""
 SMALL = 2**16
@@ -50,20 +52,20 @@ class Job(NamedTuple):
         return self.folder / f"{i:06d}.safetensors"
 
 
-def make(source: Source, params: Params, out: str, given: tuple[int | str | None, str, bool, int]) -> Job:
+def make(source: Source, params: Params, out: str, given: tuple[int | str | None, str, bool, int, str | None]) -> Job:
     """Check the arguments that decide what is written.
 
     Args:
         source: of `prepare.run`, as are the others.
         params: with a text encoder and a VAE.
         out: the folder.
-        given: size, dtype, clean and batch.
+        given: size, dtype, clean, batch and edges.
     Returns:
         The Job.
     Raises:
         TypeError, ValueError, MemoryError: as `prepare.run` says.
     """
-    size, dtype, clean, batch = given
+    size, dtype, clean, batch, edges = given
     check_type("source", source, Source, "what sources.open returns")
     check_params(params)
     if params.text_encoder is None:
@@ -71,6 +73,8 @@ def make(source: Source, params: Params, out: str, given: tuple[int | str | None
     check_option("dtype", dtype, ("float16", "float32"))
     check_switch("clean", clean)
     check_whole("batch", batch, 1, 2**16)
+    if edges is not None:
+        check_option("edges", edges, EDGES)
     table = _table(params, size)
     options = {
         "format": FORMAT,
@@ -86,6 +90,7 @@ def make(source: Source, params: Params, out: str, given: tuple[int | str | None
         "source": _contents(source),
         "examples": len(source),
     }
+    options |= {} if edges is None else {"edges": edges}  # other folders are those of before there were edges
     options["digest"] = _digest(json.dumps(options, sort_keys=True))
     for each in {*table}:
         check_encoding(params, each, 1, None)

@@ -20,6 +20,7 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ... import edges as edges_
 from ...backend.arrays import check_finite
 from ...checkpoint.hub import written
 from ...checkpoint.text import save_text
@@ -77,6 +78,7 @@ def run(
     dtype: str = "float16",
     clean: bool = True,
     batch: int = 16,
+    edges: str | None = None,
     workers: int = 2,
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
@@ -97,6 +99,7 @@ def run(
         dtype: "float16" or "float32", in which latents and states are stored.
         clean: whether to clean captions, as in `encode_prompt`.
         batch: captions that are encoded together, at least 1.
+        edges: "canny" or "sobel" encodes the pictures' edges in place of the pictures, for a ControlNet to follow.
         workers: threads that read and resize pictures while others are encoded, at least 1. Pillow runs outside of
             Python's lock, so threads do what processes would.
         shard: (i, n) encodes the i-th of n parts, from 0; n machines that write one folder share the work, or several
@@ -111,7 +114,7 @@ def run(
         OSError: a file can't be written.
         MemoryError: a picture or the captions don't fit into memory.
     """
-    job = make(source, params, written(out, "out", "a folder"), (size, dtype, clean, batch))
+    job = make(source, params, written(out, "out", "a folder"), (size, dtype, clean, batch, edges))
     check_whole("workers", workers, 1, 256)
     check_switch("progress", progress)
     part, parts = _shard(shard)
@@ -126,7 +129,7 @@ def run(
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=sum(len(every[i]) for i in mine), initial=done, unit="picture", disable=not progress) as bar,
     ):
-        loaded = ahead(pool, partial(_load, job.table), entries, 2 * workers)
+        loaded = ahead(pool, partial(_load, job.table, edges), entries, 2 * workers)
         for i in todo:
             _write(job, i, zip(every[i], itertools.islice(loaded, len(every[i])), strict=True), bar)
             chunks[i] = _done(job, i)
@@ -208,8 +211,8 @@ def _write_text(path: Path, content: str) -> None:
 # --- one chunk --------------------------------------------------------------------------------------------------------
 
 
-def _load(table: sizes.Table, entry: Entry) -> _Picture | Skipped:
-    """Read a picture and bring it to the nearest size of the table."""
+def _load(table: sizes.Table, edges: str | None, entry: Entry) -> _Picture | Skipped:
+    """Read a picture, bring it to the nearest size of the table, and find its edges where they are asked for."""
     try:
         picture = pictures.decode(entry.read())
     except ValueError as error:
@@ -217,7 +220,11 @@ def _load(table: sizes.Table, entry: Entry) -> _Picture | Skipped:
     except OSError as error:  # whose own sentence names a path, which differs between machines
         return Skipped(entry.name, f"its file can't be read ({error.strerror or error})")
     height, width = picture.height, picture.width
-    return _Picture(pictures.fit(picture, *sizes.nearest_bin(height, width, table)), (height, width))
+    pixels = pictures.fit(picture, *sizes.nearest_bin(height, width, table))
+    if edges is not None:
+        draw = edges_.canny if edges == "canny" else edges_.sobel
+        pixels = np.asarray(draw(pixels).convert("RGB"))
+    return _Picture(pixels, (height, width))
 
 
 def _write(job: Job, i: int, loaded: Iterator[tuple[Entry, _Picture | Skipped]], bar: Any) -> None:

@@ -22,6 +22,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from ... import checkpoint, edges, rng, solvers
+from ...backend.arrays import as_numpy
 from ...backend.runtime import settle_on_cpu
 from ...checkpoint import controlnet
 from ...control import Net
@@ -90,8 +91,8 @@ def encode(params: Params, glyphs: data.Glyphs, start: int) -> dict[str, Any]:
         What a file holds: "pictures" and "controls", float16 (CHUNK, C, h, w), and "captions", as JSON.
     """
     pictures, captions = data.batch(0, start, CHUNK, glyphs, SIZE, CAPTIONS, **OPTIONS)
-    both = [encode_image(params, each).asnumpy() for each in (pictures, edge_maps(pictures))]
-    latents = [each.astype(np.float16) for each in both]
+    both = [encode_image(params, each) for each in (pictures, edge_maps(pictures))]
+    latents = [each.asnumpy().astype(np.float16) for each in both]
     return {"pictures": latents[0], "controls": latents[1], "captions": json.dumps(captions)}
 
 
@@ -115,7 +116,7 @@ def load(params: Params, folder: Path) -> Encoded:
     said = [text for each in chunks for row in reading.parse(str(each["captions"]).encode()) for text in row]
     parts = [encode_prompt(params, said[i : i + 512], pad_to=32, tokens=32) for i in tqdm(range(0, len(said), 512))]
     texts = [*parts, encode_prompt(params, "", pad_to=32, tokens=32)]
-    states, mask = (np.concatenate([each[k].asnumpy() for each in texts]) for k in (0, 1))
+    states, mask = (np.concatenate([as_numpy(each[k]) for each in texts]) for k in (0, 1))
     return Encoded(pictures, controls, states, mask)
 
 
@@ -139,7 +140,8 @@ def draw(key: Key, examples: Encoded, n: int) -> Batch:
 
 def weighting(snr: NDArray[np.float64]) -> NDArray[np.float64]:
     """min(SNR, 5) + 1, as the embedded checkpoint was trained with."""
-    return np.minimum(snr, SNR_MAX) + 1
+    weights: NDArray[np.float64] = np.clip(snr, 0.0, SNR_MAX) + 1.0
+    return weights
 
 
 def train(params: Params, examples: Encoded, out: Path, options: argparse.Namespace) -> Net:
@@ -154,7 +156,7 @@ def train(params: Params, examples: Encoded, out: Path, options: argparse.Namesp
         The ControlNet: its averaged tree and its configuration.
     """
     base, config = params.transformer, params.config.transformer
-    own = controlnet.Config(options.blocks, config.num_attention_heads, config.attention_head_dim)
+    own = controlnet.Config.like(config, options.blocks)
     schedule = solvers.from_config(params.config.scheduler).schedule
     loss = losses.diffusion(schedule, weighting=weighting, times=times.logit_normal(0.3, 1.0))
     rate = optim.warmup_stable_decay(options.lr, options.steps, 20, decay=0.4)
@@ -199,7 +201,6 @@ class Followed(NamedTuple):
     without: float
     other: float
     missed: float
-    n: int
 
 
 def measure(params: Params, net: Net, glyphs: data.Glyphs, n: int, **options: Any) -> tuple[Followed, Image.Image]:
@@ -218,22 +219,24 @@ def measure(params: Params, net: Net, glyphs: data.Glyphs, n: int, **options: An
     examples = [data.emoji(choices, glyphs, SIZE, True, 0.5, 0.5, 0.05) for _ in range(n)]
     pictures, prompts = [picture for picture, _ in examples], [caption(choices) for _, caption in examples]
     maps = edge_maps(np.stack(pictures))
-    given = {"own": maps, "none": None, "other": [*maps[1:], maps[0]]}
-    drawn = {}
-    for name, each in given.items():
-        controls = None if each is None else controlnet.control(params, net, each)
+    turned = [*maps[1:], maps[0]]
+
+    def with_edges(followed: list[Image.Image] | None) -> NDArray[np.uint8]:
+        controls = None if followed is None else controlnet.control(params, net, followed)
         made = generate(params, prompts, rng.key(2), controls=controls, output="numpy", progress=False, **options)
-        drawn[name] = np.rint(255 * made).astype(np.uint8)
-    followed = Followed(
-        *(
-            float(np.mean([agreement(*pair) for pair in zip(drawn[name], right, strict=True)]))
-            for name, right in (("own", maps), ("none", maps), ("other", given["other"]), ("other", maps))
-        ),
-        n,
-    )
+        drawn: NDArray[np.uint8] = np.rint(255 * made).astype(np.uint8)
+        return drawn
+
+    own, none, other = with_edges(maps), with_edges(None), with_edges(turned)
+    pairs = (own, maps), (none, maps), (other, turned), (other, maps)
+    followed = Followed(*(_mean_agreement(drawn, given) for drawn, given in pairs))
     shown = [np.asarray(edge.convert("RGB")) for edge in maps]
-    rows = zip(pictures, shown, drawn["own"], drawn["none"], drawn["other"], strict=True)
+    rows = zip(pictures, shown, own, none, other, strict=True)
     return followed, Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows]))
+
+
+def _mean_agreement(drawn: NDArray[np.uint8], given: list[Image.Image]) -> float:
+    return float(np.mean([agreement(*pair) for pair in zip(drawn, given, strict=True)]))
 
 
 def main() -> None:
