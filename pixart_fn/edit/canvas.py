@@ -16,7 +16,7 @@ from ..solvers.config import Wrap
 from ..types import Array, Key
 from .denoisers import windows
 from .drawing import Change, draw, drawing
-from .options import Options, filled, takes
+from .options import Options, Windowed, filled, takes
 from .pictures import inpaint, sources
 from .sizes import check_window
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @public
-@takes(Options)
+@takes(Windowed)
 def panorama(
     params: Params,
     prompt: str | Sequence[str],
@@ -35,7 +35,7 @@ def panorama(
     *,
     window: int | tuple[int, int] | None = None,
     stride: int | tuple[int, int] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[Windowed],
 ) -> Picture | Part:
     """Draw pictures larger than the model draws, in windows that agree where they overlap (arXiv:2302.08113).
 
@@ -49,7 +49,7 @@ def panorama(
             None takes the model's own size. Where it is larger than the picture, it is cut to that.
         stride: from one window to the next in pixels, a multiple of a latent's, likewise; None takes half of the
             window. A smaller one joins the windows more closely and takes longer.
-        **options: as in `image_to_image`; grid is the whole one.
+        **options: as in `image_to_image`, without controls.
     Returns:
         As from `generate`. Where one window holds the picture, it is what `generate` draws.
     Raises:
@@ -60,7 +60,7 @@ def panorama(
     check_params(params)
     prompts, canvas = texts("prompt", prompt), picture_size(params, height, width)
     size, step = check_window(params, _own(params) if window is None else window, stride, canvas)
-    plan = drawing(params, prompts, key, size, canvas, filled(Options, options))
+    plan = drawing(params, prompts, key, size, canvas, filled(Windowed, options))
 
     def wrap(rows: slice, clip: Wrap) -> Wrap:
         if step is None:

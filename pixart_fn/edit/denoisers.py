@@ -22,9 +22,10 @@ from ..types import Array, NumPyArray
 def masked(denoise: Callable[[Array, float], Result], z: Array, mask: Array) -> Callable[[Array, float], Result]:
     """Make a denoiser that knows the picture outside a mask: x0 = m · x0 + (1 - m) · z.
 
-    A solver whose x starts as α z + σ ε there keeps it so at every node, with the same ε where it is deterministic and
-    with its own noise where it isn't: each of them is exact for an x0 that stays the same. Where its grid ends at σ = 0
-    it ends at z. Where the grid ends above that (`final="sigma_min"`), m · x + (1 - m) · z after the last step gives z.
+    A deterministic solver whose x starts as α z + σ ε there keeps it so at every node, with the same ε, since each of
+    them is exact for an x0 that stays the same; a stochastic one mixes its own noise into ε. Where the grid ends at
+    σ = 0 they end at z, up to rounding, but for the stochastic `sa_solver` of ε. Where it ends above that
+    (`final="sigma_min"`), what is left is its noise. m · x + (1 - m) · z after the last step gives z itself.
 
     Args:
         denoise: (x_t, t) → x0; or (x_t, t) → (x0, variance), of which the variance is kept as it is.
@@ -42,14 +43,15 @@ def masked(denoise: Callable[[Array, float], Result], z: Array, mask: Array) -> 
     kept, m = _latents(z), _mask(mask)
     if m.shape[2:] != kept.shape[2:] or (len(m) != len(kept) and 1 not in (len(m), len(kept))):
         raise ValueError(f"mask must have the rows, or one, and the size of z, {kept.shape}, got {m.shape}")
-    given = {True: ((1 - m) * kept, m)}
-    given[False] = tuple(Tensor.from_numpy(each) for each in given[True])
+    arrays = (1 - m) * kept, m
+    tensors = tuple(Tensor.from_numpy(each.astype(np.float32)) for each in arrays)
 
     @exclusive
     def denoise_masked(x: Array, t: float) -> Result:
         if tuple(x.shape[1:]) != kept.shape[1:] or max(len(m), len(kept)) not in (1, len(x)):
             raise ValueError(f"x_t must have the shape of z, {kept.shape}, got {tuple(x.shape)}")
-        outside, inside = given[isinstance(x, np.ndarray)]
+        array = isinstance(x, np.ndarray)
+        outside, inside = (each.astype(x.dtype) for each in arrays) if array else tensors
         result = denoise(x, t)
         if isinstance(result, tuple):
             return inside * result[0] + outside, result[1]
@@ -166,7 +168,7 @@ def _weights(weights: NumPyArray, window: tuple[int, int]) -> NumPyArray:
 
 
 def _latents(z: Array) -> NumPyArray:
-    kept: NumPyArray = as_float(z, "z").asnumpy()
+    kept: NumPyArray = z if isinstance(z, np.ndarray) and z.dtype.kind == "f" else as_float(z, "z").asnumpy()
     if kept.ndim != 4 or not np.isfinite(kept).all():
         raise ValueError(f"z must be finite latents (B, C, h, w), got shape {kept.shape}")
     return kept

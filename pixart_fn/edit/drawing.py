@@ -89,7 +89,7 @@ def drawing(
     prompts, negatives = pipeline._prompts(prompts, o["negative_prompt"], n)
     total = len(prompts) * n if results is None else results
     how = o["steps"], o["guidance"], o["solver"], o["grid"], None
-    given = Sampling(*how, o["check"], o["on_step"], o["progress"])
+    given = Sampling(*how, o["check"], o["on_step"], o["progress"], o.get("controls"))
     plan = request(params, total, key, size, given)
     if 0 < strength < 1:
         plan = request(params, total, key, size, given._replace(grid=truncate(plan.grid, strength)))

@@ -82,8 +82,8 @@ def variations(
         key: one key (2,).
         n: how many pictures.
         amount: how far to go, within [0, 1]: 0 draws the picture itself n times, and 1 other ones.
-        **options: negative_prompt, steps, guidance, solver, grid, height, width, binning, output, clean, tokens, tile,
-            check, memory, on_step and progress, as `generate` takes them.
+        **options: negative_prompt, steps, guidance, solver, grid, height, width, binning, controls, output, clean,
+            tokens, tile, check, memory, on_step and progress, as `generate` takes them.
     Returns:
         As from `generate`, with n pictures in a list; or an array or a Tensor.
     Raises:

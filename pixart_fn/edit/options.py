@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
+from ..control import Control
 from ..guidance import Guidance, Scale
 from ..pipeline import generate
 from ..types import Grid, Solver, StepInfo
@@ -32,15 +33,22 @@ class Sampled(TypedDict, total=False):
     progress: bool
 
 
-class Options(Sampled, total=False):
-    """The options of `generate` where the size follows from a picture or is given otherwise."""
+class Windowed(Sampled, total=False):
+    """The options of `generate` for a picture in windows, whose size is given otherwise."""
 
     images_per_prompt: int
+
+
+class Options(Windowed, total=False):
+    """The options of `generate` where the size follows from a picture."""
+
+    controls: Control | Sequence[Control] | None
 
 
 class Sized(Sampled, total=False):
     """The options of `generate` where the number of pictures is given otherwise."""
 
+    controls: Control | Sequence[Control] | None
     height: int | None
     width: int | None
     binning: bool

@@ -20,7 +20,7 @@ from ..pipeline import Part
 from ..process.lock import lock
 from ..public import public
 from ..request import Picture, check_params, factor, picture_size, pixels, texts, vae_config
-from ..solvers.config import Wrap
+from ..solvers.config import Wrap, same
 from ..stages import encode_image
 from ..types import Array, Key, NumPyArray
 from .denoisers import masked, windows
@@ -69,8 +69,8 @@ def image_to_image(
         key: one key (2,), which is split for several results, or (B, 2) with one key per result.
         strength: within [0, 1]. With 0 nothing is sampled, and the picture goes through the VAE and back. With 1
             nothing of the picture is left: the start is the noise that `generate` starts from with the key.
-        **options: negative_prompt, steps, guidance, solver, grid (the whole one), images_per_prompt, output, clean,
-            tokens, tile, check, memory, on_step and progress, as `generate` takes them.
+        **options: negative_prompt, steps, guidance, solver, grid (the whole one), images_per_prompt, controls,
+            output, clean, tokens, tile, check, memory, on_step and progress, as `generate` takes them.
     Returns:
         As from `generate`: one PIL picture for one picture, one prompt as a string, and images_per_prompt=1, and
         otherwise a list; or an array or a Tensor.
@@ -125,7 +125,7 @@ def inpaint(
         window: (height, width) in pixels, or one number for both, of the windows in which a larger picture is drawn
             (`windows`); None draws in one piece.
         stride: from one window to the next in pixels, likewise; None takes half of the window.
-        **options: as in `image_to_image`.
+        **options: as in `image_to_image`; there are no controls where there are several windows.
     Returns:
         As from `image_to_image`.
     Raises:
@@ -142,28 +142,38 @@ def inpaint(
         raise ValueError(f"mask must have {wanted}, got shape {white.shape}")
     small = scaled(white, factor(params), downscale)
     size, step = check_window(params, window, stride, canvas)
+    if step is not None and options.get("controls") is not None:
+        raise ValueError(f"controls are for a picture in one window, and {canvas[0]} x {canvas[1]} takes several")
     plan = drawing(params, source.prompts, key, size, canvas, filled(Options, options), strength)
     z, m, white = latents(plan, source), _rows(plan, small), _rows(plan, white)
     start = z
     if strength > 0:
         noise = rng.normal(plan.plan.keys, plan.plan.shape)
         start = np.where(m > 0, noise, noised(plan, z)) if strength == 1 else noised(plan, z)
-    kept = _rows(plan, source.pixels.asnumpy())
+    own = size[0] // factor(params), size[1] // factor(params)
+    seen: Wrap = same if step is None else lambda denoise: windows(denoise, own, step)
+    pasted = (white, _rows(plan, source.pixels.asnumpy())) if paste else None
+    return draw(plan, start, _outside(z, m, seen, pasted), source.alone)
+
+
+def _outside(
+    z: NDArray[np.float32],
+    m: NDArray[np.float32],
+    seen: Wrap,
+    pasted: tuple[NDArray[np.bool_], NDArray[np.float32]] | None,
+) -> Change:
+    """Return what keeps the latents z outside the mask m, and the pixels outside another, of a denoiser in windows."""
 
     def wrap(rows: slice, clip: Wrap) -> Wrap:
-        z_rows, m_rows = z[rows], m[rows]
-        if step is None:
-            return lambda denoise: masked(clip(denoise), z_rows, m_rows)
-        own = tuple(side // factor(params) for side in size)
-        return lambda denoise: masked(clip(windows(denoise, (own[0], own[1]), step)), z_rows, m_rows)
+        return lambda denoise: masked(clip(seen(denoise)), z[rows], m[rows])
 
     def mixed(rows: slice, x: Tensor) -> Tensor:
         return Tensor.from_numpy(np.where(m[rows] > 0, x.asnumpy(), z[rows]))
 
-    def pasted(rows: slice, drawn: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.where(white[rows, ..., np.newaxis], drawn, kept[rows]) if paste else drawn
+    def pixels(rows: slice, drawn: NDArray[np.float32]) -> NDArray[np.float32]:
+        return drawn if pasted is None else np.where(pasted[0][rows, ..., np.newaxis], drawn, pasted[1][rows])
 
-    return draw(plan, start, Change(wrap=wrap, latents=mixed, pixels=pasted), source.alone)
+    return Change(wrap=wrap, latents=mixed, pixels=pixels)
 
 
 def sources(
