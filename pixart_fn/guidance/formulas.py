@@ -72,13 +72,13 @@ def adaptive_projected(
     momentum: float = 0.0,
     running: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Guide without the part of the difference that only makes colours stronger (APG, arXiv:2410.02416, alg. 1).
+    """Guide without the part of the difference that only makes colours stronger (APG, arXiv:2410.02416).
 
     The difference d = x0_c - x0_u, with momentum d + β · running, is shortened to the norm r at most and split into its
     part d_∥ along x0_c and the rest d_⊥: x0 = x0_c + (w - 1) (d_⊥ + η d_∥).
 
-    The paper defines this on x0. It depends on the space: along ε_c lies another part of the difference, and a norm
-    and a sum over steps in ε weigh noisy steps by α/σ. diffusers' guider is this function of whatever the model
+    The paper defines this on x0. It depends on the space: along ε_c lies another part of the difference, and in ε each
+    step's difference counts α/σ times as much, in the norm and in the sum. diffusers' guider is this function of whatever the model
     predicts, with w - 1 as its guidance_scale where use_original_formulation is True; by default it starts from the
     unconditional value and goes w times as far, which leaves it short of the conditional one at w = 1.
 
