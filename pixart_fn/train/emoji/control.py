@@ -151,18 +151,21 @@ def train(params: Params, examples: Encoded, out: Path, options: argparse.Namesp
         params: from `px.load()`.
         examples: what `load` gives.
         out: of the run's state.
-        options: `blocks`, `steps`, `minutes`, `batch` and `lr`.
+        options: `start`, `blocks`, `steps`, `minutes`, `batch` and `lr`.
     Returns:
         The ControlNet: its averaged tree and its configuration.
     """
     base, config = params.transformer, params.config.transformer
     own = controlnet.Config.like(config, options.blocks)
+    first = controlnet.init(base, config, own)
+    if options.start:
+        first = {name: blocks[: options.blocks] for name, blocks in controlnet.load(options.start)[0].items()}
     schedule = solvers.from_config(params.config.scheduler).schedule
     loss = losses.diffusion(schedule, weighting=weighting, times=times.logit_normal(0.3, 1.0))
     rate = optim.warmup_stable_decay(options.lr, options.steps, 20, decay=0.4)
     optimiser = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(rate, b2=0.99))
     average = optim.ema(0.98, warmup=True)
-    begin = state.init(controlnet.init(base, config, own), optimiser, rng.key(0), ema=average)
+    begin = state.init(first, optimiser, rng.key(0), ema=average)
     aim = objective.of_controlnet(base, config, own, loss, recompute=False)
     last = loop.run(
         step.make(aim, optimiser, ema=average), begin,
@@ -249,6 +252,7 @@ def main() -> None:
     parser.add_argument("--measure", type=int, default=0, help="draw so many held-out glyphs at the end, and compare")
     parser.add_argument("--sheet", help="where their pictures are written")
     parser.add_argument("--n", type=int, default=1280, help="examples")
+    parser.add_argument("--start", help="the folder of a ControlNet to begin with, of which --blocks are kept")
     parser.add_argument("--blocks", type=int, default=3, help="of the transformer's that are copied")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--minutes", type=float, default=float("inf"))
