@@ -78,9 +78,9 @@ def adaptive_projected(
     part d_∥ along x0_c and the rest d_⊥: x0 = x0_c + (w - 1) (d_⊥ + η d_∥).
 
     The paper defines this on x0. It depends on the space: along ε_c lies another part of the difference, and in ε each
-    step's difference counts α/σ times as much, in the norm and in the sum. diffusers' guider is this function of whatever the model
-    predicts, with w - 1 as its guidance_scale where use_original_formulation is True; by default it starts from the
-    unconditional value and goes w times as far, which leaves it short of the conditional one at w = 1.
+    step's difference counts α/σ times as much, in the norm and in the sum. diffusers' guider is this function of
+    whatever the model predicts, with w - 1 as its guidance_scale where use_original_formulation is True; by default it
+    goes w times as far from the unconditional value instead, which doesn't lead to the conditional one at w = 1.
 
     Args:
         conditional: x0 with the condition, (B, C, …).
