@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from helpers.authors_weights import HEADS, MODELS, positions, state
 from helpers.payloads import SIX, archive, pickled, text
+from safetensors.numpy import load_file
 
 from pixart_fn.checkpoint.convert import convert
 from pixart_fn.files import pth
@@ -40,6 +43,7 @@ WRONG = {
     "windows": (more(blocks__0__attn__rel_pos_h=ONES), {"size": 256}, "relative positions in windows"),
     "a ControlNet": (more(controlnet__0__after_proj__weight=ONES), {"size": 256}, "a ControlNet"),
     "a stranger": (more(head__weight=ONES), {"size": 256}, "that PixArt's transformer doesn't have: head.weight"),
+    "a stranger's count": (more(head__count=np.ones(1, np.int64)), {"size": 256}, "that PixArt's .* have: head.count"),
     "float64": (more(t_block__1__bias=np.zeros(144)), {"size": 256}, "t_block.1.bias in F64, and rounding isn't"),
     "a missing bias": (without("blocks.1.mlp.fc2.bias"), {"size": 256}, "1 missing: transformer_blocks.1.ff.net.2.b"),
     "no patches": (without("x_embedder.proj.weight"), {"size": 256}, "x_embedder.proj.weight is missing among"),
@@ -96,6 +100,19 @@ def test_other_weights_in_the_folder_are_not_mixed_with_these(tmp_path):
     (home / f"{MODEL}.index.json").write_text("{}")
     with pytest.raises(FileExistsError, match="holds other weights"):
         convert(file, tmp_path / "there", heads=HEADS)
+
+
+def test_float8_has_no_place_in_the_authors_files(tmp_path, pipeline):
+    own, end, header = pipeline / "transformer" / MODEL, 0, {}
+    for name, leaf in load_file(own).items():
+        header[name] = {"dtype": "F8_E4M3", "shape": leaf.shape, "data_offsets": [end, end + leaf.size]}
+        end += leaf.size
+    head = json.dumps(header).encode()
+    own.write_bytes(len(head).to_bytes(8, "little") + head + bytes(end))
+    for target in ("b.pth", "b.ckpt"):
+        with pytest.raises(ValueError, match="in F8_E4M3, which isn't written to such files"):
+            convert(pipeline, tmp_path / target)
+        assert not (tmp_path / target).exists()
 
 
 def test_each_way_says_what_it_takes(tmp_path, pipeline):

@@ -94,12 +94,12 @@ def to_diffusers(leaves: Mapping[str, Part], where: str) -> tuple[dict[str, Part
     unknown = []
     for name, leaf in _unprefixed(leaves, where).items():
         names = _names(name)
-        if leaf.dtype not in FLOATS:
-            raise ValueError(f"{where} holds {name} in {leaf.dtype}, and rounding isn't done here; make it float32")
-        if name in KEPT:
-            kept[name] = leaf
-        elif not names:
+        if not names and name not in KEPT:
             unknown.append(name)
+        elif leaf.dtype not in FLOATS:
+            raise ValueError(f"{where} holds {name} in {leaf.dtype}, and rounding isn't done here; make it float32")
+        elif name in KEPT:
+            kept[name] = leaf
         elif len(names) == 1:
             model[names[0]] = leaf
         else:

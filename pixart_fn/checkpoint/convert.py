@@ -19,7 +19,7 @@ from ..checks import check_option, check_switch, check_whole, first_few, shown
 from ..files import atomic, ckpt, pth, safetensors, zips
 from ..files import folder as folder_
 from ..files.safetensors import Stored
-from ..files.tensors import DTYPES, Leaf, Tensor, in_order
+from ..files.tensors import DTYPES, FLOATS, Leaf, Tensor, in_order
 from ..models import transformer
 from ..process.lock import exclusive
 from ..public import public
@@ -273,8 +273,12 @@ def _authors(part: files.Part) -> dict[str, Leaf]:
         if wrong := kept.keys() - authors.KEPT.keys():
             raise ValueError(f"{side} holds {first_few(sorted(wrong))}, where only {first_few(authors.KEPT)} belong")
     _check_kept(kept, config, where)
-    for leaf in (*model.values(), *kept.values()):
+    for each, leaf in (*model.items(), *kept.items()):
         leaf.check()
+        if leaf.dtype not in FLOATS:
+            raise ValueError(
+                f"{where} holds {each} in {leaf.dtype}, which isn't written to such files; px.save makes it float32"
+            )
     return {**_in_order(kept), **authors.to_authors(_in_order(model))}
 
 
