@@ -102,6 +102,9 @@ def test_what_the_manifest_says_of_an_id_is_taken(entry):
         ({"guidance": "a"}, "guidance must be a number"),
         ({"tokens": 1.5}, "tokens must be a whole number"),
         ({"times": [400, "a"]}, "times must be a list of numbers"),
+        ({"times": [400]}, "times must be as many numbers as steps, 20,"),
+        ({"steps": 2, "times": [100, 400]}, "and fall to no less than 0, got [100.0, 400.0]"),
+        ({"steps": 1, "times": [-1]}, "and fall to no less than 0, got [-1.0]"),
     ],
 )
 def test_what_is_wrong_is_said(content, words):

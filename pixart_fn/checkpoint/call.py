@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from ..checks import as_numbers, check_number, check_whole, shown
@@ -62,6 +63,11 @@ def read(content: Any, where: object) -> Call:
         times = tuple(as_numbers("times", call.times).tolist())
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {KEY}: {error}") from error
+    if len(times) != call.steps or times[-1] < 0 or any(b >= a for a, b in itertools.pairwise(times)):
+        raise ValueError(
+            f"{where}: {KEY}: times must be as many numbers as steps, {call.steps}, and fall to no less than 0, got"
+            f" {shown([*times])}"
+        )
     return call._replace(times=times)
 
 
