@@ -169,6 +169,7 @@ WRONG = {
     ),
     "no such storage": (pickled(STORAGE.replace(text("0"), text("9"))), "it has no file 'archive/data/9'"),
     "complex numbers": (pickled(name("torch", "ComplexFloatStorage")), "names 'torch.ComplexFloatStorage', which"),
+    "a number of NumPy": (pickled(name("numpy.core.multiarray", "scalar")), "the state_dict alone, .*, is read"),
     "no dict": (pickled(b"]"), "holds no dict of tensors but a list"),
     "a key that is a tuple": (pickled(b"}))s"), "a key that is neither a text nor a whole number: a tuple"),
     "a key twice": (pickled(b"}(K\x01K\x01K\x01K\x02u"), "the key 1 twice"),

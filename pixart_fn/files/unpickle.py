@@ -245,7 +245,10 @@ def _append_marked(m: _Machine) -> None:
 def _name(m: _Machine, module: Any, name: Any) -> None:
     found = Global(module, name)
     if not (type(module) is str and type(name) is str and found in m.reader.names):
-        raise ValueError(f"its pickle names {shown(f'{module}.{name}')}, which tensors aren't made of")
+        raise ValueError(
+            f"its pickle names {shown(f'{module}.{name}')}, which tensors aren't made of; the state_dict"
+            " alone, written by torch.save, is read"
+        )
     m.stack.append(found)
 
 
