@@ -96,9 +96,13 @@ def test_without_compression_the_file_is_as_diffusers_writes_it():
     [
         ({"sampling": "conv"}, "must be null or an object of sampling, scale_factor, kv_compress_layer"),
         ({"sampling": "max", "scale_factor": 2, "kv_compress_layer": [1]}, "'conv' or 'ave' or 'uniform'"),
-        ({"sampling": "conv", "scale_factor": 0, "kv_compress_layer": [1]}, "within 2 … 64, got 0"),
+        (
+            {"sampling": "conv", "scale_factor": 0, "kv_compress_layer": [1]},
+            "scale_factor must be a whole number within 2 … 64, got 0",
+        ),
         ({"sampling": "conv", "scale_factor": 2, "kv_compress_layer": [28]}, "within 0 … 27, got 28"),
         ({"sampling": "conv", "scale_factor": 2, "kv_compress_layer": [1, 1]}, "different blocks, from 0, got [1, 1]"),
+        ({"sampling": "conv", "scale_factor": 2, "kv_compress_layer": "1"}, "config: kv_compress_layer must be a list"),
         ([], "must be null or an object"),
     ],
 )

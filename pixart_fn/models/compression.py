@@ -84,7 +84,13 @@ def read(content: object) -> Compression | None:
     if content["scale_factor"] == 1 or content["kv_compress_layer"] == [] or content["sampling"] is None:
         return None
     renamed = {names[name]: value for name, value in content.items()}
-    return config_.read(Compression, renamed, fixed={}, component="kv_compress_config of the transformer")
+    try:
+        return config_.read(Compression, renamed, fixed={}, component="kv_compress_config of the transformer")
+    except ValueError as error:
+        sentence = str(error)
+        for other, name in names.items():  # the file's own
+            sentence = sentence.replace(f"config: {name} ", f"config: {other} ")
+        raise ValueError(sentence) from error
 
 
 def to_json(compression: Compression | None) -> Json | None:
