@@ -61,8 +61,16 @@ def test_what_no_adapter_changes_is_one_sentence():
             f(t5.quantize(p.text_encoder), adapter)
     with pytest.raises(RuntimeError, match=r"merging can't be differentiated; px.lora.apply can be"):
         grad(lambda a: lora.merge(p, a).text_encoder["shared"]["weight"].sum())(adapter)
+        with pytest.raises(ValueError, match="merge before the model is quantized"):
+            f(t5.quantize(p.text_encoder), adapter)
     with pytest.raises(ValueError, match="one for each adapter, got 2 for 1"):
         lora.merge(p, adapter, [1, 2])
+    with pytest.raises(ValueError, match="at least one adapter, got none"):
+        lora.merge(p, [])
+    with pytest.raises(TypeError, match=r"what px.lora.load gives, got 'a.safetensors'"):
+        lora.merge(p, "a.safetensors")
+    with pytest.raises(ValueError, match=r"the sum at .* is NaN: the adapter"):
+        lora.merge(p, tree.map(lambda leaf: leaf * float("nan"), adapter))
 
 
 @pytest.mark.parametrize(

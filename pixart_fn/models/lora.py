@@ -19,7 +19,7 @@ from .. import rng
 from .. import tree as tree_
 from ..backend.arrays import as_float
 from ..backend.autodiff import refuse_recording
-from ..checks import check_number, check_type, first_few, kind
+from ..checks import check_number, check_type, first_few, kind, shown
 from ..files.safetensors import array
 from ..process.lock import exclusive
 from ..public import public
@@ -165,9 +165,13 @@ def _on_host(
     """Add to each weight what `add` gives for each of the adapters, all for the weight as it was."""
     refuse_recording("merging", "px.lora.apply can be")
     adapters = [adapter] if isinstance(adapter, Adapter) else adapter
+    if isinstance(adapters, str):  # which is a sequence too
+        raise TypeError(f"adapter must be what px.lora.load gives, got {shown(adapters)}")
     check_type("adapter", adapters, Sequence, "an adapter or a list of them")
+    if not adapters:
+        raise ValueError("adapter must be at least one adapter, got none")
     each = weight if isinstance(weight, Sequence) else [weight] * len(adapters)
-    if not adapters or len(each) != len(adapters):
+    if len(each) != len(adapters):
         raise ValueError(f"weight must be one number, or one for each adapter, got {len(each)} for {len(adapters)}")
     for number in each:
         check_number("weight", number)
@@ -226,7 +230,10 @@ def _like(leaf: Any, value: Wide, name: str) -> Any:
     """Return numbers as what the leaf is: an array or a Tensor of its shape and dtype."""
     half = str(leaf.dtype).lower() == "float16"
     limit = float(np.finfo(np.float16 if half else np.float32).max)
-    if not np.abs(value).max(initial=0.0) <= limit:
+    largest = np.abs(value).max(initial=0.0)
+    if np.isnan(largest):
+        raise ValueError(f"the sum at {name} is NaN: the adapter or the tree holds NaN, or a weight is far too large")
+    if largest > limit:
         raise ValueError(
             f"the sum at {name} goes beyond {limit:g}, the largest number of its dtype; give a smaller weight"
         )

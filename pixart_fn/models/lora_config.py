@@ -239,7 +239,8 @@ def check_adaptable(name: str, leaf: Any) -> None:
         raise ValueError(f"{name} is a table that is looked up, which no adapter here changes")
     if is_stored(leaf):
         raise ValueError(
-            f"{name} is int8 or still in its file, so it can't be adapted; px.load(stream=False) makes it a Tensor"
+            f"{name} is int8 or still in its file, so it can't be adapted; merge before the model is quantized, or make"
+            " Tensors of what is in a file by px.load(stream=False)"
         )
     if len(getattr(leaf, "shape", ())) not in (2, 4):
         raise ValueError(f"{name} belongs to neither a linear nor a convolution, so it can't be adapted")
