@@ -66,7 +66,8 @@ def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, 
 
     The settings are JSON in a PNG's text, and in the EXIF comment of a JPEG or WebP, which are written with quality 95.
     `pixart-fn show` prints the call of a file that has at least `prompt` and `seed`, and may have `model`, `variant`,
-    `dtype`, `steps`, `guidance`, `negative`, `solver`, `height`, `width`, `clean`, `binning` and `tile`.
+    `dtype`, `steps`, `guidance`, `negative`, `solver`, `height`, `width`, `clean`, `binning` and `tile`; and of a
+    picture drawn from another `init` (that file), `init_sha256`, `strength`, `mask` and `mask_sha256`.
 
     Args:
         picture: an RGB picture of PIL, or floats (H, W, 3) in [0, 1].
@@ -90,8 +91,7 @@ def prepare(file: str | os.PathLike[str], settings: Mapping[str, object]) -> tup
     """Run the checks of `save_picture` that need no picture, so that they can come early; return Pillow's arguments."""
     if not isinstance(file, (str, os.PathLike)):
         raise TypeError(f"file must be a path, got {kind(file)}")
-    if len(str(file)) > 4000:
-        raise ValueError(f"file must be a path of at most 4000 characters, got {str(file)!r:.60}…")
+    _check_length(file)
     path = Path(os.path.expanduser(file))
     if path.is_dir():
         raise IsADirectoryError(f"{str(file)!r} is a folder; name a file in it")
@@ -295,6 +295,11 @@ def _opened(name: str, content: bytes) -> Image.Image:
     return picture
 
 
+def _check_length(file: str | os.PathLike[str]) -> None:
+    if len(str(file)) > 4000:
+        raise ValueError(f"file must be a path of at most 4000 characters, got {str(file)!r:.60}…")
+
+
 def _by_pillow(name: str, read: Callable[[], T]) -> T:
     """Let Pillow read a part of a file; what goes wrong is one sentence."""
     try:
@@ -313,6 +318,7 @@ def _by_pillow(name: str, read: Callable[[], T]) -> T:
 
 def existing(file: str | os.PathLike[str]) -> Path:
     """Return the path of a file, or raise an OSError in one sentence where there is none."""
+    _check_length(file)
     path = Path(os.path.expanduser(file))
     if path.is_dir():
         raise IsADirectoryError(f"{str(file)!r} is a folder; name a file in it")
