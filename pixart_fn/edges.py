@@ -1,4 +1,4 @@
-"""Edge maps of pictures, white on black, which a ControlNet follows; they take NumPy and Pillow alone.
+"""Edge maps of pictures, white on black, which a ControlNet follows; all but HED's take NumPy and Pillow alone.
 
 H/W pixel size.
 """
@@ -6,16 +6,19 @@ H/W pixel size.
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from . import tree
 from .checks import check_number, kind
 from .public import public
-from .types import NumPyArray
+from .types import NumPyArray, Tree
 
-__all__ = ["canny", "sobel"]
+__all__ = ["canny", "hed", "load_hed", "sobel"]
 
 Floats = NDArray[np.float64]
 
@@ -69,8 +72,78 @@ def canny(picture: Image.Image | NumPyArray, low: float = 0.1, high: float = 0.2
     return Image.fromarray(np.where(_connected(thin, length >= high), np.uint8(255), np.uint8(0)))
 
 
+@public
+def load_hed(file: str | os.PathLike[str]) -> Tree:
+    """Read the network of `hed` from ControlNetHED.pth, which PixArt's authors offer.
+
+    Args:
+        file: a .pth file. Nothing in it is run: it is read by an interpreter that imports and calls nothing.
+    Returns:
+        The tree, of float32 Tensors.
+    Raises:
+        TypeError: file isn't a path.
+        OSError: it can't be read.
+        ValueError: it is damaged, or holds another network.
+    """
+    from mindspore import Tensor
+
+    from .checkpoint.hub import written
+    from .files import pth
+    from .models.hed import shapes
+
+    path = Path(os.path.expanduser(written(file, "file", "a .pth file")))
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; file must be ControlNetHED.pth or one like it")
+    held = pth.open_file(path)
+    found = {name: tuple(getattr(leaf, "shape", ())) for name, leaf in held.items()}
+    tree.check_names(found, shapes(), str(path))
+    return tree.nest({name: Tensor.from_numpy(held[name].read()) for name in shapes()})
+
+
+@public
+def hed(picture: Image.Image | NumPyArray, net: Tree) -> Image.Image:
+    """Draw edges as HED sees them (arXiv:1504.06375): soft ones, as PixArt's own ControlNets were trained with.
+
+    The maps of the network's stages are enlarged to the picture's size; the sigmoid of their mean is drawn.
+
+    Args:
+        picture: as in `sobel`, 16 pixels high and wide at least.
+        net: from `load_hed`.
+    Returns:
+        A grey picture of the same size.
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument isn't as described above.
+    """
+    from mindspore import Tensor
+
+    from .backend.arrays import check_weights
+    from .models import hed as model
+    from .process.lock import exclusive
+
+    values = _values(picture)
+    if min(values.shape[:2]) < 16:
+        raise ValueError(f"picture must be 16 pixels high and wide at least, got {values.shape[:2]}")
+    check_weights(net, model.shapes(), "net")
+    colour = np.broadcast_to(values.reshape(*values.shape[:2], -1), (*values.shape[:2], 3))
+    x = Tensor.from_numpy((255 * colour.transpose(2, 0, 1)[None]).astype(np.float32))
+    maps = exclusive(lambda: [each.asnumpy()[0] for each in model.apply(net, x)])()
+    mean = np.mean([_enlarged(each, *values.shape[:2]) for each in maps], 0, dtype=np.float64)
+    return Image.fromarray(np.rint(255 / (1 + np.exp(-mean))).astype(np.uint8))
+
+
+def _enlarged(x: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(x).resize((width, height), Image.Resampling.BILINEAR))
+
+
 def _brightness(picture: Image.Image | NumPyArray) -> Floats:
     """Return a picture's brightness in [0, 1], (H, W)."""
+    values = _values(picture)
+    return values if values.ndim == 2 else (values * LUMA).sum(-1).round(15)
+
+
+def _values(picture: Image.Image | NumPyArray) -> Floats:
+    """Return a picture's values in [0, 1], (H, W) or (H, W, 3)."""
     if isinstance(picture, Image.Image):
         if picture.mode not in ("RGB", "L"):
             raise ValueError(f"picture must be RGB or grey (L), got {picture.mode}; picture.convert('RGB') makes it so")
@@ -83,7 +156,7 @@ def _brightness(picture: Image.Image | NumPyArray) -> Floats:
     values: Floats = picture.astype(np.float64) / (255 if picture.dtype == np.uint8 else 1)
     if not (values.min() >= 0 and values.max() <= 1):
         raise ValueError(f"picture must be within [0, 1], or uint8, got {values.min():g} … {values.max():g}")
-    return values if values.ndim == 2 else (values * LUMA).sum(-1).round(15)
+    return values
 
 
 def _filtered(x: Floats, weights: Floats, axis: int) -> Floats:

@@ -64,6 +64,14 @@ def assert_same(found):
         np.testing.assert_array_equal(leaf.asnumpy(), WEIGHTS[name])
 
 
+def test_a_file_in_halves_is_read_as_what_halves_hold(tmp_path):
+    controlnet.save(tree.nest(WEIGHTS), CONFIG, tmp_path, dtype="float16")
+    stored = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    for name, leaf in tree.items(controlnet.load(tmp_path)[0]):
+        assert stored[name].dtype == np.float16
+        np.testing.assert_array_equal(leaf.asnumpy(), WEIGHTS[name].astype(np.float16).astype(np.float32))
+
+
 def test_a_folder_alone_and_in_a_pipeline(tmp_path):
     folder(tmp_path / "pipeline" / "controlnet")
     assert_same(controlnet.load(tmp_path / "pipeline"))

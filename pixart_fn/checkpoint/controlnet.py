@@ -16,7 +16,7 @@ from typing import Any
 from mindspore import Tensor
 
 from .. import tree
-from ..checks import check_whole, first_few
+from ..checks import check_option, check_whole, first_few
 from ..control import Control
 from ..encoding import control
 from ..files import atomic, pth, safetensors
@@ -42,13 +42,14 @@ _NAME = re.compile(r"controlnet\.(\d{1,4})\.(copied_block|before_proj|after_proj
 
 
 @public
-def load(source: str | os.PathLike[str], *, heads: int | None = None) -> tuple[Tree, Config]:
+def load(source: str | os.PathLike[str] | None = None, *, heads: int | None = None) -> tuple[Tree, Config]:
     """Read a ControlNet from a folder of diffusers' research project, or from a .pth file of PixArt's authors.
 
     Args:
-        source: a ControlNet's own folder, a folder that holds controlnet/, or a hub id of one; or the authors' .pth
-            file, of which the transformer's tensors are left out, since they are those of the pipeline that `px.load`
-            gives. Nothing in a .pth is run: it is read by an interpreter that imports and calls nothing.
+        source: None for the embedded checkpoint's, which follows the edges of `px.edges.canny`; a ControlNet's own
+            folder, a folder that holds controlnet/, or a hub id of one; or the authors' .pth file, of which the
+            transformer's tensors are left out, since they are those of the pipeline that `px.load` gives. Nothing in a
+            .pth is run: it is read by an interpreter that imports and calls nothing.
         heads: of the attention, for a .pth of another width than the released models' 1152, which have 16.
     Returns:
         The tree, of float32 Tensors, and the configuration.
@@ -60,6 +61,8 @@ def load(source: str | os.PathLike[str], *, heads: int | None = None) -> tuple[T
     """
     if heads is not None:
         check_whole("heads", heads, 1, 2**16)
+    if source is None:
+        source = str(files.find_pipeline(None, None))
     path = Path(os.path.expanduser(written(source, "source", "a folder, a hub id or a .pth file")))
     if path.suffix.lower() in PICKLED and not path.is_dir():
         return _from_file(path, heads)
@@ -70,13 +73,14 @@ def load(source: str | os.PathLike[str], *, heads: int | None = None) -> tuple[T
 
 
 @public
-def save(p: Tree, config: Config, folder: str | os.PathLike[str]) -> None:
-    """Write a ControlNet in float32, as diffusers' research project reads it, and `load` too.
+def save(p: Tree, config: Config, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
+    """Write a ControlNet as diffusers' research project reads it, and `load` too.
 
     Args:
         p: the ControlNet's tree, of Tensors or arrays.
         config: its configuration.
         folder: where config.json and diffusion_pytorch_model.safetensors are written; it is made where it isn't there.
+        dtype: of the numbers in the file, "float32" or "float16".
     Raises:
         TypeError: config or folder has the wrong type.
         ValueError: p doesn't hold the tensors of the configuration.
@@ -84,11 +88,12 @@ def save(p: Tree, config: Config, folder: str | os.PathLike[str]) -> None:
         OSError: the files can't be written; what was there is there still.
     """
     check_config(config)
+    check_option("dtype", dtype, ("float32", "float16"))
     path = Path(os.path.expanduser(written(folder, "folder", "the folder to write")))
     check_out(path)
     leaves = dict(tree.items(p))
     tree.check_names({name: tuple(getattr(leaf, "shape", ())) for name, leaf in leaves.items()}, shapes(config), "p")
-    folder_.replace(path, CONFIG, partial(_fill, leaves, config))
+    folder_.replace(path, CONFIG, partial(_fill, leaves, config, dtype))
 
 
 def check_out(folder: Path) -> None:
@@ -203,7 +208,7 @@ def _tree(leaves: Mapping[str, Any], config: Config, where: str) -> Tree:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _fill(leaves: Mapping[str, Any], config: Config, folder: Path) -> None:
+def _fill(leaves: Mapping[str, Any], config: Config, dtype: str, folder: Path) -> None:
     write_json(dict(to_json(config)), folder / CONFIG)
-    dtypes = dict.fromkeys(leaves, "F32")
+    dtypes = dict.fromkeys(leaves, safetensors.DTYPES[dtype])
     atomic.write(folder / WEIGHTS, partial(safetensors.write_file, leaves=leaves, dtypes=dtypes))

@@ -101,6 +101,13 @@ ROWS = [
         {"picture": PICTURE, "low": 0.1, "high": 0.2},
         {"picture": OF_PICTURE, "low": LENGTH, "high": of.without(of.number(0.1), "inf"), "sigma": of.number(0, 100)},
     ),
+    Row(edges.hed, {"picture": PICTURE, "net": {}}, {"picture": OF_PICTURE, "net": TREE}, runs=False),
+    Row(
+        edges.load_hed,
+        {"file": FOLDER / "a.pth"},
+        {"file": of.also(of.path(), missing=FOLDER / "a.pth")},
+        runs=False,
+    ),
     Row(
         objective.of_controlnet,
         {"p": BASE, "config": BASE_CONFIG, "own": OWN, "loss": losses.diffusion(NOISE)},
@@ -127,6 +134,7 @@ ROWS = [
             "p": TREE,
             "config": of.without(OF_OWN, "of the released models"),
             "folder": of.without(of.path(), "long", "NULs"),
+            "dtype": of.option(),
         },
         {"config": "config|p "},
         runs=False,
