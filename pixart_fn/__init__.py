@@ -20,7 +20,7 @@ from .types import Denoiser, Grid, Key, Solver, Text, VarianceDenoiser
 set_environment()  # before the first import of mindspore
 
 if TYPE_CHECKING:
-    from . import edges, edit, plots, train, tree, types
+    from . import edges, edit, plots, prompts, train, tree, types
     from .backend.autodiff import grad, value_and_grad
     from .checkpoint import controlnet, lora
     from .checkpoint.convert import convert
@@ -66,6 +66,7 @@ __all__ = [
     "noise",
     "plots",
     "precision",
+    "prompts",
     "rng",
     "sample",
     "sample_latents",

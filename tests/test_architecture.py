@@ -24,7 +24,7 @@ LAYERS = (
     "checkpoint",
     "stages pipeline",
     "plots settings picture edges",
-    "edit",
+    "edit prompts",
     "train",
     "cli",
     "__init__ __main__",
