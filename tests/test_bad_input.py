@@ -15,9 +15,11 @@ from helpers import (
     bad_controlnet,
     bad_convert,
     bad_data,
+    bad_edit,
     bad_files,
     bad_lora,
     bad_optim,
+    bad_prompts,
     bad_rows,
     bad_solvers,
     bad_steps,
@@ -39,6 +41,8 @@ PARTS = (
     bad_optim,
     bad_controlnet,
     bad_convert,
+    bad_edit,
+    bad_prompts,
 )
 ROWS = [row for part in PARTS for row in part.ROWS]
 
@@ -47,6 +51,7 @@ HELD = "holds what it is given, which is checked where it is used"
 INNER = "a step of the model's own, whose caller has checked its arguments"
 EXEMPT = {
     **bad_optim.EXEMPT,
+    **bad_prompts.EXEMPT,
     **dict.fromkeys(("tree.Weights", "tree.Layers", "params.Params", "solvers.config.Sampler"), HELD),
     **dict.fromkeys(
         (f"types.{name}" for name in ("Grid", "Moments", "Solver", "StepInfo", "Text", "VarianceSolver")), HELD
