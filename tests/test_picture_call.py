@@ -53,6 +53,25 @@ def test_a_sheet_s_call_draws_all_its_pictures():
     assert asked(call({"prompt": ["a", "b"], "seed": 1}))[1:] == (["a", "b"], 1, {})
 
 
+SHA = "0123456789abcdef" * 4
+FROM = {"init": "my photo.png", "init_sha256": SHA, "strength": 0.6}
+MASKED = {**FROM, "mask": "mask.png", "mask_sha256": SHA[::-1], "strength": 1.0}
+
+
+def test_a_picture_drawn_from_another_is_a_call_of_px_edit():
+    settings = {"prompt": "a cat", "seed": 1, "negative": "", "height": 8, "width": 16, "binning": True, "tile": 8}
+    assert call({**settings, **FROM}) == (
+        f"px.edit.image_to_image(px.load(), px.edit.read_picture('my photo.png', 8, 16, sha256={SHA!r}), 'a cat', "
+        "px.key(1), strength=0.6, negative_prompt='', tile=8)"
+    )
+    assert call({"prompt": "a cat", "seed": 1, "n": 2, "index": 1, **MASKED}) == (
+        f"px.edit.inpaint(px.load(), px.edit.read_picture('my photo.png', sha256={SHA!r}), "
+        f"px.edit.read_picture('mask.png', mask=True, sha256={SHA[::-1]!r}), 'a cat', px.split(px.key(1), 2)[1], "
+        "strength=1.0)"
+    )
+    assert call({"prompt": "a cat", "seed": 1, **dict.fromkeys(MASKED)}) == call({"prompt": "a cat", "seed": 1})
+
+
 HOSTILE = "\x1b]0;title\x07\x9b31m\r\n\u202e\u2066\u200f\u2028\ufeff\ud800"
 
 
@@ -116,6 +135,16 @@ REFUSED = {
     "clean": ({"clean": 1}, TypeError, "clean must be True or False, got an int"),
     "binning": ({"binning": "no"}, TypeError, "binning must be True or False, got 'no'"),
     "tile": ({"tile": 0}, ValueError, "tile must be "),
+    "init": ({**FROM, "init": 3}, TypeError, "init must be a string, got an int"),
+    "its sha256": ({**FROM, "init_sha256": "0x"}, ValueError, "init_sha256 must be 64 hexadecimal digits, got '0x'"),
+    "sha256 of a line more": ({**FROM, "init_sha256": SHA + "\n"}, ValueError, "init_sha256 must be 64 hexadecimal"),
+    "no sha256": ({"init": "a.png", "strength": 1}, ValueError, "init needs init_sha256, without which another file"),
+    "no strength": ({**FROM, "strength": None}, ValueError, "init needs strength"),
+    "strength": ({**FROM, "strength": 1.5}, ValueError, "strength must be "),
+    "strength alone": ({"strength": 0.5}, ValueError, "strength needs init"),
+    "mask alone": ({"mask": "a.png", "mask_sha256": SHA}, ValueError, "mask needs init"),
+    "bins": ({**FROM, "binning": False}, ValueError, "binning is for what is drawn from noise alone"),
+    "one side": ({**FROM, "height": 8}, ValueError, "height and width must both be given or neither"),
 }
 
 
