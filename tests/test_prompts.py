@@ -168,6 +168,7 @@ def test_weights_fall_on_whole_tokens_of_the_cleaned_prompt(origin):
     ("prompt", "sentence"),
     [
         ("a c(a:2)t", "within 'at', which is one token"),
+        ("a cat(©:2)dog", "cleaning leaves 'a cat dog' of prompt"),
         ("a (cat.png:2) dog", "cleaning leaves 'a dog' of prompt"),
         (r"a (\(\):2) dog", "cleaning leaves 'a dog' of prompt"),
         ("a (red:101)", r"must be within \[0, 100\], got 101"),
@@ -300,3 +301,22 @@ def test_maps_are_means_of_steps_and_of_the_tokens_of_words():
     assert found.shape == (2, 2, 4, 5) and found.dtype == np.float32
     np.testing.assert_allclose(found[1, 0], steps[:, 1, ..., 0].mean(0), rtol=1e-6)
     np.testing.assert_allclose(found[0, 1, 3, 2], steps[:, 0, 3, 2, 1:4].mean(), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_words_act_on_what_they_name_and_weights_change_it():
+    params, key = px.load(), px.key(0)
+    text = prompts.weighted(params, ["a red circle above a blue square", "a (red:0) circle above a blue square"])
+    infos = []
+    options = {"steps": 6, "on_step": infos.append, "progress": False}
+    z = px.sample_latents(params, text, np.stack([key, key]), **options)
+    pixels = px.decode_latents(params, z).asnumpy().reshape(2, 8, 16, 8, 16, 3).mean((2, 4))
+    red, blue = (pixels[..., c] - pixels[..., 2 - c] > 0.3 for c in (0, 2))
+    assert red[0].sum() > 3 and not red[1].any() and min(blue.sum((1, 2))) > 3
+
+    every = range(len(infos) - 1)
+    seen = [prompts.attention(params, text, infos[i].x, infos[i + 1].t) for i in every]
+    words = prompts.words(params, "a red circle above a blue square")
+    maps = dict(zip([word.text for word in words], prompts.maps(seen, words)[0], strict=True))
+    share = {word: each[red[0]].mean() / (each[red[0]].mean() + each[blue[0]].mean()) for word, each in maps.items()}
+    assert share["red"] > 0.9 and share["circle"] > 0.7 and share["blue"] < 0.1 and share["square"] < 0.3
