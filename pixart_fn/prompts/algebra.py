@@ -53,12 +53,12 @@ def weighted(
 
     T5 asks for less than CLIP. Its states know no absolute place, so that the one state of the empty prompt, that of
     </s>, is the e of every place; CLIP has another e for each of 77 places. There is no start token to leave alone, and
-    no pooled vector that would keep the old weights. Nothing normalises the states before the transformer projects
-    them, so that their mean isn't restored after weighting.
+    no pooled vector that would keep the old weights. The transformer projects the states without a norm before it, so
+    that nothing undoes a weight.
 
     Args:
         params: from `load`, with a text encoder.
-        prompt: one prompt or several; each weight is within [0, 100].
+        prompt: one prompt or several, each of at most 10,000 characters; each weight is within [0, 100].
         clean: whether to clean the prompts, as in `encode_prompt`.
         tokens: the most tokens of a prompt, as in `encode_prompt`.
         pad_to: the least L, padding included, as in `encode_prompt`.

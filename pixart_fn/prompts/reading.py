@@ -55,11 +55,11 @@ def parse(prompt: str) -> list[Part]:
     multiplied. Other parentheses are a part of the prompt, and so are those after a backslash: "\(scale 1:20\)".
 
     Args:
-        prompt: a prompt of at most 10,000 characters; each weight, and the product of those within each
-            other, is within [0, 100].
+        prompt: a prompt of at most 10,000 characters; each weight, and the product of those within each other, is
+            within [0, 100].
     Returns:
-        The parts, whose texts together are the prompt without its weights. White space before a text with a weight has
-        the weight 1, and white space after it is left out.
+        The parts, whose texts together are the prompt without its weights. White space at the beginning of "(…:number)"
+        has the weight 1, and white space before the colon is left out.
     Raises:
         TypeError: prompt isn't a string.
         ValueError: the prompt is too long, a weight is out of range, or nothing but white space has it.
@@ -160,6 +160,7 @@ def weighed(tokenizer: tokenizer_.Tokenizer, parts: Sequence[Part], clean: bool)
 
 
 def vocabulary(params: Params) -> tokenizer_.Tokenizer:
+    """Return the tokenizer; raise a ValueError where there is none."""
     if params.text_encoder is None or params.tokenizer is None:
         raise ValueError("these params have no text encoder; load them with text_encoder=True")
     return params.tokenizer
