@@ -143,7 +143,6 @@ def guided_denoiser(
 ) -> Callable[[Array, float], Result]:
     """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
     B, pair, worse = len(text.mask), None, None
-    guidance.check(B, params.config.transformer.num_layers)
     if guidance.compares:
         texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls)
         pair = _rows(make(_model(params, texts, size), schedule), B)

@@ -30,6 +30,7 @@ _OURS: dict[str, tuple[str, ...]] = {
     "num_inference_steps": ("steps",),
     "num_steps": ("steps",),
     "output_type": ("output",),
+    "perturbed": ("worse",),
     "phi": ("rescale",),
     "prompt": ("text",),
     "negative_prompt_embeds": ("negative",),
@@ -52,11 +53,13 @@ _GUIDANCE = {
     "guidance_rescale": "rescale",
     "guidance_scale": "scale",
     "interval": "interval",
+    "method": "method",
     "pag_layers": "pag_layers",
     "pag_scale": "pag_scale",
     "rescale": "rescale",
     "scale": "scale",
     "w": "scale",
+    "worse": "worse",
 }
 # Names of arguments that don't exist here, each with what to do instead.
 _OTHERWISE = {

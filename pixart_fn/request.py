@@ -6,9 +6,7 @@ B pictures, L tokens, C latent channels, h/w latent and H/W pixel size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from mindspore import Tensor
@@ -83,7 +81,7 @@ class Request(NamedTuple):
         if rows == slice(0, len(self.keys)):
             return self
         keys, latents = self.keys[rows], None if self.latents is None else self.latents[rows]
-        shape, guidance = (len(keys), *self.shape[1:]), _guidance_of(self.guidance, rows)
+        shape, guidance = (len(keys), *self.shape[1:]), self.guidance.part(rows)
         controls = tuple(rows_of(each, rows) for each in self.controls)
         return self._replace(keys=keys, shape=shape, latents=latents, guidance=guidance, controls=controls)
 
@@ -115,7 +113,7 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
     schedule, _, solver, wrap = sampler
     if isinstance(solver, VarianceSolver):
         check_variance(params, repr(solver))
-    for name, scale in (("the scale of guidance", guidance.scale), ("pag_scale", guidance.pag_scale)):
+    for name, scale in guidance.scales.items():
         for t in grid.t[:-1].tolist():
             check_scale(f"{name} at t = {t:g}", scale(t) if callable(scale) else scale, rows)
     shape = latent_shape(params, rows, size)
@@ -125,23 +123,6 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
         check(grid, np.broadcast_to(np.float32(0), shape) if latents is None else latents)
     how = guidance, given.check, given.on_step, given.progress, controls
     return Request(size, keys, schedule, grid, solver, wrap, shape, latents, *how)
-
-
-def _guidance_of(guidance: Guidance, rows: slice) -> Guidance:
-    """Return the guidance of some of the pictures; scales that may differ between them become functions of t."""
-    scales: dict[str, Any] = {name: getattr(guidance, name) for name in ("scale", "pag_scale")}
-    several = {name: scale for name, scale in scales.items() if callable(scale) or _is_list(scale)}
-    changes: dict[str, Any] = {name: partial(_scale_of, scale, rows) for name, scale in several.items()}
-    return replace(guidance, **changes)
-
-
-def _scale_of(scale: Scale, rows: slice, t: float) -> Any:
-    value: Any = scale(t) if callable(scale) else scale
-    return value[rows] if _is_list(value) else value
-
-
-def _is_list(scale: Scale) -> bool:
-    return isinstance(scale, (tuple, list)) or getattr(scale, "ndim", 0) == 1
 
 
 def _grid(params: Params, steps: int | None, sampler: solvers.Sampler) -> Grid:
@@ -212,11 +193,7 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
 def check_guidance(params: Params, guidance: Guidance | Scale | None, rows: int) -> Guidance:
     """Return the guidance, or the checkpoint's own, after the checks that need params and the number of pictures."""
     guidance = as_guidance(params.config.call.guidance if guidance is None else guidance)
-    check_scale("the scale of guidance", guidance.scale, rows)
-    check_scale("pag_scale", guidance.pag_scale, rows)
-    last = params.config.transformer.num_layers - 1
-    if guidance.pag_layers is not None and max(guidance.pag_layers) > last:
-        raise ValueError(f"pag_layers must be a list of blocks within 0 … {last}, got {guidance.pag_layers}")
+    guidance.check(rows, params.config.transformer.num_layers)
     return guidance
 
 

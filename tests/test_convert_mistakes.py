@@ -97,6 +97,11 @@ def test_other_weights_in_the_folder_are_not_mixed_with_these(tmp_path):
     pth.write(file, {"state_dict": state(MODELS["α-256"])})
     convert(file, tmp_path / "there", heads=HEADS)
     convert(file, tmp_path / "there", heads=HEADS)  # which replaces them
+    config = json.loads((home / "config.json").read_text())
+    (home / "config.json").write_text(json.dumps({**config, "interpolation_scale": 7.0}))
+    with pytest.raises(FileExistsError, match="holds a model of another configuration; name a new folder"):
+        convert(file, tmp_path / "there", heads=HEADS)
+    (home / "config.json").write_text(json.dumps(config))
     (home / f"{MODEL}.index.json").write_text("{}")
     with pytest.raises(FileExistsError, match="holds other weights"):
         convert(file, tmp_path / "there", heads=HEADS)
@@ -113,6 +118,14 @@ def test_float8_has_no_place_in_the_authors_files(tmp_path, pipeline):
         with pytest.raises(ValueError, match="in F8_E4M3, which isn't written to such files"):
             convert(pipeline, tmp_path / target)
         assert not (tmp_path / target).exists()
+
+
+def test_what_the_authors_files_cannot_say_is_said(tmp_path, pipeline):
+    own = pipeline / "transformer" / "config.json"
+    compressed = {"sampling": "ave", "scale_factor": 2, "kv_compress_layer": [1]}
+    own.write_text(json.dumps({**json.loads(own.read_text()), "kv_compress_config": compressed}))
+    with pytest.warns(UserWarning, match=r"can't say kv_compress_config of 'ave' and a size of 64 pixels; keep config"):
+        convert(pipeline, tmp_path / "b.pth")
 
 
 def test_each_way_says_what_it_takes(tmp_path, pipeline):

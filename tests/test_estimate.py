@@ -121,7 +121,8 @@ def in_parts(monkeypatch, size):
 def test_pictures_in_parts_are_those_of_the_whole(monkeypatch, output, size):
     prompts = ["a cat", "a dog", "an apple"]
     scale = [1.0, 2, 3, 4, 5, 6]
-    for guidance in (scale, lambda t: np.array(scale), px.Guidance(4, pag_scale=[0, 1, 2, 0, 1, 2])):
+    perturbed, skipped = px.Guidance(4, pag_scale=scale), px.Guidance(4, worse=px.guidance.Skip(scale))
+    for guidance in (scale, lambda t: np.array(scale), perturbed, skipped):
         given = {"images_per_prompt": 2, "guidance": guidance, "negative_prompt": ["", "red", "blue"], **OPTIONS}
         whole = px.generate(tiny.params(), prompts, px.key(0), output=output, **given)
         with monkeypatch.context() as patch:

@@ -48,6 +48,27 @@ def test_it_draws_nearly_the_same_picture_in_a_quarter_of_the_memory():
     assert 0 < noise < 10 ** (-30 / 10)  # a PSNR of 30 dB
 
 
+@pytest.mark.parametrize("dtype", [ms.float16, ms.bfloat16])
+def test_a_transformer_in_halves_becomes_int8_and_draws(dtype):
+    params = tiny.params()
+    halves = tree.map(lambda leaf: leaf.astype(dtype), params.transformer)
+    how = {"steps": 2, "output": "latents", "progress": False}
+    small, rounded = (
+        px.generate(params.replace(transformer=p), "a cat", px.key(0), **how).asnumpy()
+        for p in (transformer.quantize(halves), transformer.quantize(tree.map(lambda leaf: leaf.float(), halves)))
+    )
+    np.testing.assert_array_equal(small, rounded)
+
+
+def test_another_models_tree_is_refused():
+    params = tiny.params()
+    for wrong in (params, None, params.text_encoder, params.vae):
+        with pytest.raises(TypeError, match="p must be the model's tree, which has 'transformer_blocks'"):
+            transformer.quantize(wrong)
+    with pytest.raises(TypeError, match="which has 'encoder'"):
+        px.t5.quantize(params.transformer)
+
+
 def test_adapters_have_to_be_merged_before():
     params = tiny.params()
     adapter = px.lora.init(px.key(0), params.transformer, px.lora.Config(rank=2))

@@ -7,6 +7,7 @@ import pytest
 from helpers import tiny, trees
 from helpers.adapters import CONFIGS, KEY, filled, model, weights
 
+import pixart_fn as px
 from pixart_fn import tree
 from pixart_fn.backend.autodiff import grad
 from pixart_fn.models import lora, t5
@@ -79,3 +80,12 @@ def test_what_no_adapter_changes_is_one_sentence():
 def test_settings_out_of_range_are_one_sentence(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         lora.Config(**bad)
+
+
+@pytest.mark.parametrize("layout", ["peft", "diffusers", "kohya", "comfyui"])
+def test_a_diverged_adapter_is_not_written(tmp_path, layout):
+    adapter = px.lora.init(px.key(0), tiny.params().transformer, px.lora.Config(rank=2))
+    broken = adapter.replace(weights=px.tree.map(lambda leaf: leaf * np.nan, adapter.weights))
+    with pytest.raises(ValueError, match="holds NaN or infinity in transformer_blocks"):
+        px.lora.save(broken, tmp_path / "there", layout=layout)
+    assert not (tmp_path / "there").exists()

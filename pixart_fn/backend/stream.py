@@ -69,25 +69,29 @@ def quantize(matrix: Any) -> Quantized:
     return Quantized(np.rint(full / scale[:, None]).astype(np.int8), scale.astype(np.float32))
 
 
-def quantize_matrices(p: Tree, chosen: Callable[[str], bool]) -> Tree:
-    """Round matrices of a model to int8; its other leaves become Tensors of their own, so that a file can be let go.
+def quantize_matrices(p: Tree, part: str, chosen: Callable[[str], bool]) -> Tree:
+    """Round matrices of a model to int8.
+
+    Its other leaves become float32 Tensors of their own: matrices come back as float32, and a file can be let go.
 
     Args:
         p: the model's tree.
+        part: a name that such a tree has.
         chosen: whether the matrix of a name is rounded.
     Returns:
         The tree.
     Raises:
-        TypeError: a leaf is neither a Tensor nor one that is still stored.
+        TypeError: it isn't such a model's tree, or a leaf is neither a Tensor nor one that is still stored.
     """
+    if not isinstance(p, dict) or part not in p:
+        raise TypeError(f"p must be the model's tree, which has {part!r}, got {kind(p)}")
     for name, leaf in tree.items(p):
         if not (isinstance(leaf, Tensor) or is_stored(leaf)):
             raise TypeError(f"p must be a model's tree of Tensors, got {kind(leaf)} at {name or 'the root'!r}")
 
     def small(name: str, leaf: Any) -> Any:
         if len(leaf.shape) != 2 or not chosen(name):
-            own = Tensor.from_numpy(array(leaf).copy())
-            return own if is_stored(leaf) else own.astype(leaf.dtype)
+            return Tensor.from_numpy(array(leaf).copy())
         quantized = quantize(leaf)
         if is_stored(leaf):
             leaf.release()

@@ -66,7 +66,7 @@ HEADS = {1152: 16}
 """The heads of the released models, by their width, since no tensor says them."""
 USER = 7
 """How many calls the caller of `convert` is above `_size`; a warning names that line."""
-_FACTOR = 8
+FACTOR = 8
 """Pixels along a side for one latent, in the VAEs of both."""
 _NEAR = 0.01
 """By how much positions may be off: float16 and bfloat16 round them, and another scale moves them much more."""
@@ -270,18 +270,18 @@ def _size(
             "holds no pos_embed, which says" if sample is None else "holds a pos_embed of an unknown scale, which hides"
         )
         raise ValueError(f"{where} {why} the size; give size=256, 512, 1024 or 2048")
-    if size // _FACTOR == sample and scale is not None:
+    if size // FACTOR == sample and scale is not None:
         return sample, scale
     if sample is not None:
         unknown = "" if scale is not None else " and an unknown scale"
-        pixels = sample * _FACTOR
+        pixels = sample * FACTOR
         warnings.warn(f"{where} holds positions of {pixels} pixels{unknown}; size={size} is taken", stacklevel=USER)
     if version is None and len({scales[size] for scales in SCALES.values() if size in scales}) > 1:
         raise ValueError(f"size={size} needs version='alpha' or 'sigma', since nothing in {where} says which it is")
     scales = SCALES[version or "sigma"]
     if size not in scales:
         raise ValueError(f"size={size} must be {', '.join(map(str, scales))} for version={version!r}")
-    return size // _FACTOR, scales[size]
+    return size // FACTOR, scales[size]
 
 
 def _positions(config: transformer.Config, kept: Mapping[str, Part], where: str) -> tuple[int, float | None]:

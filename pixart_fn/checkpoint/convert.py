@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -160,7 +161,7 @@ def _to_folder(path: Path, out: Path, weights: str, given: Mapping[str, Any], pr
     config = authors.configuration(model, kept, str(path), **given)
     tree.check_names({name: leaf.shape for name, leaf in model.items()}, transformer.shapes(config), str(path))
     _check_kept(kept, config, str(path))
-    _check_home(home, {_MODEL, SIDE} if kept else {_MODEL})
+    _check_home(home, {_MODEL, SIDE} if kept else {_MODEL}, config)
     with _bar({**model, **kept}, progress) as bar:
         content = {_MODEL: _counted(model, bar), **({SIDE: _counted(kept, bar)} if kept else {})}
         folder_.replace(home, "config.json", partial(_fill, content, config))
@@ -203,8 +204,11 @@ def _check_kept(kept: Mapping[str, Leaf | Stored], config: transformer.Config, w
             raise ValueError(f"{where} holds {name} with the shape {leaf.shape}, whose last side must be {width}")
 
 
-def _check_home(home: Path, names: Collection[str]) -> None:
-    """Raise where a folder holds weights that a reader could mistake for those that are written."""
+def _check_home(home: Path, names: Collection[str], config: transformer.Config) -> None:
+    """Raise where a folder holds another model, or weights that a reader could mistake for those that are written."""
+    there = home / "config.json"
+    if there.exists() and transformer.read_config(read_json(there)) != config:
+        raise FileExistsError(f"{home} holds a model of another configuration; name a new folder as target")
     others = [path.name for path in home.glob("*") if ".safetensors" in path.name and path.name not in names]
     if others:
         raise FileExistsError(f"{home} holds other weights ({first_few(others)}); name a new folder as target")
@@ -230,12 +234,22 @@ def _to_file(source: str | os.PathLike[str], out: Path, weights: str, given: Map
     atomic.target(out)
     part = _part(source)
     with folder_.unchanged((source,), INDEX):
-        state = _authors(part)
+        state, config = _authors(part)
+        _warn(config, "pos_embed" in state, out)
         with _bar(state, progress) as bar:
             if to_mindspore:
                 ckpt.write(out, _counted(state, bar))
             else:
                 pth.write(out, {weights: _counted(state, bar)})
+
+
+def _warn(config: transformer.Config, positions: bool, out: Path) -> None:
+    """Say what of a configuration the authors' files have no place for, so that the way back can't give it."""
+    how, side = config.kv_compression, config.sample_size * authors.FACTOR
+    lost = [f"kv_compress_config of {how.sampling!r}"] if how is not None and how.sampling != "conv" else []
+    lost += [f"a size of {side} pixels"] if not (positions or side in authors.SIZES) else []
+    if lost:
+        warnings.warn(f"{out} can't say {' and '.join(lost)}; keep config.json to come back", stacklevel=5)
 
 
 def _part(source: str | os.PathLike[str]) -> files.Part:
@@ -247,8 +261,8 @@ def _part(source: str | os.PathLike[str]) -> files.Part:
     raise place.lacks("transformer/config.json", "; source takes a pipeline, or a transformer's own folder")
 
 
-def _authors(part: files.Part) -> dict[str, Leaf]:
-    """Return the tensors of a transformer by the authors' names, with those of the file beside them."""
+def _authors(part: files.Part) -> tuple[dict[str, Leaf], transformer.Config]:
+    """Return the tensors of a transformer by the authors' names, with those of the file beside them; and its config."""
     own = COMPONENTS["transformer"]
     name, _ = choose(part.place, part.folder, "transformer", None)
     paths = files.fetch([part.file("config.json"), part.file(name)])
@@ -279,7 +293,7 @@ def _authors(part: files.Part) -> dict[str, Leaf]:
             raise ValueError(
                 f"{where} holds {each} in {leaf.dtype}, which isn't written to such files; px.save makes it float32"
             )
-    return {**_in_order(kept), **authors.to_authors(_in_order(model))}
+    return {**_in_order(kept), **authors.to_authors(_in_order(model))}, config
 
 
 def _in_order(stored: Mapping[str, Stored]) -> dict[str, Leaf]:

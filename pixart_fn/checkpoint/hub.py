@@ -260,9 +260,10 @@ def find(source: str | os.PathLike[str], revision: str | None = None, argument: 
             raise ValueError(f"revision={revision!r} belongs to a hub id, and {path} is a folder; leave it out")
         return Folder(path)
     if path.exists():
-        if path.suffix.lower() in (".pth", ".pt", ".ckpt"):
+        if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".safetensors") and argument == "transformer":
             raise ValueError(
-                f"{path} is a file of the authors' own form; px.convert(path, folder) makes a folder of it"
+                f"{path} is a file, and transformer takes a folder in diffusers layout; px.convert(path, folder) makes"
+                " one of a file by PixArt's authors"
             )
         outer = next((p for p in list(path.parents)[:2] if (p / "model_index.json").is_file()), path.parent)
         raise ValueError(

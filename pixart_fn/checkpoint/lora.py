@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import tree as tree_
 from ..checks import check_number, check_option, first_few
 from ..files import atomic
 from ..files.folder import check, replace, unchanged
-from ..files.safetensors import open_with_metadata, write_file
+from ..files.safetensors import array, open_with_metadata, write_file
 from ..models import lora_forms as forms
 from ..models.lora import ATTENTION, AUTHORS, Adapter, Config, apply, init, merge, unmerge
 from ..models.lora_config import modules, part, prefixes
@@ -79,13 +81,16 @@ def save(adapter: Adapter, folder: str | os.PathLike[str], *, layout: str = "pef
             tensors, and are those for LoHa, LoKr, diff and DoRA of columns.
     Raises:
         TypeError: adapter or folder has the wrong type.
-        ValueError: layout is none of these, the adapter holds other weights than its config says or a form that the
-            layout hasn't, or peft's layout is asked for an adapter of two models or for a file.
+        ValueError: layout is none of these, the adapter holds what isn't finite, other weights than its config says or
+            a form that the layout hasn't, or peft's layout is asked for an adapter of two models or for a file.
         FileExistsError: the folder holds an adapter in the other layout, or isn't a folder.
         OSError: the files can't be written; what was there is there still.
     """
     check_option("layout", layout, ("peft", "diffusers", "kohya", "comfyui"))
     found = modules(adapter)
+    for name, leaf in tree_.items(adapter.weights):
+        if not np.isfinite(array(leaf)).all():
+            raise ValueError(f"the adapter holds NaN or infinity in {name}, so it can't be used; its training failed")
     path = Path(os.path.expanduser(written(folder, "folder", "the folder to write")))
     file = path.suffix == ".safetensors"
     if not file and (path / (DIFFUSERS if layout == "peft" else WEIGHTS)).exists():

@@ -36,7 +36,7 @@ ALIASES = {
     **dict.fromkeys(("scheduler", "sampler"), "solver"),
 }
 # what else px.Guidance holds, which the command doesn't take
-GUIDANCE = ("compat", "guidance-rescale", "interval", "pag-layers", "pag-scale", "rescale")
+GUIDANCE = ("compat", "guidance-rescale", "interval", "method", "pag-layers", "pag-scale", "rescale", "worse")
 
 
 class Verbs(click.Group):

@@ -260,7 +260,7 @@ def quantize(p: Tree) -> Tree:
     Raises:
         TypeError: a leaf is neither a Tensor nor one that is read layer by layer.
     """
-    return stream.quantize_matrices(p, lambda name: "relative_attention_bias" not in name)
+    return stream.quantize_matrices(p, "encoder", lambda name: "relative_attention_bias" not in name)
 
 
 def buckets(config: Config, L: int) -> NDArray[np.int64]:

@@ -264,16 +264,17 @@ def quantize(p: Tree) -> Tree:
     """Round a transformer's matrices to int8 with one scale for each row, which takes a quarter of float32's memory.
 
     Each block becomes float32 again when it is its turn, so this saves memory, not arithmetic. Tables, biases, the
-    patches' convolution and the compression of keys stay as they are.
+    patches' convolution and the compression of keys become float32. `px.save` writes what the numbers stand for, in
+    float32 again; training and adapters want the tree from before.
 
     Args:
-        p: the transformer's tree; adapters have to be merged before.
+        p: the transformer's tree, in any dtype; adapters have to be merged before.
     Returns:
         A tree for `apply`, and for Params.
     Raises:
-        TypeError: a leaf is neither a Tensor nor one that is read block by block.
+        TypeError: it isn't a transformer's tree, or a leaf is neither a Tensor nor one that is read block by block.
     """
-    return stream.quantize_matrices(p, lambda name: name.endswith(".weight"))
+    return stream.quantize_matrices(p, "transformer_blocks", lambda name: name.endswith(".weight"))
 
 
 def unpatchify(x: Tensor, config: Config, h: int, w: int) -> Tensor:
