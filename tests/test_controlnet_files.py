@@ -72,6 +72,13 @@ def test_a_file_in_halves_is_read_as_what_halves_hold(tmp_path):
         np.testing.assert_array_equal(leaf.asnumpy(), WEIGHTS[name].astype(np.float16).astype(np.float32))
 
 
+def test_without_a_source_it_is_the_embedded_checkpoint_s():
+    p, config = controlnet.load()
+    assert config == controlnet.Config(1, 5, 64)
+    assert {name: leaf.shape for name, leaf in tree.items(p)} == controlnet.shapes(config)
+    assert np.abs(p["controlnet_blocks"][0]["after_proj"]["weight"].asnumpy()).max() > 0.01
+
+
 def test_a_folder_alone_and_in_a_pipeline(tmp_path):
     folder(tmp_path / "pipeline" / "controlnet")
     assert_same(controlnet.load(tmp_path / "pipeline"))

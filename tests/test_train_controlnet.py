@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from helpers import compare, tiny
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import pixart_fn as px
 from pixart_fn import checkpoint, edges, rng, schedule, tree
@@ -145,3 +145,17 @@ def test_the_agreement_is_1_within_two_pixels_and_falls_beyond():
     assert found[:2] == [1, 1] and 1 > found[2] > 0.4 and found[-1] < 0.6
     assert control.agreement(np.full_like(square, 255), given) == 0
     assert control.agreement(square, Image.new("L", (64, 64))) == 0
+
+
+@pytest.mark.slow
+def test_what_the_embedded_one_draws_follows_the_edges():
+    """A burrito, which lies from top left to bottom right without edges, and here the other way."""
+    params, picture = px.load(), Image.new("RGB", (128, 128), "white")
+    ImageDraw.Draw(picture).line((36, 92, 92, 36), fill=(200, 160, 110), width=48)
+    given = edges.canny(picture)
+    steered = controlnet.control(params, controlnet.load(), given)
+    found = [
+        control.agreement(np.asarray(px.generate(params, "a burrito", px.key(0), steps=6, controls=each)), given)
+        for each in (None, steered)
+    ]
+    assert found[0] < 0.3 and found[1] > 0.6, found
