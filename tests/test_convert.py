@@ -256,9 +256,9 @@ def test_a_size_that_is_given_overrules_the_table_and_says_so(table, said, tmp_p
     pth.write(tmp_path / "a.pth", {"state_dict": own})
     for pixels in {512, 256 if table == 3.0 else 512}:
         with pytest.warns(UserWarning, match=f"holds positions of {said}; size={pixels} is taken") as caught:
-            convert(tmp_path / "a.pth", tmp_path / "there", heads=HEADS, size=pixels)
+            convert(tmp_path / "a.pth", tmp_path / str(pixels), heads=HEADS, size=pixels)
         assert caught[0].filename == __file__
-        config = json.loads((tmp_path / "there/transformer/config.json").read_text())
+        config = json.loads((tmp_path / str(pixels) / "transformer/config.json").read_text())
         assert (config["sample_size"], config["interpolation_scale"]) == (pixels // 8, 1.0)
 
 
