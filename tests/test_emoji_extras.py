@@ -63,21 +63,13 @@ def test_the_files_are_small_and_in_halves(file, most):
 
 
 @pytest.mark.slow
-def test_a_picture_survives_the_preview_s_round_trip(loaded):
-    p = loaded
-    assert isinstance(p.config.vae, px.vae.TinyConfig) and p.config.vae.scaling_factor == 1.0
-    shown = picture()
-    back = decode(p, px.vae.encode(p.vae, p.config.vae, tensor(shown)).mean)
-    assert psnr(back, shown / 255) > 18
-    (seen,) = shapes.see(np.round(back * 255).astype(np.uint8))
-    assert (seen.kind, seen.colour) == ("circle", "red")
-
-
-@pytest.mark.slow
 def test_the_preview_resembles_what_the_vae_gives(loaded):
+    assert isinstance(loaded.config.vae, px.vae.TinyConfig)
     full = px.load(text_encoder=None)
-    z = px.vae.encode(full.vae, full.config.vae, tensor(picture())).mean
-    assert psnr(decode(loaded, z), decode(full, z)) > 25
+    z = px.vae.encode(loaded.vae, loaded.config.vae, tensor(picture())).mean
+    shown = decode(full, z)
+    assert psnr(decode(loaded, z), shown) > 25
+    assert psnr(shown, picture() / 255) > 18  # the small encoder's latents are about the VAE's
 
 
 @pytest.mark.reference
@@ -116,5 +108,5 @@ def test_four_steps_draw_what_is_asked_for():
     p = px.load(vae=PREVIEW, scheduler=LCM)
     p = px.lora.merge(p, px.lora.load(LCM))
     drawn = px.generate(p, "a red circle", px.key(0), output="numpy", progress=False)
-    (seen,) = shapes.see(np.round(drawn * 255).astype(np.uint8))
+    (seen,) = shapes.see(np.round(drawn[0] * 255).astype(np.uint8))
     assert (seen.kind, seen.colour) == ("circle", "red")

@@ -231,7 +231,7 @@ def main() -> None:
         "--data", required=True, help="what pixart_fn.train.emoji.render wrote; only its names are read"
     )
     parser.add_argument("--out", type=Path, required=True, help="where the resumable state is kept")
-    parser.add_argument("--save", type=Path, help="the folder to write the adapter and the scheduler to, as it goes")
+    parser.add_argument("--save", type=Path, help="the folder to write the adapter and the scheduler to")
     parser.add_argument("--steps", type=int, default=420)
     parser.add_argument("--chunks", type=int, default=24, help=f"of {CHUNK} drawings")
     parser.add_argument("--every", type=int, default=48, help="steps after which there is one more chunk")
