@@ -1,6 +1,6 @@
 """The notebooks run from top to bottom and use the public interface alone.
 
-They are stored without outputs, but for those that train for minutes: these are stored with the outputs of a whole run,
+They are stored without outputs, but for those that take minutes: these are stored with the outputs of a whole run,
 and run here with fewer steps.
 """
 
@@ -21,8 +21,8 @@ import pixart_fn as px
 ROOT = Path(px.__file__).parent.parent
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 ALLOWED = {"matplotlib", "numpy", "pathlib", "PIL", "tempfile"}
-SHORT = {"03_train": "drawings, steps, adapter_steps, solver_steps = 8, 2, 2, 2"}
-"""What stands here in the place of the cell that is tagged "parameters", by the notebooks that train."""
+SHORT = {"03_train": "drawings, steps, adapter_steps, solver_steps = 8, 2, 2, 2", "04_steer": "steps = 6"}
+"""What stands here in the place of the cell that is tagged "parameters", by the notebooks that take minutes."""
 TRAINING = [path for path in NOTEBOOKS if path.stem in SHORT]
 
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
