@@ -187,20 +187,20 @@ def generate(
         MemoryError: one picture doesn't fit into memory, and the sentence says what would.
     """
     autodiff.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
-    _check_output(params, output, tile, clean=clean, binning=binning)
-    prompts, negatives = _prompts(prompt, negative_prompt, images_per_prompt)
+    check_output(params, output, tile, clean=clean, binning=binning)
+    prompts, negatives = as_prompts(prompt, negative_prompt, images_per_prompt)
     wanted, drawn = binned_size(params, height, width) if binning else (picture_size(params, height, width),) * 2
     total = len(prompts) * images_per_prompt
     kept = check_results(params, total, wanted, output, memory)
     given = Sampling(steps, guidance, solver, grid, latents, check, on_step, progress, controls)
     plan = request(params, total, key, drawn, given)
     negatives = negatives if plan.guidance.compares else []
-    at_once = _at_once(params, plan, [*prompts, *negatives], tokens, tile, kept, memory)
-    both, parts = _encode_both(params, prompts, negatives, clean, tokens, check, memory), []
-    for rows in slices(total, at_once):
-        z = run(params, plan.part(rows), *_each(rows, images_per_prompt, *both))
+    count = at_once(params, plan, [*prompts, *negatives], tokens, tile, kept, memory)
+    both, parts = encode_both(params, prompts, negatives, clean, tokens, check, memory), []
+    for rows in slices(total, count):
+        z = run(params, plan.part(rows), *texts_of(rows, images_per_prompt, *both))
         parts.append(_finished(params, z, output, tile, None if drawn == wanted else wanted, check))
-    return _together(parts, alone=isinstance(prompt, str) and images_per_prompt == 1)
+    return together(parts, alone=isinstance(prompt, str) and images_per_prompt == 1)
 
 
 Part: TypeAlias = list[Picture] | NDArray[np.float32] | Tensor
@@ -220,7 +220,7 @@ def _finished(
 
 
 @exclusive
-def _together(parts: list[Any], alone: bool) -> Picture | Part:
+def together(parts: list[Any], alone: bool) -> Picture | Part:
     """Put the parts of a batch together, which are all of one kind; a picture alone isn't in a list."""
     first: Part = parts[0]
     if isinstance(first, list):
@@ -231,7 +231,7 @@ def _together(parts: list[Any], alone: bool) -> Picture | Part:
     return np.concatenate(parts) if isinstance(first, np.ndarray) else ops.cat(parts, 0)
 
 
-def _at_once(
+def at_once(
     params: Params,
     plan: Request,
     texts: list[str],
@@ -246,7 +246,7 @@ def _at_once(
 
 
 @exclusive
-def _each(rows: slice, n: int, text: Text, negative: Text | None) -> tuple[Text, Text | None]:
+def texts_of(rows: slice, n: int, text: Text, negative: Text | None) -> tuple[Text, Text | None]:
     """Return the texts of some pictures, of which n follow each other for each prompt; one row is for all."""
 
     def some(text: Text) -> Text:
@@ -258,7 +258,9 @@ def _each(rows: slice, n: int, text: Text, negative: Text | None) -> tuple[Text,
     return some(text), None if negative is None else some(negative)
 
 
-def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], n: int) -> tuple[list[str], list[str]]:
+def as_prompts(
+    prompt: str | Sequence[str], negative_prompt: str | Sequence[str], n: int
+) -> tuple[list[str], list[str]]:
     """Return the prompts, and the negative prompts, of which there must be one or as many."""
     check_whole("images_per_prompt", n, 1)
     prompts, negatives = texts("prompt", prompt), texts("negative_prompt", negative_prompt)
@@ -270,7 +272,7 @@ def _prompts(prompt: str | Sequence[str], negative_prompt: str | Sequence[str], 
 
 
 @exclusive
-def _encode_both(
+def encode_both(
     params: Params,
     prompts: list[str],
     negatives: list[str],
@@ -286,7 +288,7 @@ def _encode_both(
     return text, negative if negatives else None
 
 
-def _check_output(params: Params, output: str, tile: int | None, **switches: bool) -> None:
+def check_output(params: Params, output: str, tile: int | None, **switches: bool) -> None:
     check_params(params)
     check_switches(**switches)
     check_option("output", output, OUTPUTS)

@@ -150,7 +150,7 @@ def test_each_inpainted_picture_is_the_same_alone():
 def test_what_is_drawn_in_parts_for_its_memory_is_the_same(monkeypatch):
     masks = np.stack([MASK, MASK.T])
     together = array(edit.inpaint(PARAMS, [PHOTO, OTHER], masks, PROMPT, KEY, **LATENTS))
-    monkeypatch.setattr(pipeline, "_at_once", lambda *_: 1)
+    monkeypatch.setattr(pipeline, "at_once", lambda *_: 1)
     assert_close(array(edit.inpaint(PARAMS, [PHOTO, OTHER], masks, PROMPT, KEY, **LATENTS)), together, CLOSE)
     frames = array(edit.interpolate(PARAMS, [PROMPT, "the big dog"], px.split(KEY), 2, **LATENTS))
     assert_close(frames[1:], array(px.generate(PARAMS, "the big dog", px.split(KEY)[1], **LATENTS)), CLOSE)

@@ -122,7 +122,9 @@ def test_a_mistaken_name_is_told_the_nearest(tmp_path):
             recipe.read("small", {**CHANGES, name: 1})
     with pytest.raises(FileNotFoundError, match="there is no recipe 'smal'; the nearest is 'small'"):
         recipe.read("smal")
-    with pytest.raises(FileNotFoundError, match=r"there is no recipe 'xyz'; write a \.toml file, or take dreambooth, "):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no recipe 'xyz'; write a \.toml file, or take controlnet, dreambooth, "
+    ):
         recipe.read("xyz")
     file = tmp_path / "a.toml"
     file.write_text("[run\n")

@@ -34,6 +34,9 @@ ALIASES = {
     **dict.fromkeys(("num-images", "batch-size", "num", "count"), "n"),
     **dict.fromkeys(("num-inference-steps", "num-steps"), "steps"),
     **dict.fromkeys(("scheduler", "sampler"), "solver"),
+    **dict.fromkeys(("image", "init-image", "input"), "init"),
+    **dict.fromkeys(("denoising-strength", "denoise"), "strength"),
+    **{"mask-image": "mask", "max-sequence-length": "tokens"},
 }
 # what else px.Guidance holds, which the command doesn't take
 GUIDANCE = ("compat", "guidance-rescale", "interval", "method", "pag-layers", "pag-scale", "rescale", "worse")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..train.data.prepare import Report
 
 KINDS = ("imagefolder", "webdataset", "authors")
+EDGES = ("canny", "sobel")
 NAMED = 3
 """Skipped pictures that are named; skipped.jsonl lists all."""
 
@@ -35,6 +36,9 @@ NAMED = 3
 @click.option("--kind", type=click.Choice(KINDS), show_default="told by what is there", help="What SOURCE is.")
 @click.option("--column", show_default="the usual one", help="Name of the captions in metadata.")
 @click.option("--caption", show_default="none", help="Caption of every picture that has none.")
+@click.option(
+    "--edges", type=click.Choice(EDGES), show_default="none", help="Encode the edges in their place, for a ControlNet."
+)
 @click.option("--workers", metavar="N", type=int, default=2, help="Threads that read pictures.")
 @click.option("--shard", metavar="I/N", show_default="all", help="Encode the I-th of N parts, from 0.")
 @click.option("--no-clean", is_flag=True, help="Don't clean captions as the models' training did.")
@@ -94,7 +98,7 @@ def _run(source: str, size: int | str | None, shard: tuple[int, int], options: d
     params = load(options["model"], **variant)
     report: Report = prepare_.run(
         found, params, options["out"], size=size, clean=not options["no_clean"], workers=options["workers"],
-        shard=shard, progress=shown,
+        shard=shard, progress=shown, edges=options["edges"],
     )  # fmt: skip
     return report
 

@@ -85,8 +85,8 @@ def drawing(
     autodiff.refuse_recording("px.edit", "differentiate encode_prompt, sample_latents and decode_latents instead")
     o = options
     n, tile, memory = o["images_per_prompt"], o["tile"], o["memory"]
-    pipeline._check_output(params, o["output"], tile, clean=o["clean"])
-    prompts, negatives = pipeline._prompts(prompts, o["negative_prompt"], n)
+    pipeline.check_output(params, o["output"], tile, clean=o["clean"])
+    prompts, negatives = pipeline.as_prompts(prompts, o["negative_prompt"], n)
     total = len(prompts) * n if results is None else results
     how = o["steps"], o["guidance"], o["solver"], o["grid"], None
     given = Sampling(*how, o["check"], o["on_step"], o["progress"], o.get("controls"))
@@ -98,7 +98,7 @@ def drawing(
     if o["output"] != "latents":
         check_decoding(params, canvas, 1, tile, memory)
     negatives = negatives if plan.guidance.compares else []
-    at_once = pipeline._at_once(params, plan, [*prompts, *negatives], o["tokens"], tile, kept, memory)
+    at_once = pipeline.at_once(params, plan, [*prompts, *negatives], o["tokens"], tile, kept, memory)
     return Drawing(params, plan, prompts, negatives, o, at_once, strength > 0, None if wanted == canvas else wanted)
 
 
@@ -118,16 +118,16 @@ def draw(drawing: Drawing, start: NDArray[np.float32] | None, change: Change, al
     parts = []
     if sampled:
         how = o["clean"], o["tokens"], o["check"], o["memory"]
-        text, negative = pipeline._encode_both(params, prompts, negatives, *how)
+        text, negative = pipeline.encode_both(params, prompts, negatives, *how)
         text = change.text(text)
     for rows in slices(len(plan.keys), at_once):
         part = plan.part(rows)
         z = part.start()
         if sampled:
             part = part._replace(wrap=change.wrap(rows, part.wrap))
-            z = run(params, part, *pipeline._each(rows, o["images_per_prompt"], text, negative))
+            z = run(params, part, *pipeline.texts_of(rows, o["images_per_prompt"], text, negative))
         parts.append(_finished(drawing, change, rows, z))
-    return pipeline._together(parts, alone and len(plan.keys) == 1)
+    return pipeline.together(parts, alone and len(plan.keys) == 1)
 
 
 @exclusive
