@@ -104,6 +104,8 @@ def test_words_are_cleaned_and_cut_as_the_prompt_is():
     assert [word.text for word in cleaned] == ["a", "red", "apple", ",", "a", "cat's"]
     assert prompts.words(PARAMS, PROMPT, tokens=5) == [Word("a", 0, 1), Word("cat", 1, 3), Word("by", 3, 4)]
     assert prompts.words(PARAMS, "") == []
+    special = prompts.words(PARAMS, "at </s></s> at", clean=False)  # each is one token
+    assert special == [Word("at", 0, 2), Word("</s>", 2, 3), Word("</s>", 3, 4), Word("at", 4, 6)]
 
 
 # --- weights
