@@ -82,6 +82,7 @@ _OTHERWISE = {
     "pretrained_model_name_or_path": "give it as source, the first argument",
     "prompt_embeds": "px.sample_latents(params, text, key) takes a Text",
     "quantization_config": "px.t5.quantize(params.text_encoder) makes the text encoder int8",
+    "prompt_weights": "px.prompts.weighted(params, 'a (red:1.5) cat') makes a Text",
     "safety_checker": "PixArt has none",
     "strength": "px.edit.image_to_image(params, picture, prompt, key, strength=…) takes it",
     "subfolder": "give the folder or hub id; the model's folder inside is found",
