@@ -46,8 +46,9 @@ def scaled(mask: NDArray[np.bool_], f: int, downscale: str) -> NDArray[np.float3
     if H % f or W % f:
         raise ValueError(f"mask must have sides that {f} divides, the pixels of a latent, got {H} x {W}")
     squares = mask.reshape(B, H // f, f, W // f, f)
-    small = squares[:, :, 0, :, 0] if downscale == "nearest" else squares.any((2, 4))
-    if not small.any((1, 2)).all():
+    nearest = downscale == "nearest"
+    small: NDArray[np.bool_] = squares[:, :, 0, :, 0] if nearest else np.any(squares, axis=(2, 4))
+    if not np.any(small, axis=(1, 2)).all():
         raise ValueError(
             "mask must be white (at least 0.5) where the picture is drawn anew, and one is nowhere so in the latents; "
             "downscale='any' keeps what is smaller than a latent, and an array of uint8 goes to 255"

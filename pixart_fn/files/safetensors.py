@@ -235,8 +235,10 @@ def _widen(stored: NumPyArray, dtype: str, values: NDArray[np.float32]) -> None:
 def _float8(dtype: str) -> NDArray[np.float32]:
     """The number that each byte stands for (arXiv:2209.05433): (256,) float32."""
     bits = np.arange(256, dtype=np.uint16)
+    values: NDArray[np.float32]
     if dtype == "F8_E5M2":  # the upper half of a float16
-        return (bits << 8).view(np.float16).astype(np.float32)
+        values = (bits << 8).view(np.float16).astype(np.float32)
+        return values
     # a float16's exponent is one bit longer, and its bias 15 in place of 7
     values = ((bits & 0x80) << 8 | (bits & 0x7F) << 7).view(np.float16).astype(np.float32) * np.float32(2**8)
     values[bits & 0x7F == 0x7F] = np.nan  # there are no infinities

@@ -85,6 +85,6 @@ def maps(attentions: Sequence[Array], words: Sequence[Word]) -> NDArray[np.float
     for word in words:
         if not 0 <= word.start < word.stop <= L:
             raise ValueError(f"words must lie within the {L} tokens of attentions, got {word}")
-    mean = np.mean(steps, 0, dtype=np.float64)
+    mean = np.stack(steps).mean(0, dtype=np.float64)
     each = [mean[..., word.start : word.stop].mean(-1) for word in words]
     return np.stack(each, 1, dtype=np.float32)
