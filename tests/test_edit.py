@@ -277,3 +277,19 @@ def test_the_inversion_of_a_model_that_sees_no_noise_only_scales():
     assert_close(array(again), z / grid.schedule.alpha(0.0), CLOSE)
     with pytest.raises(ValueError, match=r"from noisy to clean|adds noise"):
         edit.invert(PARAMS, z, two, steps=4, solver="sde_dpmpp_2m", progress=False)
+
+
+def test_momentum_would_go_from_window_to_window_and_against_the_time():
+    """One denoiser sees all windows in turn, and an inversion's times rise; neither is what momentum is defined on."""
+    how = px.Guidance(3.0, method=px.guidance.Projected(momentum=-0.5))
+    for several in (
+        lambda: edit.panorama(PARAMS, PROMPT, KEY, 16, 24, guidance=how, **LATENTS),
+        lambda: edit.inpaint(PARAMS, PHOTO, MASK, PROMPT, KEY, window=8, guidance=how, **LATENTS),
+        lambda: edit.outpaint(PARAMS, PHOTO, PROMPT, KEY, left=8, guidance=how, **LATENTS),
+    ):
+        with pytest.raises(ValueError, match=r"guidance has .* whose momentum .* window to window; leave"):
+            several()
+    text = px.encode_prompt(PARAMS, PROMPT)
+    with pytest.raises(ValueError, match=r"whose momentum .* from noisy to clean; leave"):
+        edit.invert(PARAMS, encoded(), text, guidance=how, steps=2, progress=False)
+    assert edit.panorama(PARAMS, PROMPT, KEY, 16, 16, guidance=how, **LATENTS).shape == (1, 4, 8, 8)  # one window

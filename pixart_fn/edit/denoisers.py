@@ -76,7 +76,8 @@ def windows(
     edge.
 
     Args:
-        denoise: (x_t, t) → x0 for x_t of the window's size; or (x_t, t) → (x0, variance).
+        denoise: (x_t, t) → x0 for x_t of the window's size; or (x_t, t) → (x0, variance). It mustn't remember what it
+            saw, as one that is guided with momentum does, since it sees one window after another.
         window: (height, width) in latents, or one number for both; where x_t is smaller, so is the window.
         stride: from one window to the next, at least 1 and at most the window, likewise.
         weights: w, positive numbers (height, width) of the window; None takes 1 everywhere.

@@ -16,6 +16,7 @@ from PIL import Image
 from .. import pipeline
 from ..backend import autodiff
 from ..estimate import check_decoding, check_results, slices
+from ..guidance import Guidance
 from ..params import Params
 from ..pipeline import Part
 from ..process.lock import exclusive
@@ -93,6 +94,8 @@ def drawing(
     plan = request(params, total, key, size, given)
     if 0 < strength < 1:
         plan = request(params, total, key, size, given._replace(grid=truncate(plan.grid, strength)))
+    if size != canvas:
+        check_momentum(plan.guidance, "goes from one step to the next, and in several windows from window to window")
     plan = plan._replace(shape=latent_shape(params, total, canvas))
     kept = check_results(params, total, wanted or canvas, o["output"], memory)
     if o["output"] != "latents":
@@ -100,6 +103,12 @@ def drawing(
     negatives = negatives if plan.guidance.compares else []
     at_once = pipeline.at_once(params, plan, [*prompts, *negatives], o["tokens"], tile, kept, memory)
     return Drawing(params, plan, prompts, negatives, o, at_once, strength > 0, None if wanted == canvas else wanted)
+
+
+def check_momentum(guidance: Guidance, reason: str) -> None:
+    """Raise a ValueError where guidance has a momentum, which can't be had for a reason."""
+    if getattr(guidance.method, "momentum", 0):
+        raise ValueError(f"guidance has {guidance.method!r}, whose momentum {reason}; leave the momentum out")
 
 
 def draw(drawing: Drawing, start: NDArray[np.float32] | None, change: Change, alone: bool) -> Picture | Part:

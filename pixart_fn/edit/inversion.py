@@ -17,6 +17,7 @@ from ..request import Sampling, as_text, check_params, factor, picture_size, req
 from ..schedule import reverse
 from ..stages import sample_latents
 from ..types import Array, Grid, Solver, StepInfo, Text
+from .drawing import check_momentum
 
 
 @public
@@ -66,11 +67,14 @@ def invert(
         z, C = as_float(latents, "latents"), params.config.transformer.in_channels
         if z.ndim != 4 or z.shape[1] != C or not len(z):
             raise ValueError(f"latents must have the shape (B, {C}, h, w), got {tuple(z.shape)}")
-        text = as_text(params, "text", text, len(z))
+        text = as_text(params, "text", text)
+        if len(text.mask) not in (1, len(z)):
+            raise ValueError(f"text must have one row, or {len(z)} as latents has, got {len(text.mask)}")
         text = repeat(text, len(z)) if len(text.mask) == 1 else text
     key, f = rng.key(0), factor(params)
     size = picture_size(params, z.shape[2] * f, z.shape[3] * f)
     plan = request(params, len(z), key, size, Sampling(steps, guidance, solver, grid, z, check, on_step, progress))
+    check_momentum(plan.guidance, "is that of going from noisy to clean")
     return sample_latents(
         params, text, key, negative=negative, guidance=guidance, height=size[0], width=size[1], solver=solver,
         grid=reverse(plan.grid), latents=z, check=check, memory=memory, on_step=on_step, progress=progress,
