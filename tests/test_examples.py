@@ -15,11 +15,10 @@ from helpers.tolerances import assert_close
 import pixart_fn as px
 
 
-def example(module) -> str:
-    """The indented lines of a module's docstring."""
-    lines = inspect.getdoc(module).splitlines()
-    indented = [i for i, line in enumerate(lines) if line.startswith("    ")]
-    return textwrap.dedent("\n".join(lines[indented[0] : indented[-1] + 1]))
+def examples(module) -> list[str]:
+    """The indented blocks of a module's docstring."""
+    blocks = re.findall(r"^    .*(?:\n(?:    .*)?)*", inspect.getdoc(module), re.M)
+    return [textwrap.dedent(block) for block in blocks]
 
 
 def contributing() -> str:
@@ -31,13 +30,14 @@ def contributing() -> str:
 
 def test_the_solver_of_the_docstring_is_ddim():
     space: dict = {}
-    exec(example(px.solvers), space)
+    (code,) = examples(px.solvers)
+    exec(code, space)
     assert repr(space["mine"]()) == "mine()"
     expected = px.sample(px.key(0), lambda x, t: 0.9 * x, px.solvers.ddim(), space["grid"], space["noise"])
     assert np.array_equal(space["x"], expected)
 
 
-@pytest.mark.parametrize("code", [example(px.guidance), contributing()], ids=["docstring", "contributing"])
+@pytest.mark.parametrize("code", [examples(px.guidance)[0], contributing()], ids=["docstring", "contributing"])
 def test_a_guidance_of_one_s_own_is_that_of_a_guidance(code):
     params = tiny.params()
     text, negative = px.encode_prompt(params, "a cute cat"), px.encode_prompt(params, "")
@@ -50,6 +50,20 @@ def test_a_guidance_of_one_s_own_is_that_of_a_guidance(code):
         assert_close(space["denoise"](x, t).asnumpy(), expected(x, t).asnumpy(), 1e-5)
     grid = px.schedule.grid(schedule, [999, 500])
     assert np.isfinite(px.sample(px.key(0), space["denoise"], px.solvers.ddim(), grid, x).asnumpy()).all()
+
+
+def test_the_auto_guidance_of_the_docstring_moves_away_from_the_weaker_model():
+    params = tiny.params()
+    text = px.encode_prompt(params, "a cute cat")
+    first, second = examples(px.guidance)
+    weak = params.replace(transformer=px.tree.map(lambda leaf: 0.9 * leaf, params.transformer))
+    space = {"px": px, "params": params, "text": text, "weaker_params": weak}
+    exec(first, space)
+    exec(second, space)
+    x = px.noise(params, px.key(0))
+    good, poor, guided = (space[name](x, 500.0).asnumpy() for name in ("conditional", "weaker", "denoise"))
+    assert_close(guided, good + 2 * (good - poor), 1e-5)
+    assert_close(space["denoise"](x, 900.0).asnumpy(), space["conditional"](x, 900.0).asnumpy(), 1e-5)
 
 
 def test_the_training_of_the_readme_takes_a_step(monkeypatch):
