@@ -191,7 +191,8 @@ def test_what_is_given_reaches_the_preparation(run, monkeypatch, pictures):
     monkeypatch.setattr(checkpoint, "load", lambda *args, **options: seen.update(load=(args, options)))
     status, out, err = run(
         "prepare", "pictures", "--out", "data", "--model", "m", "--variant", "fp16", "--size", "multi", "--shard",
-        "1/3", "--no-clean", "--workers", "5", "--caption", "a", "--kind", "imagefolder", "--column", "c", "--edges", "canny",
+        "1/3", "--no-clean", "--workers", "5", "--caption", "a", "--kind", "imagefolder", "--column", "c",
+        "--edges", "canny",
     )  # fmt: skip
     assert (status, out) == (0, "6 examples in data, 5 skipped (listed in data/skipped.jsonl)\n")
     assert err.splitlines()[2:] == [
