@@ -128,6 +128,14 @@ def test_guidance_is_an_immutable_value():
         (lambda: guidance.Skip(2.0, []), "layers must be at least one block, counted from 0"),
         (lambda: guidance.Perturb(2.0, interval=(5, 1)), r"interval must be \(low, high\) with low at most high"),
         (lambda: guidance.Blur(2.0, sigma=0), "sigma must be a number above 0, got 0"),
+        (
+            lambda: guidance.Guidance(method=guidance.ZeroStar(900), interval=(0, 500)),
+            r"^zero_from=900 would change nothing, since interval=\(0, 500\) ends below$",
+        ),
+        (
+            lambda: guidance.Guidance(worse=guidance.Skip(2.0, interval=(600, 900)), interval=(0, 500)),
+            r"^worse=Skip\(.*\) would change nothing, since guidance has interval=\(0, 500\)$",
+        ),
         (lambda: guide(guidance.Guidance(method=guidance.ZeroStar())), r"needs schedule, which is None"),
         (lambda: guide(guidance.Guidance(worse=guidance.Weaker(2.0))), r"needs worse, which is None"),
     ],
@@ -144,6 +152,7 @@ def test_kinds_are_values():
     assert eval(repr(value), {**vars(guidance)}) == value
     assert guidance.Guidance(pag_scale=2, pag_layers=[1]).branch == guidance.Perturb(2.0, (1,))
     assert guidance.Guidance(1, interval=(2, 8), worse=guidance.Blur(1.0)).interval == (2, 8)
+    assert guidance.Guidance(3, (2, 8), method=guidance.ZeroStar(8), worse=guidance.Blur(1.0, interval=(8, 9))).branch
 
 
 def test_a_part_of_the_pictures_has_its_own_scales():

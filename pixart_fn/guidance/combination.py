@@ -94,8 +94,9 @@ def _projected(method: Projected) -> Combination:
 def _before(last: Running | None, t: float, x0: Array) -> Running | None:
     """What is remembered of the time before t: nothing where another sampling begins.
 
-    Methods evaluate a time twice, or step back a little, as `heun(churn)` does; none comes back to the last time but
-    one, so that a sampling which begins there or above is another one.
+    Methods evaluate a time twice, or step back a little, as `heun(churn)` does; they don't come back to the last time
+    but one, so that a sampling which begins there or above is another one. A step that `dpm_adaptive` tries again looks
+    the same.
     """
     if last is None or shape_of(x0) != shape_of(last.value):
         return None

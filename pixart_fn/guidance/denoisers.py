@@ -54,7 +54,8 @@ def guided(
 
     With the momentum of a `Projected` the denoiser remembers a running difference from one t to the next lower one. A
     sampling that begins at or above the last time but one of the sampling before, as on the same grid, begins with
-    nothing remembered; for one that begins below, and for two that take turns, make a denoiser each.
+    nothing remembered; for one that begins below, and for two that take turns, make a denoiser each. Where
+    `dpm_adaptive` tries a step again, it is forgotten too.
 
     Args:
         guidance: a Guidance, or its scale alone.

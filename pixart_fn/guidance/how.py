@@ -34,8 +34,8 @@ class Guidance:
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument is out of its range, or it would change nothing: pag_layers without a pag_scale, method
-            where the scale is 1, and interval, rescale or compat where moreover there is no worse branch; or pag_scale
-            and worse are both given.
+            where the scale is 1, interval, rescale or compat where moreover there is no worse branch, and zero_from or
+            the interval of worse where they lie outside interval; or pag_scale and worse are both given.
     """
 
     scale: Scale = 4.5
@@ -117,8 +117,21 @@ class Guidance:
         """The call that makes it, without what is usual."""
         return call_of(self)
 
+    def _check_times(self) -> None:
+        """Raise a ValueError where there is no guidance at any time at which the worse branch or zero_from acts."""
+        if self.interval is None:
+            return
+        low, high = self.interval
+        zero_from = getattr(self.method, "zero_from", None)
+        if zero_from is not None and zero_from > high:
+            raise ValueError(f"zero_from={zero_from:g} would change nothing, since interval={self.interval} ends below")
+        own = None if self.worse is None else self.worse.interval
+        if own is not None and (own[0] > high or own[1] < low):
+            raise ValueError(f"worse={self.worse!r} would change nothing, since guidance has interval={self.interval}")
+
     def _check_effect(self) -> None:
         """Raise a ValueError where an option is given although it changes nothing."""
+        self._check_times()
         if self.compares:
             return
         if self.method is not None:

@@ -47,9 +47,9 @@ class ZeroStar:
     """Combine as `zero_star` does (CFG-Zero*, arXiv:2503.18886), on the velocity v.
 
     Args:
-        zero_from: the velocity is zero where t is at least this, in training-time units of at least 0, so that x0 is
-            α x; the paper zeroes the first 4 % of the steps, which is 960 of 1000. None zeroes nowhere. diffusers'
-            guider zeroes what the model predicts, and without ε x grows by α'/α with each step.
+        zero_from: where there is guidance and t is at least this, in training-time units of at least 0, the velocity
+            is zero and x0 is α x; the paper zeroes the first 4 % of the steps, which is 960 of 1000. None zeroes
+            nowhere. diffusers' guider zeroes what the model predicts, and without ε x grows by α'/α with each step.
     Raises:
         TypeError: zero_from isn't a number.
         ValueError: it is below 0, NaN or infinite.
