@@ -127,3 +127,13 @@ def test_a_perfect_denoiser_draws_the_same_in_windows():
     denoise = gaussian(0.3, 0.6, LINEAR)
     expected = sample(rng.key(0), denoise, solvers.dpmpp_2m(), grid, x)
     assert_close(sample(rng.key(0), edit.windows(denoise, 4, 3), solvers.dpmpp_2m(), grid, x), expected)
+
+
+@pytest.mark.parametrize("made", [lambda f: edit.masked(f, Z, MASK), lambda f: edit.windows(f, (4, 3), 2)])
+def test_what_a_denoiser_sees_and_gives_is_checked(made):
+    for given in (lambda x: x[:, :1], lambda x: None, lambda x: (x, x[:, :1])):
+        with pytest.raises(TypeError, match=r"denoise must give x0, or \(x0, variance\), of the shape \(1, 2, 4, \d\)"):
+            made(lambda x, t, given=given: given(x))(NOISE, 1.0)
+    for x in (NOISE[0], [1.0]):
+        with pytest.raises(ValueError, match="x_t must have the shape"):
+            made(lambda x, t: x)(x, 1.0)

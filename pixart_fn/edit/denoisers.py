@@ -11,8 +11,9 @@ from mindspore import Tensor
 from .. import tree
 from ..backend import autodiff
 from ..backend.arrays import as_float, as_numpy
-from ..checks import check_function, check_whole, shown
+from ..checks import check_function, check_whole, kind, shown
 from ..guidance import Result
+from ..guidance.formulas import shape_of
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Array, NumPyArray
@@ -35,7 +36,7 @@ def masked(denoise: Callable[[Array, float], Result], z: Array, mask: Array) -> 
     Returns:
         A denoiser of the same kind, for arrays and for Tensors.
     Raises:
-        TypeError: an argument has the wrong type.
+        TypeError: an argument has the wrong type; or what `denoise` gives isn't of the shape of x_t.
         ValueError: the shapes of z and mask don't fit together, z isn't finite, or the mask isn't within [0, 1]; or x_t
             has another shape when the denoiser is called.
     """
@@ -48,11 +49,12 @@ def masked(denoise: Callable[[Array, float], Result], z: Array, mask: Array) -> 
 
     @exclusive
     def denoise_masked(x: Array, t: float) -> Result:
-        if tuple(x.shape[1:]) != kept.shape[1:] or max(len(m), len(kept)) not in (1, len(x)):
-            raise ValueError(f"x_t must have the shape of z, {kept.shape}, got {tuple(x.shape)}")
+        shape = shape_of(x)
+        if shape[1:] != kept.shape[1:] or max(len(m), len(kept)) not in (1, len(x)):
+            raise ValueError(f"x_t must have the shape of z, {kept.shape}, got {shape or kind(x)}")
         array = isinstance(x, np.ndarray)
         outside, inside = (each.astype(x.dtype) for each in arrays) if array else tensors
-        result = denoise(x, t)
+        result = _checked(denoise(x, t), shape)
         if isinstance(result, tuple):
             return inside * result[0] + outside, result[1]
         return inside * result + outside
@@ -86,8 +88,9 @@ def windows(
     Returns:
         A denoiser of the same kind, for arrays and for Tensors. It has no gradient.
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: an argument isn't as described above; or weights don't fit the window when the denoiser is called.
+        TypeError: an argument has the wrong type; or what `denoise` gives isn't of the shape of its x_t.
+        ValueError: an argument isn't as described above; or x_t isn't (B, C, h, w), or weights don't fit the window,
+            when the denoiser is called.
     """
     check_function("denoise", denoise, "x, t")
     high, wide = pair("window", window, None)
@@ -98,6 +101,8 @@ def windows(
     @exclusive
     def denoise_windows(x: Array, t: float) -> Result:
         autodiff.refuse_recording("px.edit.windows", "differentiate the denoiser of one window instead")
+        if len(shape_of(x)) != 4:
+            raise ValueError(f"x_t must have the shape (B, C, h, w), got {shape_of(x) or kind(x)}")
         size = min(high, x.shape[2]), min(wide, x.shape[3])
         if w is not None and w.shape != size:
             raise ValueError(f"weights must have the shape {size} of the window in x_t, got {w.shape}")
@@ -127,9 +132,18 @@ def _seen(
     values, B = as_numpy(x), len(x)
     h, w = size
     seen = np.concatenate([values[:, :, i : i + h, j : j + w] for i, j in places])
-    result = denoise(seen if isinstance(x, np.ndarray) else Tensor.from_numpy(seen), t)
+    result = _checked(denoise(seen if isinstance(x, np.ndarray) else Tensor.from_numpy(seen), t), seen.shape)
     rows = [slice(k * B, (k + 1) * B) for k in range(len(places))]
     return [_of_rows(result, one) for one in rows]
+
+
+def _checked(result: Result, shape: tuple[int, ...]) -> Result:
+    """Return what a denoiser gives; raise a TypeError where that isn't x0 or (x0, variance) of the shape of x_t."""
+    parts = result if isinstance(result, tuple) and len(result) == 2 else (result,)
+    if any(shape_of(part) != shape for part in parts):
+        got = shape_of(result) or kind(result)
+        raise TypeError(f"denoise must give x0, or (x0, variance), of the shape {shape} of x_t, got {got}")
+    return result
 
 
 def _of_rows(result: Result, rows: slice) -> Result:
