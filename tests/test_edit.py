@@ -293,3 +293,16 @@ def test_momentum_would_go_from_window_to_window_and_against_the_time():
     with pytest.raises(ValueError, match=r"whose momentum .* from noisy to clean; leave"):
         edit.invert(PARAMS, encoded(), text, guidance=how, steps=2, progress=False)
     assert edit.panorama(PARAMS, PROMPT, KEY, 16, 16, guidance=how, **LATENTS).shape == (1, 4, 8, 8)  # one window
+
+
+def test_a_grid_goes_from_noisy_to_clean():
+    """`invert` turns it round itself."""
+    back = px.schedule.reverse(solvers.from_config(PARAMS.config.scheduler).make_grid(4))
+    text, given = px.encode_prompt(PARAMS, PROMPT), {"grid": back, "progress": False}
+    for wrong in (
+        lambda: edit.image_to_image(PARAMS, PHOTO, PROMPT, KEY, **given),
+        lambda: edit.interpolate(PARAMS, [PROMPT, "a dog"], KEY, 2, **given),
+        lambda: edit.invert(PARAMS, encoded(), text, **given),
+    ):
+        with pytest.raises(ValueError, match="grid must go from noisy to clean, got one from t = 0 to 999"):
+            wrong()

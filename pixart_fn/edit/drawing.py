@@ -24,7 +24,7 @@ from ..request import Picture, Request, Sampling, latent_shape, request
 from ..schedule import truncate
 from ..solvers.config import Wrap
 from ..stages import decode, run
-from ..types import Text
+from ..types import Grid, Text
 
 
 class Drawing(NamedTuple):
@@ -92,6 +92,7 @@ def drawing(
     how = o["steps"], o["guidance"], o["solver"], o["grid"], None
     given = Sampling(*how, o["check"], o["on_step"], o["progress"], o.get("controls"))
     plan = request(params, total, key, size, given)
+    check_direction(plan.grid)
     if 0 < strength < 1:
         plan = request(params, total, key, size, given._replace(grid=truncate(plan.grid, strength)))
     if size != canvas:
@@ -103,6 +104,12 @@ def drawing(
     negatives = negatives if plan.guidance.compares else []
     at_once = pipeline.at_once(params, plan, [*prompts, *negatives], o["tokens"], tile, kept, memory)
     return Drawing(params, plan, prompts, negatives, o, at_once, strength > 0, None if wanted == canvas else wanted)
+
+
+def check_direction(grid: Grid) -> None:
+    """Raise a ValueError where a grid goes from clean to noisy, as `schedule.reverse` makes it."""
+    if grid.alpha[0] > grid.alpha[-1]:
+        raise ValueError(f"grid must go from noisy to clean, got one from t = {grid.t[0]:g} to {grid.t[-1]:g}")
 
 
 def check_momentum(guidance: Guidance, reason: str) -> None:

@@ -17,7 +17,7 @@ from ..request import Sampling, as_text, check_params, factor, picture_size, req
 from ..schedule import reverse
 from ..stages import sample_latents
 from ..types import Array, Grid, Solver, StepInfo, Text
-from .drawing import check_momentum
+from .drawing import check_direction, check_momentum
 
 
 @public
@@ -74,6 +74,7 @@ def invert(
     key, f = rng.key(0), factor(params)
     size = picture_size(params, z.shape[2] * f, z.shape[3] * f)
     plan = request(params, len(z), key, size, Sampling(steps, guidance, solver, grid, z, check, on_step, progress))
+    check_direction(plan.grid)
     check_momentum(plan.guidance, "is that of going from noisy to clean")
     return sample_latents(
         params, text, key, negative=negative, guidance=guidance, height=size[0], width=size[1], solver=solver,
