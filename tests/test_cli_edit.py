@@ -109,6 +109,7 @@ WRONG = {
     "sizes": ("--init photo.png --mask small.png", "--mask must have the size of --init, 20 x 32, got 4 x 6"),
     "above": ("--init photo.png --strength 1.5", "--strength must be "),
     "nan": ("--init photo.png --strength nan", "--strength must be "),
+    "its own source": ("--init photo.png --out photo.png --force", "--out must be another file than --init"),
     "sixteen bits": ("--init deep.png", "'deep.png' has more than 8 bits per channel; save it with 8"),
 }
 

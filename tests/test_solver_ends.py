@@ -96,3 +96,9 @@ def test_dpm_adaptive_grows_a_step_tenfold_at_most():
     list(iterate(KEY, constant, solvers.dpm_adaptive(first=0.01), grid, latents(0, (1, 2, 3, 3))))
     lam = NOISE.lam(np.array(asked[::3]))  # three evaluations per step, the first at its start
     np.testing.assert_allclose(np.diff(lam)[:3], [0.01, 0.1, 1.0], rtol=1e-6)
+
+
+def test_dpm_adaptive_does_not_go_from_clean_to_noisy():
+    up = schedule.reverse(schedule.rho_grid(NOISE, schedule.uniform_lambda(NOISE, 5)))
+    with pytest.raises(ValueError, match="dpm_adaptive goes from noisy to clean alone"):
+        list(iterate(KEY, lambda x, t: 0.9 * x, solvers.dpm_adaptive(), up, latents(0, (1, 2, 3, 3))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,24 @@ def test_pictures_come_with_their_own_controls():
     turned = data.controls.controlled(pictures, arrays(names=("b.png", "a.png", "d.png", "c.png")))
     with pytest.raises(ValueError, match="of the same sources in the same order, got '"):
         turned(0)
+
+
+def prepared(folder, **options):
+    """What is known of a folder that was prepared so."""
+    return SimpleNamespace(folder=folder, options={"source": "a", **options})
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "sentence"),
+    [
+        (prepared("a", edges="canny"), prepared("b"), "these are edges: are the two exchanged"),
+        (prepared("a"), prepared("a"), "controls must be another folder than pictures"),
+        (prepared("a"), prepared("b", edges="canny", source="b"), "must be the edges of the same pictures"),
+    ],
+)
+def test_folders_that_do_not_belong_together_are_refused(own, other, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        data.controls._check_folders(own, other)
 
 
 @pytest.fixture

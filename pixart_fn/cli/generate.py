@@ -90,6 +90,9 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
     if not options["sheet"]:
         outputs = [outputs[i] for batch in batches for i in batch]
     _check_absent([output.file for output in outputs], options["force"])
+    for name in ("init", "mask"):
+        if options[name] and any(os.path.realpath(options[name]) == os.path.realpath(each.file) for each in outputs):
+            raise ValueError(f"--out must be another file than --{name}, which `pixart-fn show` refers to")
     if outputs:
         _write(outputs, prompts, batches, options | {"shown": workers.rank == 0 and not options["quiet"]})
 

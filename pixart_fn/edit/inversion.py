@@ -39,8 +39,10 @@ def invert(
     """Find the noise that a deterministic solver draws given latents from (DDIM, arXiv:2010.02502, sec. 4.3).
 
     The solver goes over the grid from clean to noisy (`schedule.reverse`). `generate(…, latents=noise)`, with the same
-    solver, steps and guidance, then draws the picture nearly as it was, and with another prompt an edited one. The more
-    steps, the nearer. "dpmpp_2m" and "heun" come nearer than "ddim", "unipc" diverges, and guidance adds to the error.
+    solver, steps and guidance, then draws about the picture that it was, and with another prompt an edited one. More
+    steps come nearer; guidance adds to the error. With the embedded checkpoint, 25 steps come back to one picture's
+    latents, of deviation 1.1, with a mean error of 0.14 with "pndm", 0.18 with "kdpm2", 0.35 with "heun", 0.55 with
+    "dpmpp_2m" and 0.59 with "ddim", and "unipc" and "dpm_singlestep" don't come back.
 
     Args:
         params: from `load`.

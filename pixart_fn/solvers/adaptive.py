@@ -62,7 +62,8 @@ def dpm_adaptive(order: int = 3, rtol: float = 0.05, atol: float = 0.0078, first
     Returns:
         The solver.
     Raises:
-        ValueError: an argument is outside its range; at the first step, there are several pictures.
+        ValueError: an argument is outside its range; at the first step, there are several pictures, or the grid goes
+            from clean to noisy.
     """
     check_whole("order", order, 2, 3)
     check_number("rtol", rtol, 0)
@@ -87,7 +88,12 @@ def dpm_adaptive(order: int = 3, rtol: float = 0.05, atol: float = 0.0078, first
             x = last if to_zero else x
         return AdaptiveState(x, stretch.length), report(grid, i, x, x0, evaluations)
 
-    return Solver(AdaptiveState, step, checks=(_one_picture, signal_at_start, knows_schedule))
+    return Solver(AdaptiveState, step, checks=(_falls, _one_picture, signal_at_start, knows_schedule))
+
+
+def _falls(grid: Grid, x: Array) -> None:
+    if grid.alpha[0] > grid.alpha[-1]:
+        raise ValueError("dpm_adaptive goes from noisy to clean alone, and this grid goes back; heun goes both ways")
 
 
 def _one_picture(grid: Grid, x: Array) -> None:

@@ -52,6 +52,7 @@ def controlled(pictures: Batches, controls: Dataset) -> Controlled:
     own = pictures.dataset
     if getattr(controls, "sizes", None) is None:
         raise TypeError(f"controls must be what prepared.open or arrays gives, got {kind(controls)}")
+    _check_folders(own, controls)
     if not np.array_equal(own.sizes, controls.sizes) or own.scale != controls.scale:
         first, second = (
             f"{len(each.sizes)} of {np.unique(each.sizes, axis=0).tolist()}, scaled by {each.scale:g}"
@@ -59,3 +60,15 @@ def controlled(pictures: Batches, controls: Dataset) -> Controlled:
         )
         raise ValueError(f"controls must be of the same pictures, which are {first}, got {second}")
     return Controlled(pictures, replace(pictures, dataset=controls, dropout=0.0, sample=False, conditions=False))
+
+
+def _check_folders(pictures: Dataset, controls: Dataset) -> None:
+    """Raise where prepared folders are exchanged, the same, or of edges of other pictures."""
+    own, other = (getattr(each, "options", {}) for each in (pictures, controls))
+    if own.get("edges") is not None:
+        raise ValueError("pictures must be prepared pictures, and these are edges: are the two exchanged?")
+    first, second = (getattr(each, "folder", None) for each in (pictures, controls))
+    if first is not None and first == second:
+        raise ValueError("controls must be another folder than pictures, such as one of their edges")
+    if other.get("edges") is not None and own and own.get("source") != other.get("source"):
+        raise ValueError("controls must be the edges of the same pictures with the same captions, got those of others")
