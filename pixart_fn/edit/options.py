@@ -73,6 +73,8 @@ def takes(options: type[Sampled]) -> Callable[[Callable[P, R]], Callable[P, R]]:
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         added = [_OWN[name] for name in options.__annotations__]
         vars(f)["__signature__"] = signature.replace(parameters=[*own, *added])
+        function: Any = f
+        function.__annotations__.update({option.name: option.annotation for option in added})
         return f
 
     return mark
