@@ -10,7 +10,7 @@ from .models import t5, transformer, vae
 from .models.t5 import Config as T5Config
 from .models.tokenizer import Tokenizer
 from .models.transformer import Config as TransformerConfig
-from .models.vae import AnyConfig as VAEConfig
+from .models.vae import EitherConfig as VAEConfig
 from .types import Tree
 
 MODELS = {"text_encoder": t5, "transformer": transformer, "vae": vae}

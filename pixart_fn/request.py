@@ -286,7 +286,7 @@ def pixels(pictures: Picture | Array | Sequence[Picture | Array]) -> Tensor:
     return x
 
 
-def vae_config(params: Params) -> vae.AnyConfig:
+def vae_config(params: Params) -> vae.EitherConfig:
     """Return the VAE's configuration; raise a ValueError where there is no VAE."""
     if params.vae is None or params.config.vae is None:
         raise ValueError("these params have no VAE; load them with vae=True or a path, or ask for output='latents'")

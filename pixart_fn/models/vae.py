@@ -19,8 +19,8 @@ from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
 from . import vae_layers, vae_tiles, vae_tiny
-from .vae_config import AnyConfig as AnyConfig
 from .vae_config import Config as Config
+from .vae_config import EitherConfig as EitherConfig
 from .vae_config import check_config as check_config
 from .vae_config import factor as factor
 from .vae_config import init as init
@@ -35,7 +35,7 @@ LARGE = 256 * 256
 
 @public
 @exclusive
-def encode(p: Tree, config: AnyConfig, x: Tensor) -> Moments:
+def encode(p: Tree, config: EitherConfig, x: Tensor) -> Moments:
     """Encode pictures as the posterior over their latents.
 
     Args:
@@ -74,7 +74,7 @@ def encode(p: Tree, config: AnyConfig, x: Tensor) -> Moments:
 
 @public
 @exclusive
-def decode(p: Tree, config: AnyConfig, z: Tensor) -> Tensor:
+def decode(p: Tree, config: EitherConfig, z: Tensor) -> Tensor:
     """Decode latents to pictures.
 
     Args:
@@ -110,7 +110,7 @@ def decode(p: Tree, config: AnyConfig, z: Tensor) -> Tensor:
 
 @public
 @exclusive
-def encode_tiled(p: Tree, config: AnyConfig, x: Tensor, tile: int) -> Moments:
+def encode_tiled(p: Tree, config: EitherConfig, x: Tensor, tile: int) -> Moments:
     """`encode` in overlapping squares that are blended, in the memory of one.
 
     Args:
@@ -136,7 +136,7 @@ def encode_tiled(p: Tree, config: AnyConfig, x: Tensor, tile: int) -> Moments:
 
 @public
 @exclusive
-def decode_tiled(p: Tree, config: AnyConfig, z: Tensor, tile: int) -> Tensor:
+def decode_tiled(p: Tree, config: EitherConfig, z: Tensor, tile: int) -> Tensor:
     """`decode` in overlapping squares that are blended, in the memory of one.
 
     Group norms see a tile instead of the picture, so colours may differ a little between tiles; those of the size that
@@ -162,13 +162,13 @@ def decode_tiled(p: Tree, config: AnyConfig, z: Tensor, tile: int) -> Tensor:
     return vae_tiles.apply(lambda z: decode(p, config, z), z, small, Fraction(factor(config)))
 
 
-def _check_weights(p: Tree, config: AnyConfig, parts: tuple[str, ...]) -> None:
+def _check_weights(p: Tree, config: EitherConfig, parts: tuple[str, ...]) -> None:
     """Check the half of a VAE's tree that is used, since the other may be left out."""
     used = {name: p[name] for name in p if f"{name}.".startswith(parts)} if isinstance(p, dict) else p
     check_weights(used, {name: shape for name, shape in shapes(config).items() if name.startswith(parts)}, "p")
 
 
-def check_latents(config: AnyConfig, z: Tensor) -> None:
+def check_latents(config: EitherConfig, z: Tensor) -> None:
     """Raise where z hasn't the shape of latents.
 
     Args:
@@ -185,7 +185,7 @@ def check_latents(config: AnyConfig, z: Tensor) -> None:
         raise ValueError(f"latents must have the shape (B, {config.latent_channels}, h, w), got {tuple(z.shape)}")
 
 
-def check_tile(config: AnyConfig, tile: int) -> None:
+def check_tile(config: EitherConfig, tile: int) -> None:
     """Raise where a quarter of a tile isn't whole latents.
 
     Args:
@@ -228,7 +228,7 @@ def sample(key: Key, moments: Moments) -> Tensor:
     return moments.mean + ops.exp(0.5 * moments.logvar) * rng.normal_like(key, moments.mean)
 
 
-def _pictures(config: AnyConfig, x: Tensor) -> Tensor:
+def _pictures(config: EitherConfig, x: Tensor) -> Tensor:
     """Return pictures to encode as float32, checked."""
     check_config(config)
     x = as_float(x, "x")

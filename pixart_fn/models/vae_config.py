@@ -47,21 +47,21 @@ class Config:
                 raise ValueError(f"vae config: {channels} channels don't divide into {self.norm_num_groups} groups")
 
 
-AnyConfig: TypeAlias = Config | TinyConfig
+EitherConfig: TypeAlias = Config | TinyConfig
 
 
-def factor(config: AnyConfig) -> int:
+def factor(config: EitherConfig) -> int:
     """How many pixels a latent covers in each direction: 8 in every released VAE."""
     check_config(config)
     return int(2 ** (len(config.block_out_channels) - 1))
 
 
-def check_config(config: AnyConfig) -> None:
+def check_config(config: EitherConfig) -> None:
     """Raise a TypeError where it isn't the configuration of a VAE."""
     check_type("config", config, (Config, TinyConfig), "a vae.Config or a vae.TinyConfig")
 
 
-def read_config(json: Json) -> AnyConfig:
+def read_config(json: Json) -> EitherConfig:
     """Make the configuration of a parsed vae/config.json.
 
     Args:
@@ -89,7 +89,7 @@ def read_config(json: Json) -> AnyConfig:
     return config_.read(Config, json, fixed=fixed, ignored=("force_upcast",), component="vae")
 
 
-def to_json(config: AnyConfig) -> Json:
+def to_json(config: EitherConfig) -> Json:
     """Write a configuration as the config.json that diffusers reads.
 
     Args:
@@ -112,7 +112,7 @@ def to_json(config: AnyConfig) -> Json:
     }
 
 
-def shapes(config: AnyConfig) -> dict[str, tuple[int, ...]]:
+def shapes(config: EitherConfig) -> dict[str, tuple[int, ...]]:
     """List the tensors of a VAE.
 
     Args:
@@ -179,7 +179,7 @@ def shapes(config: AnyConfig) -> dict[str, tuple[int, ...]]:
     return out
 
 
-def init(key: Key, config: AnyConfig) -> Tree:
+def init(key: Key, config: EitherConfig) -> Tree:
     """Draw initial weights: N(0, 1/fan-in), and zero for the last layer of each residual branch and for biases.
 
     Args:
