@@ -118,11 +118,20 @@ def test_the_teacher_draws_as_the_solver_does():
     from reference.twin import lcm
 
     states = torch.from_numpy(np.random.default_rng(1).standard_normal((3, 16, 256), np.float32))
-    see = lambda x, t, text: 0.1 * x + np.cos(t / 300) * text  # noqa: E731 - no network, but curved
-    model = lambda x, t, text, mask: see(x, float(t[0]), text.view(x.shape))  # noqa: E731
+
+    def see(x, t, text):
+        """No network, but curved."""
+        return 0.1 * x + np.cos(t / 300) * text
+
+    def model(x, t, text, mask):
+        return see(x, float(t[0]), text.view(x.shape))
+
     seen, found = lcm.draw(model, states, torch.ones(3, 1), torch.Generator().manual_seed(0))
     text, null = (part.view(-1, 16, 16, 16).numpy() for part in (states[:2], states[2:]))
-    guided = lambda x, t: see(x, t, null) + lcm.SCALE * (see(x, t, text) - see(x, t, null))  # noqa: E731
+
+    def guided(x, t):
+        return see(x, t, null) + lcm.SCALE * (see(x, t, text) - see(x, t, null))
+
     grid = px.schedule.grid(px.schedule.from_betas(px.schedule.linear()), lcm.TIMES)
     wanted = px.sample(px.key(0), guided, px.solvers.dpmpp_2m(), grid, seen[0].numpy())
     assert_close(found[-1].numpy(), wanted, 1e-5)  # the twin's coefficients are of float32

@@ -52,7 +52,10 @@ def test_every_leaf_s_gradient_agrees_with_torch():
     for scenario, name in (("encode", "x"), ("decode", "z")):
         values = case.values[scenario]
         w, given = ms.Tensor(values["w"]), {"params": compare.tensors(case.weights), name: ms.Tensor(values[name])}
-        f = lambda p: (output(p["params"], scenario, p[name]) * w).sum()  # noqa: B023, E731 - used within the round
+
+        def f(p, scenario=scenario, name=name, w=w):
+            return (output(p["params"], scenario, p[name]) * w).sum()
+
         value, gradients = autodiff.value_and_grad(f)(given)
         theirs = {key.removeprefix("grad/"): value for key, value in values.items() if key.startswith("grad/")}
         ours = {key: leaf for key, leaf in tree.items(gradients) if key in theirs or leaf.asnumpy().any()}
