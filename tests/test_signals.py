@@ -20,6 +20,8 @@ import pixart_fn as px
 from pixart_fn.process.lock import lock
 from pixart_fn.process.signals import deferred, stoppable
 
+import mindspore as ms  # isort: skip - after pixart_fn, which silences it
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
@@ -42,7 +44,14 @@ def test_a_signal_while_it_computes_is_a_keyboard_interrupt_and_work_goes_on(num
     assert np.array_equal(draw(), whole)
 
 
-def test_afterwards_the_handlers_are_those_from_before():
+def double(x):
+    return x + x
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_afterwards_the_handlers_are_those_from_before(own):
+    if own:  # a graph of the caller's, which leaves a handler of MindSpore's
+        ms.jit(double)(ms.Tensor([1.0]))
     draw()
     # MindSpore's own, which a graph leaves behind, would send a SIGTERM instead
     with pytest.raises(KeyboardInterrupt):

@@ -42,13 +42,18 @@ def _library() -> ctypes.CDLL:
 
 
 def prepare() -> None:
-    """Set a handler of SIGTERM, where this is the main thread and there is none, that ends the process as before.
+    """Put both handlers right, where this is the main thread, which alone can set one.
 
-    Only inside a block of `stoppable`, in whatever thread, does it do what Ctrl-C does. It stays set, since only the
-    main thread can set one, and other threads may compute later.
+    SIGTERM gets one, where there is none, that ends the process as before. Only inside a block of `stoppable`, in
+    whatever thread, does it do what Ctrl-C does. It stays set, since other threads may compute later. SIGINT gets the
+    one that Python knows of, in place of the one that a graph of the caller's own, outside of this package, has left.
     """
-    if _is_main() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    if not _is_main():
+        return
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _stop)
+    if (own := signal.getsignal(signal.SIGINT)) is not None:
+        signal.signal(signal.SIGINT, own)
 
 
 @contextmanager
