@@ -94,7 +94,7 @@ def test_the_package_says_that_it_is_typed():
 
 
 def test_the_public_names_are_few_and_documented():
-    assert len(px.__all__) == len(set(px.__all__)) <= 48
+    assert len(px.__all__) == len(set(px.__all__)) <= 52
     assert px.__all__ == sorted(px.__all__)
     named = {name: getattr(px, name) for name in px.__all__ if name not in ALIASES}
     assert not [name for name, value in named.items() if not inspect.getdoc(value)]
