@@ -107,7 +107,7 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
     keys = picture_keys(key, rows)
     guidance = check_guidance(params, given.guidance, rows)
     sampler = solvers.from_config(params.config.scheduler)
-    grid = _grid(params, given.steps, sampler) if given.grid is None else _own_grid(given.grid, sampler.schedule)
+    grid = _grid(params, given, sampler)
     if given.solver is not None:  # in place of the checkpoint's solver together with its clipping
         sampler = solvers.Sampler(sampler.schedule, sampler.make_grid, solvers.named(given.solver))
     schedule, _, solver, wrap = sampler
@@ -125,10 +125,15 @@ def request(params: Params, rows: int, key: Key, size: tuple[int, int], given: S
     return Request(size, keys, schedule, grid, solver, wrap, shape, latents, *how)
 
 
-def _grid(params: Params, steps: int | None, sampler: solvers.Sampler) -> Grid:
-    """Return the grid of so many steps, or of the checkpoint's own number."""
+def _grid(params: Params, given: Sampling, sampler: solvers.Sampler) -> Grid:
+    """Return the grid that is given, or the one of so many steps, or of the checkpoint's own number."""
+    if given.grid is not None:
+        grid = _own_grid(given.grid, sampler.schedule)
+        if given.steps is not None:
+            raise ValueError("steps and grid both say where to evaluate the model; leave one of them out")
+        return grid
     call = params.config.call
-    count = call.steps if steps is None else steps
+    count = call.steps if given.steps is None else given.steps
     check_whole("steps", count, 1)
     if call.times is not None and count == len(call.times):
         return schedule_grid(sampler.schedule, call.times)

@@ -145,6 +145,7 @@ def test_compressed_keys_are_blurred_and_collected_too():
         ({"collect": ["block1/self"], "perturbed": [1]}, "can't be collected where that block is perturbed or skipped"),
         ({"perturbed": [1], "blurred": [1]}, "must name different blocks, got [1, 1]"),
         ({"skipped": [3]}, "skipped must name blocks within 0 … 2, got [3]"),
+        ({"blur_sigma": 1.0}, "blur_sigma=1.0 blurs the blocks that blurred names, and it names none"),
         ({"blurred": [0], "blur_sigma": 0}, "blur_sigma must be a number above 0, got 0"),
         ({"residuals": [ms.ops.zeros((1, 2, 3))]}, "each of residuals must have the shape (3, 21, 64), got (1, 2, 3)"),
         ({"residuals": [ms.ops.zeros((3, 21, 64))] * 3}, "residuals must be at most 2, got 3"),

@@ -47,6 +47,11 @@ MISTAKES = {
     "uncalled": ({"solver": px.solvers.heun}, TypeError, r"call it: px.solvers.heun\(\)"),
     "no solver": ({"solver": 3}, TypeError, "solver must be a Solver, .* or its name, got an int"),
     "grid": ({"grid": [999, 500]}, TypeError, "grid must be a Grid, as schedule.grid.* makes; got a list"),
+    "a grid and steps": (
+        {"grid": px.schedule.grid(SCHEDULE, [999, 500]), "steps": 2},
+        ValueError,
+        "steps and grid both say where to evaluate the model",
+    ),
     "a maker of grids": ({"grid": lambda n: n}, TypeError, "grid must be a Grid, .*; got a function"),
     "tile": ({"tile": 3}, ValueError, "tile must be a positive multiple of 8 pixels, got 3; nearest: 8"),
     "a tile": ({"tile": "8"}, TypeError, "tile must be a whole number, got '8'"),

@@ -94,7 +94,7 @@ def drawing(
     plan = request(params, total, key, size, given)
     check_direction(plan.grid)
     if 0 < strength < 1:
-        plan = request(params, total, key, size, given._replace(grid=truncate(plan.grid, strength)))
+        plan = request(params, total, key, size, given._replace(steps=None, grid=truncate(plan.grid, strength)))
     if size != canvas:
         check_momentum(plan.guidance, "goes from one step to the next, and in several windows from window to window")
     plan = plan._replace(shape=latent_shape(params, total, canvas))

@@ -73,6 +73,8 @@ def check_ways(config: Config, ways: Ways, x: Array) -> Ways:
     if len(set(changed)) < len(changed):
         raise ValueError(f"perturbed, skipped and blurred must name different blocks, got {shown(sorted(changed))}")
     check_number("blur_sigma", ways.blur_sigma, 0, math.inf, above=True)
+    if ways.blur_sigma != math.inf and not len(ways.blurred):
+        raise ValueError(f"blur_sigma={ways.blur_sigma} blurs the blocks that blurred names, and it names none")
     _check_names(config, ways)
     p, B = config.patch_size, x.shape[0]
     shape = B, (x.shape[2] // p) * (x.shape[3] // p), config.width
