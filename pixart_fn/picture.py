@@ -67,7 +67,8 @@ def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, 
     The settings are JSON in a PNG's text, and in the EXIF comment of a JPEG or WebP, which are written with quality 95.
     `pixart-fn show` prints the call of a file that has at least `prompt` and `seed`, and may have `model`, `variant`,
     `dtype`, `steps`, `guidance`, `negative`, `solver`, `height`, `width`, `clean`, `binning` and `tile`; and of a
-    picture drawn from another `init` (that file), `init_sha256`, `strength`, `mask` and `mask_sha256`.
+    picture drawn from another `init` (that file), `init_sha256`, `strength`, `mask` and `mask_sha256`; and of one that
+    follows the edges of another `control` (that file), `control_sha256`, `controlnet` and `control_scale`.
 
     Args:
         picture: an RGB picture of PIL, or floats (H, W, 3) in [0, 1].

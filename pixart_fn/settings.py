@@ -50,19 +50,32 @@ def call(settings: Mapping[str, Any]) -> str:
     source = [] if given.get("model") is None else [repr(given["model"])]
     source += [f"{name}={given[name]!r}" for name, usual in _LOADED.items() if given.get(name, usual) != usual]
     function, read = _edit(given) if edited else ("px.generate", [])
-    load = f"px.load({', '.join(source)})"
-    return f"{function}({', '.join([load, *read, repr(prompt), key, *_keywords(options)])})"
+    load, steered = f"px.load({', '.join(source)})", given.get("control") is not None
+    last = [f"controls={_control(given)}"] if steered else []
+    load = f"params := {load}" if steered else load
+    return f"{function}({', '.join([load, *read, repr(prompt), key, *_keywords(options), *last])})"
 
 
 def _edit(settings: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Return the function that draws from a picture, and the calls that read this and its mask."""
-    size = [repr(settings[name]) for name in ("height", "width") if settings.get(name) is not None]
-    read, masked = [], settings.get("mask") is not None
-    for name in ("init", "mask") if masked else ("init",):
-        options: dict[str, Any] = {"mask": True} if name == "mask" else {}
-        options["sha256"] = settings[f"{name}_sha256"]
-        read.append(f"px.edit.read_picture({', '.join([repr(settings[name]), *size, *_keywords(options)])})")
+    masked = settings.get("mask") is not None
+    read = [_read(settings, name) for name in (("init", "mask") if masked else ("init",))]
     return f"px.edit.{'inpaint' if masked else 'image_to_image'}", read
+
+
+def _control(settings: Mapping[str, Any]) -> str:
+    """Return the call that makes what steers of a ControlNet and the edges of a picture; `params` is loaded before."""
+    source = "" if settings.get("controlnet") is None else repr(settings["controlnet"])
+    parts = ["params", f"px.controlnet.load({source})", f"px.edges.canny({_read(settings, 'control')})"]
+    scale = settings.get("control_scale")
+    return f"px.controlnet.control({', '.join(parts + ([] if scale in (None, 1) else [f'scale={scale!r}']))})"
+
+
+def _read(settings: Mapping[str, Any], name: str) -> str:
+    """Return the call that reads a picture, fitted to the size that is drawn."""
+    size = [repr(settings[side]) for side in ("height", "width") if settings.get(side) is not None]
+    options = ({"mask": True} if name == "mask" else {}) | {"sha256": settings[f"{name}_sha256"]}
+    return f"px.edit.read_picture({', '.join([repr(settings[name]), *size, *_keywords(options)])})"
 
 
 def _keywords(options: Mapping[str, Any]) -> list[str]:
@@ -93,13 +106,18 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"n must be a multiple of the number of prompts, {len(prompt)}, got {n}")
 
 
+_NEEDED = {
+    **dict.fromkeys(("strength", "mask", "init_sha256"), "init"), "mask_sha256": "mask",
+    **dict.fromkeys(("control_sha256", "controlnet", "control_scale"), "control"),
+}  # fmt: skip
+
+
 def _check_edit(settings: Mapping[str, Any]) -> None:
-    """Raise a ValueError where settings about a picture to draw from don't go together."""
-    for name in ("strength", "mask", "init_sha256", "mask_sha256"):
-        needed = "mask" if name == "mask_sha256" else "init"
+    """Raise a ValueError where settings about pictures that are drawn from or followed don't go together."""
+    for name, needed in _NEEDED.items():
         if name in settings and needed not in settings:
             raise ValueError(f"{name} needs {needed}")
-    for name in ("init", "mask"):
+    for name in ("init", "mask", "control"):
         if name in settings and f"{name}_sha256" not in settings:
             raise ValueError(f"{name} needs {name}_sha256, without which another file could take its place")
     if "init" in settings:
@@ -107,8 +125,8 @@ def _check_edit(settings: Mapping[str, Any]) -> None:
             raise ValueError("init needs strength")
         if not settings.get("binning", True):
             raise ValueError("binning is for what is drawn from noise alone; with init, the size itself is drawn")
-        if len({"height", "width"} & {*settings}) == 1:
-            raise ValueError("height and width must both be given or neither")
+    if ("init" in settings or "control" in settings) and len({"height", "width"} & {*settings}) == 1:
+        raise ValueError("height and width must both be given or neither")
 
 
 def _count(settings: Mapping[str, Any]) -> int:
@@ -177,6 +195,10 @@ _CHECKS: dict[str, _Check] = {
     "strength": _or_none(lambda name, value: check_number(name, value, 0, 1)),
     "mask": _or_none(_check_text),
     "mask_sha256": _or_none(_check_sha256),
+    "control": _or_none(_check_text),
+    "control_sha256": _or_none(_check_sha256),
+    "controlnet": _or_none(_check_text),
+    "control_scale": _or_none(lambda name, value: check_number(name, value, -SCALE, SCALE)),
 }
 
 

@@ -72,6 +72,24 @@ def test_a_picture_drawn_from_another_is_a_call_of_px_edit():
     assert call({"prompt": "a cat", "seed": 1, **dict.fromkeys(MASKED)}) == call({"prompt": "a cat", "seed": 1})
 
 
+CONTROL = {"control": "house.png", "control_sha256": SHA}
+
+
+def test_a_picture_that_follows_edges_loads_the_model_once():
+    settings = {"prompt": "a cat", "seed": 1, "height": 8, "width": 16, **CONTROL}
+    edges = f"px.edges.canny(px.edit.read_picture('house.png', 8, 16, sha256={SHA!r}))"
+    assert call(settings) == (
+        "px.generate(params := px.load(), 'a cat', px.key(1), height=8, width=16, "
+        f"controls=px.controlnet.control(params, px.controlnet.load(), {edges}))"
+    )
+    more = {"controlnet": "own/er", "control_scale": 0.5}
+    assert call({**settings, **more, **FROM}).endswith(
+        f"strength=0.6, controls=px.controlnet.control(params, px.controlnet.load('own/er'), {edges}, scale=0.5))"
+    )
+    nothing = dict.fromkeys((*CONTROL, *more))
+    assert call({"prompt": "a cat", "seed": 1, **nothing}) == call({"prompt": "a cat", "seed": 1})
+
+
 HOSTILE = "\x1b]0;title\x07\x9b31m\r\n\u202e\u2066\u200f\u2028\ufeff\ud800"
 
 
@@ -144,6 +162,12 @@ REFUSED = {
     "strength alone": ({"strength": 0.5}, ValueError, "strength needs init"),
     "mask alone": ({"mask": "a.png", "mask_sha256": SHA}, ValueError, "mask needs init"),
     "bins": ({**FROM, "binning": False}, ValueError, "binning is for what is drawn from noise alone"),
+    "one side of a control": ({**CONTROL, "width": 8}, ValueError, "height and width must both be given or neither"),
+    "control": ({**CONTROL, "control": 3}, TypeError, "control must be a string, got an int"),
+    "its file": ({"control": "a.png"}, ValueError, "control needs control_sha256, without which another file"),
+    "controlnet alone": ({"controlnet": "a"}, ValueError, "controlnet needs control"),
+    "scale alone": ({"control_scale": 1}, ValueError, "control_scale needs control"),
+    "scale": ({**CONTROL, "control_scale": 1e4}, ValueError, "control_scale must be "),
     "one side": ({**FROM, "height": 8}, ValueError, "height and width must both be given or neither"),
 }
 
