@@ -103,7 +103,7 @@ def test_a_grid_by_hand_is_checked(case):
 def test_a_grid_of_another_schedule_is_refused(params):
     other = px.schedule.from_betas(px.schedule.scaled_linear())
     with pytest.raises(ValueError, match="grid has another schedule than the model's"):
-        draw(params, grid=px.schedule.grid(other, [900, 500]))
+        draw(params, steps=None, grid=px.schedule.grid(other, [900, 500]))
 
 
 @pytest.mark.parametrize(
