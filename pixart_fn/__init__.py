@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from . import guidance, rng, schedule, solvers
 from .backend.precision import precision
 from .backend.runtime import set_environment
+from .backend.wheels import not_installed
 from .guidance import Guidance
 from .process.lock import lock
 from .process.signals import deferred, prepare
@@ -115,8 +116,13 @@ def __getattr__(name: str) -> object:
 
 def _imported(module: str) -> object:
     prepare()
-    with deferred():  # MindSpore's import, which would abort
-        return import_module(f".{module}", __name__)
+    try:
+        with deferred():  # MindSpore's import, which would abort
+            return import_module(f".{module}", __name__)
+    except ModuleNotFoundError as error:
+        if (said := not_installed(error)) is None:
+            raise
+        raise ModuleNotFoundError(said, name=error.name) from error
 
 
 def __dir__() -> list[str]:

@@ -34,7 +34,7 @@ APART = {"models.t5", "models.transformer", "models.vae"}
 WITHOUT_MINDSPORE = re.compile(
     r"(types|checks|public|tree|rng|config|sample|plots|settings|picture|edges|__init__"
     r"|(process|schedule|guidance|solvers|files|cli)\.\w+"
-    r"|backend\.(__init__|device|runtime|precision|numpy2|workers)"
+    r"|backend\.(__init__|device|runtime|precision|numpy2|wheels|workers)"
     r"|models\.(__init__|tokenizer|tokenizer_json|added_tokens|cleaning|sizes))"
 )
 
