@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 from . import tree
 from .checks import check_number, check_whole
-from .footprint import GRAPHS, decoding, encoding, encoding_text, held, sampling, weights
+from .control import Control, as_controls
+from .footprint import GRAPHS, decoding, encoding, encoding_text, held, nets, sampling, steering, weights
 from .guidance import Guidance, Scale
 from .models import vae
 from .params import Params
 from .process import limits
 from .public import public
-from .request import LONGEST, check_guidance, check_params, factor, picture_size
+from .request import LONGEST, check_guidance, check_params, factor, latent_shape, picture_size
 
 GIB = 2**30
 PROCESS = int(0.4 * GIB)
@@ -60,6 +61,7 @@ def memory(
     guidance: Guidance | Scale | None = None,
     tile: int | None = None,
     tokens: int = 32,
+    controls: Control | Sequence[Control] | None = None,
 ) -> Memory:
     """Estimate how much memory `generate` takes for pictures that are drawn together.
 
@@ -75,6 +77,7 @@ def memory(
         guidance: a `px.Guidance` or its scale; without guidance, half as many rows are evaluated.
         tile: the side, in pixels, of the squares to decode in; None decodes in one piece.
         tokens: the length of the longest prompt, rounded up, at least 1.
+        controls: as in `generate`; their ControlNets count as weights.
     Returns:
         The bytes, whose sum is `.total`.
     Raises:
@@ -86,8 +89,9 @@ def memory(
     check_whole("tokens", tokens, 1, LONGEST)
     if tile is not None and params.config.vae is not None:
         vae.check_tile(params.config.vae, tile)
-    plan = check_guidance(params, guidance, n)
-    return estimate(params, n, picture_size(params, height, width), 2 if plan.compares else 1, tile, tokens)
+    plan, size = check_guidance(params, guidance, n), picture_size(params, height, width)
+    given = as_controls(params.config.transformer, controls, latent_shape(params, n, size))
+    return estimate(params, n, size, 2 if plan.compares else 1, tile, tokens, controls=given)
 
 
 def estimate(
@@ -98,25 +102,27 @@ def estimate(
     tile: int | None = None,
     tokens: int = 32,
     texts: int | None = None,
+    controls: Sequence[Control] = (),
 ) -> Memory:
     """Estimate as `memory` does, from arguments that are checked already.
 
-    size is (height, width) in pixels, and texts the number of prompts with negative ones, or None for n and one more.
+    size is (height, width) in pixels, texts the number of prompts with negative ones, or None for n and one more.
     """
     config, f = params.config, factor(params)
     rows = n + 1 if texts is None else texts
     latent = size[0] // f, size[1] // f
-    stages = {"sample_latents": sampling(params.transformer, config.transformer, branches * n, latent, tokens)}
+    shape = config.transformer, branches * n, latent, tokens
+    stages = {"sample_latents": sampling(params.transformer, *shape) + steering(controls, *shape)}
     if params.text_encoder is not None and config.text_encoder is not None:
         stages["encode_prompt"] = encoding_text(params.text_encoder, config.text_encoder, rows, tokens)
     if params.vae is not None and config.vae is not None:
         stages["decode_latents"] = decoding(params, size, n, tile) - GRAPHS["decode_latents"]
     graphs = sum(GRAPHS[name] for name in stages)
-    return Memory(PROCESS, weights(params), graphs, **{**dict.fromkeys(GRAPHS, 0), **stages})
+    return Memory(PROCESS, weights(params) + nets(controls), graphs, **{**dict.fromkeys(GRAPHS, 0), **stages})
 
 
 def pictures_at_once(
-    params: Params, n: int, size: tuple[int, int], branches: int, memory: float | None, **how: int | None
+    params: Params, n: int, size: tuple[int, int], branches: int, memory: float | None, **how: Any
 ) -> int:
     """Return how many of n pictures fit into memory together.
 
@@ -126,17 +132,16 @@ def pictures_at_once(
         size: (height, width) in pixels.
         branches: rows that are evaluated for each picture.
         memory: the bytes that this process may have; None takes what is free.
-        **how: `tile`, `tokens` and `texts`, as in `estimate`; and `kept`, the bytes of all results.
+        **how: `tile`, `tokens`, `texts` and `controls`, as in `estimate`; and `kept`, the bytes of all results.
     Returns:
         A number from 1 to n.
     Raises:
         MemoryError: one picture doesn't fit; the sentence says what would.
     """
-    kept, limit = how.pop("kept", None) or 0, room(params, memory)
-    given: dict[str, Any] = how
+    kept, limit = how.pop("kept", None) or 0, room(params, memory, nets(how.get("controls", ())))
 
     def needed(n: int, size: tuple[int, int] = size, **change: int) -> int:
-        return kept + estimate(params, n, size, branches, **{**given, **change}).total
+        return kept + estimate(params, n, size, branches, **{**how, **change}).total
 
     if limit is None:
         return n
@@ -150,7 +155,8 @@ def pictures_at_once(
             advice.append("px.load(…, stream=True), which leaves the text encoder in its file,")
         raise MemoryError(_refusal(f"a picture of {_named(size)}", needed(1), limit, advice))
     fits = n if needed(n) <= limit else max(1, bisect_right(range(1, n + 1), SPARE * limit, key=needed))
-    _STATE.largest = max(_STATE.largest, needed(fits) - PROCESS - weights(params))
+    least = estimate(params, fits, size, branches, **how)
+    _STATE.largest = max(_STATE.largest, kept + least.total - PROCESS - least.weights)
     return fits
 
 
@@ -236,8 +242,10 @@ class _State:
 _STATE = _State()
 
 
-def room(params: Params, memory: float | None) -> int | None:
+def room(params: Params, memory: float | None, more: int = 0) -> int | None:
     """Return the bytes that a call may have, with what this process has for it already; None where nobody says.
+
+    more is the bytes of weights beside the pipeline's.
 
     Raises:
         TypeError: memory isn't a number.
@@ -250,7 +258,7 @@ def room(params: Params, memory: float | None) -> int | None:
     if free is None:
         return None
     # what else this process holds is the user's
-    return free + min(limits.resident(), OWN + weights(params) - mapped(params) + _STATE.largest)
+    return free + min(limits.resident(), OWN + weights(params) + more - mapped(params) + _STATE.largest)
 
 
 def _named(size: tuple[int, int]) -> str:

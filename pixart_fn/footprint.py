@@ -6,8 +6,10 @@ The factors were fitted to measured peaks on CPUs (tests/bench); B rows, N patch
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from . import tree
+from .control import Control
 from .models import t5, transformer
 from .params import Params
 from .types import Tree
@@ -42,6 +44,11 @@ def held(weights: Tree) -> int:
     return total
 
 
+def nets(controls: Sequence[Control]) -> int:
+    """What the weights of ControlNets take in memory."""
+    return sum(held(control.net[0]) for control in controls)
+
+
 def encoding_text(weights: Tree, config: t5.Config, rows: int, L: int) -> int:
     inner = config.num_heads * config.d_kv
     token = 10 * config.d_model + 8 * inner + 8 * config.d_ff + 4 * config.num_heads * L
@@ -54,6 +61,14 @@ def sampling(weights: Tree, config: transformer.Config, rows: int, latent: tuple
     N = latent[0] * latent[1] // config.patch_size**2
     captions = 2 * config.num_layers * rows * L * config.width
     return 4 * (BLOCK * rows * N * config.width + captions + _ahead(weights, 16 * config.width**2))
+
+
+def steering(
+    controls: Sequence[Control], config: transformer.Config, rows: int, latent: tuple[int, int], L: int
+) -> int:
+    """Return the bytes of what ControlNets add to the blocks, and of what their own blocks see of the texts."""
+    N = latent[0] * latent[1] // config.patch_size**2
+    return 4 * sum(control.net[1].num_layers for control in controls) * rows * (N + 2 * L) * config.width
 
 
 def _ahead(weights: Tree, layer: int) -> int:

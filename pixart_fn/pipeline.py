@@ -242,7 +242,7 @@ def at_once(
 ) -> int:
     """Return how many pictures of a request fit into memory together."""
     how = {"tile": tile, "tokens": longest(texts, text_length(params, tokens)), "texts": len(texts), "kept": kept}
-    return pictures_at_once(params, len(plan.keys), plan.size, plan.branches, memory, **how)
+    return pictures_at_once(params, len(plan.keys), plan.size, plan.branches, memory, controls=plan.controls, **how)
 
 
 @exclusive

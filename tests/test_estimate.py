@@ -220,3 +220,30 @@ def test_prompts_go_through_a_layer_in_parts(monkeypatch):
     monkeypatch.setattr(t5, "TOKENS", 16 * 300)
     assert t5.rows_at_once(params.config.text_encoder, 16) < 5
     assert np.array_equal(px.encode_prompt(params, prompts).states.asnumpy(), whole)
+
+
+def a_control(params):
+    config = px.controlnet.Config(1, 2, 16)
+    net = px.controlnet.init(params.transformer, params.config.transformer, config), config
+    return px.controlnet.Control(net, px.noise(params, px.key(0)))
+
+
+def test_controlnets_count_with_their_weights_and_what_they_add():
+    params = tiny.params()
+    control = a_control(params)
+    net = control.net
+    alone, one, two = (px.memory(params, 3, controls=controls) for controls in (None, control, [control] * 2))
+    assert one.weights - alone.weights == 4 * sum(leaf.size for leaf in tree.leaves(net[0]))
+    added = one.sample_latents - alone.sample_latents
+    config, N, D = params.config.transformer, 16, params.config.transformer.width
+    # for 3 pictures with guidance: each block's residuals, and keys and values of 32 tokens
+    assert added == 4 * net[1].num_layers * 6 * (N + 2 * 32) * D and config.patch_size == 2
+    assert two.sample_latents - alone.sample_latents == 2 * added
+
+
+def test_a_call_with_controlnets_is_refused_where_only_one_without_fits():
+    params = tiny.params()
+    control = a_control(params)
+    memory = px.memory(params).total
+    with pytest.raises(MemoryError, match="a picture of"):
+        px.generate(params, "a", px.key(0), steps=1, controls=[control] * 50, memory=memory)

@@ -172,7 +172,7 @@ STAGES = [
         {"params": PARAMS},
         {
             **{"params": OF_PARAMS, "n": of.whole(1), **SIZE, "guidance": of.also(SCALE, two=[1.0, 2.0])},
-            **{"tile": of.also(of.whole(1), three=3), "tokens": of.whole(1, 2**14)},
+            **{"tile": of.also(of.whole(1), three=3), "tokens": of.whole(1, 2**14), "controls": CONTROLS},
         },
         SAID,
     ),
