@@ -216,10 +216,13 @@ def added(text, L):
 @given(texts(3), st.lists(st.floats(-2, 2), min_size=3, max_size=3))
 def test_a_blend_is_the_sum_of_the_states(given_, weights):
     found = prompts.blend(given_, weights)
-    L = max(text.mask.shape[1] for text in given_)
-    expected = sum(weight * added(text, L).astype(np.float64) for weight, text in zip(weights, given_, strict=True))
-    np.testing.assert_allclose(found.states.asnumpy(), expected, rtol=0, atol=1e-5)
-    lengths = np.max(np.broadcast_arrays(*(text.mask.sum(1) for text in given_)), 0)
+    every = list(zip(given_, weights, strict=True))
+    acting = [(text, weight) for text, weight in every if weight] or every
+    L = max(text.mask.shape[1] for text, _ in acting)
+    expected = sum(weight * added(text, L).astype(np.float64) for text, weight in acting)
+    B = max(len(text.mask) for text in given_)
+    np.testing.assert_allclose(found.states.asnumpy(), np.broadcast_to(expected, (B, L, 2)), rtol=0, atol=1e-5)
+    lengths = np.broadcast_to(np.max(np.broadcast_arrays(*(text.mask.sum(1) for text, _ in acting)), 0), B)
     np.testing.assert_array_equal(found.mask.asnumpy().sum(1), lengths)
 
 
@@ -227,6 +230,8 @@ def test_a_blend_is_the_sum_of_the_states(given_, weights):
 def test_identities_of_blends(given_, weight):
     text, other = given_
     assert same(prompts.blend([text], [1]), text) and same(prompts.blend([text, text], [0.5, 0.5]), text)
+    if len(text.mask) >= len(other.mask):
+        assert same(prompts.blend([text, other], [1, 0]), text) and same(prompts.blend([other, text], [0, 1]), text)
     one, swapped = (
         prompts.blend([text, other], [1 - weight, weight]),
         prompts.blend([other, text], [weight, 1 - weight]),

@@ -100,7 +100,7 @@ def blend(texts: Sequence[Text], weights: Sequence[float]) -> Text:
     """Add up the states of texts, each times its weight, token by token.
 
     A shorter text goes on with the state of its last token, </s>, since what T5 gives for padding means nothing; the
-    mask is that of the longest. Weights that sum to 1 keep the size of the states, and they may be negative: weights
+    mask is that of the longest whose weight isn't 0. Weights that sum to 1 keep the size of the states, and they may be negative: weights
     2 and -1 go away from the second text. The library Compel divides weights by their sum; this doesn't.
 
     Args:
@@ -116,9 +116,11 @@ def blend(texts: Sequence[Text], weights: Sequence[float]) -> Text:
     numbers = as_numbers("weights", weights)
     if len(numbers) != len(rows) or not np.isfinite(numbers).all():
         raise ValueError(f"weights must be one finite number for each of {len(rows)} texts, got {shown(weights)}")
-    B, L = (max(part.shape[axis] for _, part in rows) for axis in (0, 1))
-    continued = [_continued(text, L) for text in rows]
-    states = sum(weight * text.states for text, weight in zip(continued, numbers.tolist(), strict=True))
+    B = max(len(text.mask) for text in rows)
+    acting = [i for i, weight in enumerate(numbers) if weight] or list(range(len(rows)))
+    L = max(rows[i].mask.shape[1] for i in acting)
+    continued = [_continued(rows[i], L) for i in acting]
+    states = sum(weight * text.states for text, weight in zip(continued, numbers[acting].tolist(), strict=True))
     mask = np.max([np.broadcast_to(as_numpy(text.mask), (B, L)) for text in continued], 0)
     return Text(ops.broadcast_to(states, (B, *states.shape[1:])), Tensor.from_numpy(mask))
 
