@@ -99,9 +99,10 @@ def weighted(
 def blend(texts: Sequence[Text], weights: Sequence[float]) -> Text:
     """Add up the states of texts, each times its weight, token by token.
 
-    A shorter text goes on with the state of its last token, </s>, since what T5 gives for padding means nothing; the
-    mask is that of the longest whose weight isn't 0. Weights that sum to 1 keep the size of the states, and they may be negative: weights
-    2 and -1 go away from the second text. The library Compel divides weights by their sum; this doesn't.
+    A shorter text goes on with the state of its last token, </s>, since what T5 gives for padding means nothing;
+    the mask is that of the longest whose weight isn't 0. Weights that sum to 1 keep the size of the states, and
+    they may be negative: weights 2 and -1 go away from the second text. The library Compel divides weights by their
+    sum; this doesn't.
 
     Args:
         texts: each (B, L, C) and (B, L), of one C; B rows, or one row for all.
