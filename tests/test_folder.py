@@ -11,31 +11,9 @@ from pathlib import Path
 
 import pytest
 from helpers import interrupted
+from helpers.folders import INDEX, assert_kept, fill, inode, read, replace
 
 from pixart_fn.files import atomic, folder
-
-INDEX = "index.json"
-FILES = ("vae/config.json", "vae/weights", INDEX)
-
-
-def fill(new: Path, content: str = "new") -> None:
-    for name in FILES:
-        (new / name).parent.mkdir(exist_ok=True)
-        atomic.write(new / name, lambda temporary: temporary.write_text(content, "utf-8"))
-
-
-def replace(path: Path, content: str = "new") -> None:
-    folder.replace(path, INDEX, lambda new: fill(new, content))
-
-
-def read(path: Path) -> set[str]:
-    """What the files hold; those that belong together hold the same."""
-    with folder.unchanged([path], INDEX):
-        return {(path / name).read_text("utf-8") for name in FILES}
-
-
-def inode(path: Path) -> int:
-    return path.stat().st_ino
 
 
 @pytest.fixture
@@ -66,14 +44,6 @@ def way(request, old, monkeypatch) -> str:
     if request.param == "parent is protected":
         monkeypatch.setattr(os, "access", lambda path, how: Path(path) != old.parent and access(path, how))
     return request.param
-
-
-def assert_kept(old: Path) -> None:
-    assert (old / "notes" / "a.txt").read_text("utf-8") == "kept"
-    assert (old / "link").is_symlink() and os.readlink(old / "link") == "notes/a.txt"
-    assert os.listdir(old.parent) == [old.name]
-    assert sorted(os.listdir(old)) == [INDEX, "link", "notes", "vae"]
-    assert sorted(os.listdir(old / "vae")) == ["config.json", "weights"]
 
 
 def test_a_new_folder_and_those_above_it_are_made(tmp_path):

@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import mmap
-import tracemalloc
-from typing import NamedTuple
-
 import numpy as np
 import pytest
+from helpers.optimisers import (
+    GRADIENTS,
+    OPTIMISERS,
+    START,
+    address,
+    array,
+    copied,
+    followed,
+    numbers_of,
+    separate,
+)
 from helpers.tolerances import assert_close
-from helpers.trees import assert_same, normal, numbers, tensors
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from helpers.trees import assert_same, numbers, tensors
 
 from pixart_fn import tree
 from pixart_fn.train import optim
 from pixart_fn.train.optim import leaves
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
-
-
-class Pair(NamedTuple):
-    weight: np.ndarray
-    bias: np.ndarray
-
-
-def array(seed: int, *shape: int) -> np.ndarray:
-    return np.asarray(normal(seed, *shape))
-
-
-START = {"blocks": [Pair(array(0, 6, 4), array(1, 6)), Pair(array(2, 3, 2, 2, 2), array(3, 3))], "gain": array(4)}
-GRADIENTS = [
-    tree.map(lambda p, i=i: np.asarray(p[::-1] * 2 + i if p.ndim else p + i, np.float32), START) for i in range(3)
-]
-
-
-def rate(step: int) -> float:
-    return 0.01 / (1 + step)
-
-
-OPTIMISERS = {
-    "adamw": lambda: optim.adamw(rate),
-    "adam without correction": lambda: optim.scale_by_adam(bias_correction=False),
-    "lion": lambda: optim.lion(rate, weight_decay=0.1),
-    "sgd": lambda: optim.sgd(rate),
-    "sgd with momentum": lambda: optim.sgd(rate, 0.9, True, 0.1),
-    "came": lambda: optim.came(rate),
-    "adafactor": lambda: optim.adafactor(),
-    "adafactor with a first moment": lambda: optim.adafactor(rate, 0.9, weight_decay=0.1),
-    "a long chain": lambda: optim.chain(
-        optim.clip(1.0), optim.adamw(rate), optim.clip_by_global_norm(0.01), optim.scale_by_name([("weight", 0.5)])
-    ),
-    "nothing that depends on the rest of a leaf": lambda: optim.chain(
-        optim.clip_by_global_norm(1.0), optim.adamw(rate), optim.scale_by_name([("weight", 0.5)])
-    ),
-}
 
 
 @pytest.fixture(params=OPTIMISERS.values(), ids=OPTIMISERS)
@@ -66,35 +33,6 @@ def optimiser(request):
 @pytest.fixture(params=[4, 1 << 15], ids=["in pieces", "whole leaves"])
 def piece(request, monkeypatch):
     monkeypatch.setattr(leaves, "PIECE", request.param)
-
-
-def copied(t):
-    return tree.map(np.array, t)
-
-
-def separate(transformation: optim.Transformation) -> optim.Transformation:
-    """The same, as a user would write it: nothing is known of its leaves or parts."""
-    return optim.Transformation(transformation.init, lambda u, s, p: transformation.update(u, s, p))
-
-
-def followed(optimiser, average, *, donate=False, fused=True, kind=tensors):
-    """The parameters, the state and the average's state after each step."""
-    params = kind(copied(START))
-    state, ema_state, path = optimiser.init(params), average.init(params), []
-    for gradient in GRADIENTS:
-        gradient = kind(copied(gradient))
-        if fused:
-            params, state, ema_state = optim.step(optimiser, params, gradient, state, average, ema_state, donate)
-        else:
-            updates, state = optimiser.update(gradient, state, params, donate)
-            params = optim.apply_updates(params, updates, donate)
-            _, ema_state = average.update(tree.map(np.array, numbers_of(params)), ema_state, params, donate)
-        path.append((copied(numbers_of(params)), copied(state), copied(ema_state)))
-    return path
-
-
-def numbers_of(t):
-    return tree.map(lambda leaf: leaf.asnumpy() if isinstance(leaf, ms.Tensor) else leaf, t)
 
 
 # --- one step, many ways ----------------------------------------------------------------------------------------------
@@ -247,230 +185,6 @@ def test_steps_are_counted_from_zero():
         params, state, _ = optim.step(optimiser, params, {"a": array(1, 2)}, state)
     assert seen == [0, 1, 2]
     assert [part.step for part in state] == [3, 3]
-
-
-# --- purity and donation ----------------------------------------------------------------------------------------------
-
-SHAPES = st.sampled_from([(), (1,), (5,), (2, 3), (1, 1), (2, 3, 2), (0,), (3, 0)])
-TREES = st.recursive(
-    SHAPES,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
-        | st.tuples(inner, inner).map(lambda pair: Pair(*pair))
-    ),
-    max_leaves=5,
-)
-
-
-def filled(shapes, seed: int):
-    """A tree of arrays of these shapes, which are the tuples of whole numbers in it."""
-    if isinstance(shapes, Pair):
-        return Pair(filled(shapes[0], seed), filled(shapes[1], seed + 1))
-    if isinstance(shapes, tuple):
-        return array(seed, *shapes)
-    if isinstance(shapes, list):
-        return [filled(each, seed + i) for i, each in enumerate(shapes)]
-    return {name: filled(each, seed + i) for i, (name, each) in enumerate(shapes.items())}
-
-
-@settings(derandomize=True, deadline=None, max_examples=12)
-@given(TREES, st.sampled_from(list(OPTIMISERS)), st.booleans())
-def test_what_is_given_stays_as_it_was(shapes, name, as_tensors):
-    optimiser, average = OPTIMISERS[name](), optim.ema(0.9)
-    empty = any(0 in leaf.shape for leaf in tree.leaves(filled(shapes, 0)))
-    kind = tensors if as_tensors and not empty else copied
-    params, gradient = kind(filled(shapes, 0)), kind(filled(shapes, 7))
-    for _ in range(2):
-        state, ema_state = optimiser.init(params), average.init(params)
-        given = copied(numbers_of((params, gradient, state, ema_state)))
-        optimiser.update(gradient, state, params)
-        new, after, averaged = optim.step(optimiser, params, gradient, state, average, ema_state)
-        average.update(params, ema_state, params)
-        assert_same((params, gradient, state, ema_state), given)
-        donated = optim.step(optimiser, *copied((numbers_of(params), numbers_of(gradient), state)), average, ema_state)
-        assert_same((new, after, averaged), donated)
-        params = new
-    assert tree.paths(new) == tree.paths(params)
-
-
-def address(leaf) -> int:
-    return (leaf.asnumpy() if isinstance(leaf, ms.Tensor) else leaf).ctypes.data
-
-
-@pytest.mark.parametrize("kind", [tensors, copied])
-def test_a_donated_step_stays_in_its_memory(kind):
-    optimiser, average = OPTIMISERS["nothing that depends on the rest of a leaf"](), optim.ema(0.9)
-    params = kind(START)
-    state, ema_state = optimiser.init(params), average.init(params)
-    old = [address(leaf) for leaf in tree.leaves((params, state, ema_state)) if not isinstance(leaf, int)]
-    keep = (params, state, ema_state)
-    new = optim.step(optimiser, params, kind(GRADIENTS[0]), state, average, ema_state, donate=True)
-    assert [address(leaf) for leaf in tree.leaves(new) if not isinstance(leaf, int)] == old
-    assert len(old) == 20 and keep is not None
-    pure = optim.step(optimiser, *new[:1], kind(GRADIENTS[0]), new[1], average, new[2])
-    new_addresses = {address(leaf) for leaf in tree.leaves(pure) if not isinstance(leaf, int)}
-    assert not new_addresses & set(old)
-
-
-def test_donated_updates_are_the_memory_of_the_gradients():
-    optimiser, gradient = optim.adamw(0.1), copied(GRADIENTS[0])
-    old = [address(leaf) for leaf in tree.leaves(gradient)]
-    updates, _ = optimiser.update(gradient, optimiser.init(START), START, donate=True)
-    assert [address(leaf) for leaf in tree.leaves(updates)] == old
-
-
-def test_donated_weights_of_a_mapped_file_are_copied(tmp_path):
-    """MindSpore calls their memory writeable, and writing to it would end the process."""
-    file = tmp_path / "weights"
-    file.write_bytes(b"\1" * 40960)
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        a = np.frombuffer(mapped, np.float32).reshape(-1, 64)
-        params = {"a": ms.Tensor.from_numpy(a), "b": ms.Tensor(np.float32([3, 2]))}
-        assert params["a"].asnumpy().flags.writeable and params["a"].asnumpy().ctypes.data == a.ctypes.data
-        gradient, optimiser = {"a": ms.Tensor.from_numpy(a), "b": ms.Tensor(np.float32([0, 5]))}, optim.sgd(1.0)
-        state = optimiser.init(params)
-        new, state, _ = optim.step(optimiser, params, gradient, state, donate=True)
-        updates, _ = optimiser.update(gradient, state, new, donate=True)
-        assert_same(updates, {"a": -a, "b": np.float32([0, -5])})
-        assert_same(new, {"a": 0 * a, "b": np.float32([3, -3])})
-        del params, gradient, a
-    assert file.read_bytes() == b"\1" * 40960
-
-
-def test_donated_arrays_that_are_read_only_or_turned_are_copied():
-    p, g = array(0, 6, 4), array(1, 6, 4)
-    turned, fixed = np.asfortranarray(p), p.copy()
-    fixed.flags.writeable = False
-    optimiser = optim.adamw(0.1)
-    expected, _, _ = optim.step(optimiser, {"a": p}, {"a": g}, optimiser.init({"a": p}))
-    for each in (turned, fixed, p[::-1][::-1]):
-        new, _, _ = optim.step(optimiser, {"a": each}, {"a": g}, optimiser.init({"a": each}), donate=True)
-        assert_same(new, expected)
-
-
-def test_donated_weights_of_two_names_move_as_pure_ones():
-    p, g = array(0, 4, 4), array(1, 4, 4)
-    optimiser = optim.adamw(0.1)
-    given = {"first": p, "second": p}
-    expected, _, _ = optim.step(optimiser, given, {"first": g, "second": -g}, optimiser.init(given))
-    new, _, _ = optim.step(optimiser, given, {"first": g, "second": -g}, optimiser.init(given), donate=True)
-    assert_same(new, expected)
-
-
-def test_donated_memory_that_is_shared_gives_the_same_numbers():
-    """The average is the parameters themselves, and they are their own gradient."""
-    optimiser, average = OPTIMISERS["nothing that depends on the rest of a leaf"](), optim.ema(0.9, warmup=False)
-    found = []
-    for donate in (False, True):
-        params = copied(START)
-        state, ema_state = optimiser.init(params), average.init(params)._replace(leaves=params)
-        found.append(optim.step(optimiser, params, params, state, average, ema_state, donate=donate))
-    assert_same(*found)
-
-
-def test_a_donated_step_takes_the_memory_of_pieces(monkeypatch):
-    """Trees of 4 MiB: a step that isn't donated takes four more of them."""
-    monkeypatch.setattr(leaves, "PIECE", 1 << 10)
-    optimiser, average = OPTIMISERS["nothing that depends on the rest of a leaf"](), optim.ema(0.9)
-    params, gradient = ({"a": array(0, 1024, 1024), "b": array(1, 4)} for _ in range(2))
-    state, ema_state = optimiser.init(params), average.init(params)
-    peaks = []
-    for donate in (False, True):
-        tracemalloc.start()
-        optim.step(optimiser, params, gradient, state, average, ema_state, donate)
-        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
-        tracemalloc.stop()
-    assert 16 <= peaks[0] < 16.5
-    assert peaks[1] < 0.5
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
-def test_leaves_pair_by_name():
-    optimiser, average = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(0.1)), optim.ema(0.5)
-    start = {"a": array(0, 3, 3), "b": array(1, 3, 3)}
-    gradient = {"a": array(2, 3, 3), "b": array(3, 3, 3)}
-
-    def turned(t):
-        return {"b": t["b"], "a": t["a"]}
-
-    params, state, ema_state = start, optimiser.init(turned(start)), average.init(turned(start))
-    expected = optim.step(optimiser, params, gradient, optimiser.init(start), average, average.init(start))
-    found = optim.step(optimiser, params, turned(gradient), state, average, ema_state)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert_same(ours, theirs)
-
-
-class Bag:
-    """A node of a class of its own, as an adapter is."""
-
-    TREES = ("weights", "rest")
-
-    def __init__(self, weights, rest):
-        self.weights, self.rest = weights, rest
-
-    def replace(self, **changes):
-        return Bag(**changes)
-
-
-def test_trees_of_other_nodes_move_too():
-    optimiser, average = optim.adamw(0.1), optim.ema(0.5)
-    plain = {"weights": {"a": array(0, 2, 2)}, "rest": (array(1, 2), None)}
-    expected, _, _ = optim.step(optimiser, plain, plain, optimiser.init(plain))
-    bag = Bag(**plain)
-    found, state, ema_state = optim.step(optimiser, bag, bag, optimiser.init(bag), average, average.init(bag))
-    assert isinstance(found, Bag) and isinstance(ema_state.leaves, Bag)
-    assert_same(found, expected)
-    assert "0.leaves.weights.a.m" in tree.paths(state)
-    one, state, _ = optim.step(optimiser, array(0, 2, 2), array(0, 2, 2), optimiser.init(array(0, 2, 2)))
-    assert_same(one, expected["weights"]["a"])
-    assert tree.paths(state)[1] == "0.leaves.m"
-
-
-def test_a_mask_chooses_by_name_and_shape(piece):
-    start = {"in": Pair(np.ones((8, 3), np.float32), np.ones(8, np.float32)), "out": np.ones((2, 2), np.float32)}
-    still = tree.map(np.zeros_like, start)
-    chosen = {
-        "default": (optim.matrices, {"in.weight", "out"}),
-        "names": (lambda name, shape: name.startswith("in."), {"in.weight", "in.bias"}),
-        "shapes": (lambda name, shape: shape == (8, 3), {"in.weight"}),
-    }
-    for mask, expected in chosen.values():
-        for optimiser in (optim.adamw(0.5, weight_decay=0.1, mask=mask), optim.sgd(0.5, weight_decay=0.1, mask=mask)):
-            params, _, _ = optim.step(optimiser, start, still, optimiser.init(start))
-            moved = {name for name, p in tree.items(params) if not (p == 1).all()}
-            assert moved == expected
-            assert {float(x) for name in expected for x in numbers(params)[name].flat} == {np.float32(0.95)}
-
-
-def test_the_first_part_of_a_name_gives_the_rate():
-    start = tree.map(np.zeros_like, {"a": {"weight": array(0, 2)}, "b": {"weight": array(0, 2)}, "c": array(0, 2)})
-    optimiser = optim.chain(optim.sgd(0.01), optim.scale_by_name((("b.w", 0.5), ("weight", 3.0))))
-    params, _, _ = optim.step(optimiser, start, tree.map(np.ones_like, start), optimiser.init(start))
-    assert [leaf[0] for leaf in tree.leaves(params)] == pytest.approx([-0.03, -0.005, -0.01])
-
-
-def test_a_state_is_a_file(optimiser, tmp_path):
-    average = optim.ema(0.9)
-    state, ema_state = optimiser.init(START), average.init(START)
-    params, state, ema_state = optim.step(optimiser, START, GRADIENTS[0], state, average, ema_state)
-    whole = {"optimiser": state, "ema": ema_state, "params": params}
-    names = tree.paths(whole)
-    assert len(set(names)) == len(names)
-    save_file({name: np.ascontiguousarray(leaf) for name, leaf in tree.items(whole)}, tmp_path / "s.safetensors")
-    stored = load_file(tmp_path / "s.safetensors")
-    for array in stored.values():
-        array.flags.writeable = False
-    again = tree.unflatten(whole, [stored[name].reshape(np.shape(leaf)) for name, leaf in tree.items(whole)])
-    expected = optim.step(optimiser, params, GRADIENTS[1], state, average, ema_state)
-    for donate in (False, True):
-        found = optim.step(
-            optimiser, again["params"], GRADIENTS[1], again["optimiser"], average, again["ema"], donate=donate
-        )
-        for ours, theirs in zip(found, expected, strict=True):
-            assert_same(ours, theirs)
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------
