@@ -1,4 +1,4 @@
-"""The examples of a solver and of a guidance of one's own, in docstrings and in CONTRIBUTING, run."""
+"""Examples run: a solver and a guidance of one's own, in docstrings and in CONTRIBUTING, and the training of a page."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_the_auto_guidance_of_the_docstring_moves_away_from_the_weaker_model():
     assert_close(space["denoise"](x, 900.0).asnumpy(), space["conditional"](x, 900.0).asnumpy(), 1e-5)
 
 
-def test_the_training_of_the_readme_takes_a_step(monkeypatch):
-    page = (Path(px.__file__).parents[1] / "README.md").read_text("utf-8")
+def test_the_training_of_the_page_takes_a_step(monkeypatch):
+    page = (Path(px.__file__).parents[1] / "notebooks/howto/train_in_python.md").read_text("utf-8")
     (code,) = (each for each in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "make_step" in each)
     params = tiny.params()
     random = np.random.default_rng(0)

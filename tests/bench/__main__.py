@@ -2,9 +2,9 @@
 
 Each side of a work has a process of its own; after a first run of each they take turns, so that what the machine does
 besides hits both. Medians, ratios, peak memory and the number of compilations go to results.json beside this file, from
-which `--table` prints the README's tables. Models of released size are made in --folder once: 5 GB, and 22 GB more for
-t5-24 and pipeline-512. mindone wants another transformers than diffusers, so it has an environment of its own, whose
-Python --mindone names; without, that side is left out.
+which `--table` prints the tables of notebooks/about/benchmarks.md. Models of released size are made in --folder once:
+5 GB, and 22 GB more for t5-24 and pipeline-512. mindone wants another transformers than diffusers, so it has an
+environment of its own, whose Python --mindone names; without, that side is left out.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The README's rows."""
+    """The rows of the first table of notebooks/about/benchmarks.md."""
     lines = ["| work | ours | diffusers | ratio | memory: ours, theirs |", "|---|---|---|---|---|"]
     for name, row in results.items():
         if "ours" not in row or "batch" in name:
@@ -151,7 +151,7 @@ def _line(name: str, ours: dict[str, Any], theirs: dict[str, Any], ratio: str) -
 
 
 def scaling(results: dict[str, Any]) -> str:
-    """What the transformer's evaluations cost in FLOP/s: the README's second table."""
+    """What the transformer's evaluations cost in FLOP/s: the second table."""
     rows = [(name, row) for name, row in results.items() if name.startswith("dit-") and "gflops" in row]
     lines = ["| guided evaluation | seconds | GFLOP/s |", "|---|---|---|"]
     return "\n".join(
@@ -160,7 +160,7 @@ def scaling(results: dict[str, Any]) -> str:
 
 
 def against_mindone(results: dict[str, Any]) -> str:
-    """The README's third table."""
+    """The third table."""
     lines = ["| work | ours | mindone | ratio | memory: ours, theirs |", "|---|---|---|---|---|"]
     for name, row in results.items():
         if "mindone" in row:
