@@ -61,6 +61,14 @@ def test_every_command_and_option_exists(page):
         assert given <= known, f"{page.name}: pixart-fn {verb} has no {given - known}"
 
 
+@pages
+def test_a_page_has_one_title_and_begins_with_it(page):
+    text = page.read_text("utf-8")
+    if text.startswith("```{include}"):  # its title is that of the file that it shows
+        return
+    assert text.startswith("# ") and len(re.findall(r"^# ", without_code(text), re.M)) == 1
+
+
 def test_there_are_links_and_commands_to_check():
     readme = PAGES[0].read_text("utf-8")
     assert len(LINK.findall(readme)) > 20 and len(commands(readme)) > 5
