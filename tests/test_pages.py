@@ -9,8 +9,10 @@ from pathlib import Path
 import click
 import pytest
 
+import pixart_fn as px
 from pixart_fn.checkpoint import manifest
 from pixart_fn.cli import command
+from pixart_fn.request import text_length
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebooks").rglob("*.md"))]
@@ -81,6 +83,9 @@ def test_the_readme_is_short():
 def test_the_defaults_in_the_readme_are_those_of_the_manifest():
     entries = {entry.name: entry for entry in manifest.entries()}
     nets = {name for name, entry in entries.items() if entry.kind == "controlnet"}
+    params = px.load()
+    own, tokens = params.config.call, text_length(params, None)
+    assert f"| embedded, 128 px | {own.steps}, {own.guidance:g}, {tokens} |" in PAGES[0].read_text("utf-8")
     seen = set()
     for line in PAGES[0].read_text("utf-8").splitlines():
         if not re.match(r"\| `[\w-]+`", line):
