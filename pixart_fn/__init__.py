@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import guidance, rng, schedule, solvers
 from .backend.precision import precision
-from .backend.runtime import set_environment
+from .backend.runtime import device, set_environment
 from .backend.wheels import not_installed
 from .guidance import Guidance
 from .process.lock import lock
@@ -50,6 +50,7 @@ __all__ = [
     "controlnet",
     "convert",
     "decode_latents",
+    "device",
     "edges",
     "edit",
     "encode_image",

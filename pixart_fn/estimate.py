@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from . import tree
+from .backend.device import free_memory
 from .checks import check_number, check_whole
 from .control import Control, as_controls
 from .footprint import GRAPHS, decoding, encoding, encoding_text, held, nets, sampling, steering, weights
@@ -254,7 +255,7 @@ def room(params: Params, memory: float | None, more: int = 0) -> int | None:
     if memory is not None:
         check_number("memory", memory, 0, above=True)
         return int(memory)
-    free = limits.free()
+    free = free_memory()
     if free is None:
         return None
     # what else this process holds is the user's

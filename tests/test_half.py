@@ -127,24 +127,35 @@ def test_halves_are_saved_and_loaded_again(saved, tmp_path):
             np.testing.assert_array_equal(a.asnumpy(), b.asnumpy())
 
 
-# --- Ascend's branches, on the CPU ------------------------------------------------------------------------------------
+# --- other devices' branches, on the CPU ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("dtype", "names", "used", "tolerance"),
+    ("device", "dtype", "names", "used", "tolerance"),
     [
-        ("float32", ("vae", "transformer", "t5"), ["convolution"], compare.MODULE),
-        ("float16", ("transformer", "transformer_micro", "t5"), ["flash"], RELATIVE["float16"]),
+        ("Ascend", "float32", ("vae", "transformer", "t5"), ["convolution"], compare.MODULE),
+        ("Ascend", "float16", ("transformer", "transformer_micro", "t5"), ["flash"], RELATIVE["float16"]),
+        ("GPU", "float16", ("transformer_micro",), ["GELU", "layer norm"], RELATIVE["float16"]),
+        pytest.param(
+            *("GPU", "float32", ("vae", "transformer"), ["GELU", "convolution", "layer norm"], compare.MODULE),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("GPU", "float32", ("gradients_transformer", "gradients_vae"), [], compare.GRADIENT),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
-def test_the_branches_for_ascend_agree_with_the_reference(dtype, names, used, tolerance):
+def test_the_branches_for_another_device_agree_with_the_reference(device, dtype, names, used, tolerance):
     """Ascend's flash attention takes no float32, and the convolution of the CPU no halves."""
-    script = Path(__file__).with_name("on_ascend.py")
+    script = Path(__file__).with_name("on_device.py")
     env = {**os.environ, "PYTHONPATH": str(script.parents[1])}
-    run = subprocess.run([sys.executable, script, dtype, *names], env=env, capture_output=True, text=True, check=False)
+    command = [sys.executable, script, device, dtype, *names]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     result = json.loads(run.stdout.splitlines()[-1])
-    assert set(result["errors"]) == {f"{name}{how}" for name in names for how in ("", " as Python")}
+    twice = {f"{name} as Python" for name in names if not name.startswith("gradients_")}
+    assert set(result["errors"]) == {*names, *twice}
     for name, errors in result["errors"].items():
         assert not compare.too_far(errors, tolerance), name
-    assert result["used"] == used
+    assert (result["used"], result["device"]) == (used, device)

@@ -30,7 +30,7 @@ def test_the_first_operation_with_a_number_computes_and_prints_nothing(before, o
 
 
 def test_only_the_named_lines_are_kept_from_standard_error(capfd):
-    with numpy2._without(b"Numpy init failed"):
+    with numpy2.without(b"Numpy init failed"):
         os.write(2, b"one\n[WARNING] Numpy init failed.\ntwo\n")
     os.write(2, b"three\n")
     assert capfd.readouterr().err == "one\ntwo\nthree\n"

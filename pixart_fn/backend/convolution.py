@@ -7,7 +7,8 @@ at the chip's.
 Every convolution takes the strip between the row above and the row below it, (B, R + 2, W, C); at the picture's edge
 those are zeros. `index_tables` says which pixels a patch holds; its tables are inputs of the compiled graph.
 
-Ascend's own convolution is fast: there a "matrix" is the checkpoint's weight as it is, and the tables say nothing.
+The own convolutions of Ascend and of GPUs (cuDNN) are fast. There a "matrix" is the checkpoint's weight, for a GPU with
+its channels last, and the tables say nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from . import nn
 
 WIDE = 128
 """Input channels from which two rows at a time (Winograd) save more in the product than they cost around it."""
+
+
+def is_native() -> bool:
+    """Whether convolutions are the device's own."""
+    return nn.DEVICE.convolution != "gathered"
 
 
 @functools.lru_cache(maxsize=256)
@@ -39,7 +45,7 @@ def index_tables(kind: str, B: int, R: int, W: int) -> tuple[Tensor, ...]:
         indices into the pixels out; for "up" four times two, one for each of its output pixels. An index one past the
         last pixel stands for zero.
     """
-    if nn.ASCEND:
+    if is_native():
         return (Tensor.from_numpy(np.zeros((1, 1), np.int32)),) * (8 if kind == "up" else 2)
     rows_in = R if kind == "row" else R + 2
     step = 2 if kind == "down" else 1
@@ -69,10 +75,10 @@ def kernel_matrix(weight: Tensor) -> Tensor:
     Args:
         weight: (O, C, k, k), as checkpoints have it.
     Returns:
-        (k·k·C, O); on Ascend the weight itself.
+        (k·k·C, O); on Ascend the weight itself, and on a GPU (O, k, k, C).
     """
-    if nn.ASCEND:
-        return weight
+    if is_native():
+        return ops.transpose(weight, (0, 2, 3, 1)) if nn.DEVICE.convolution == "NHWC" else weight
     return ops.transpose(weight, (2, 3, 1, 0)).reshape(-1, weight.shape[0])
 
 
@@ -97,10 +103,11 @@ def up_matrices(weight: Tensor) -> tuple[Tensor, ...]:
     Args:
         weight: (O, C, 3, 3).
     Returns:
-        Four matrices (4·C, O), one for each of the output pixels of a small pixel; on Ascend four times the weight.
+        Four matrices (4·C, O), one for each of the output pixels of a small pixel; on Ascend and a GPU four times
+        what `kernel_matrix` gives.
     """
-    if nn.ASCEND:
-        return (weight,) * 4
+    if is_native():
+        return (kernel_matrix(weight),) * 4
     top, middle, bottom = ops.split(ops.transpose(weight, (2, 3, 1, 0)), 1)
     phases = []
     for halves in ((top, middle + bottom), (top + middle, bottom)):
@@ -149,7 +156,7 @@ def same(x: Tensor, matrices: tuple[Tensor, ...], forward: Tensor, backward: Ten
     """
     if len(matrices) == 4:
         return _winograd(x, matrices, forward, backward)
-    if nn.ASCEND:
+    if is_native():
         return _native(x, matrices[0], 1)
     B, R, W, _ = x.shape
     return _gathered(_pixels(x, matrices[0]), matrices[0], forward, backward).reshape(B, R - 2, W, -1)
@@ -157,7 +164,7 @@ def same(x: Tensor, matrices: tuple[Tensor, ...], forward: Tensor, backward: Ten
 
 def uses_winograd(R: int, C: int) -> bool:
     """Whether `same` makes two rows of a strip at a time, with R rows and C input channels."""
-    return C >= WIDE and R % 2 == 0 and not nn.ASCEND
+    return C >= WIDE and R % 2 == 0 and not is_native()
 
 
 def _winograd(x: Tensor, four: tuple[Tensor, ...], forward: Tensor, backward: Tensor) -> Tensor:
@@ -188,7 +195,7 @@ def down(x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor) -> Tensor
         (B, R/2, W/2, O), of the matrix's dtype.
     """
     B, R, W, C = x.shape
-    if nn.ASCEND:
+    if is_native():
         return _native(ops.slice(x, (0, 1, 0, 0), (B, R - 1, W, C)), matrix, 2)
     return _gathered(_pixels(x, matrix), matrix, forward, backward).reshape(B, (R - 2) // 2, W // 2, -1)
 
@@ -204,7 +211,7 @@ def up(x: Tensor, four: tuple[Tensor, ...], *tables: Tensor) -> Tensor:
         (B, 2R, 2W, O), of the matrices' dtype.
     """
     B, R, W, C = x.shape
-    if nn.ASCEND:
+    if is_native():
         doubled = ops.broadcast_to(x.reshape(B, R, 1, W, 1, C), (B, R, 2, W, 2, C)).reshape(B, 2 * R, 2 * W, C)
         return _native(ops.slice(doubled, (0, 1, 0, 0), (B, 2 * R - 2, 2 * W, C)), four[0], 1)
     pixels = _pixels(x, four[0])
@@ -225,11 +232,19 @@ def _pixels(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _native(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Ascend's convolution: (B, R + 2, W, C) → (B, R, W, O), or with stride 2 (B, R + 1, W, C) → (B, R/2, W/2, O)."""
+    """The device's own: (B, R + 2, W, C) → (B, R, W, O), or with stride 2 (B, R + 1, W, C) → (B, R/2, W/2, O)."""
     pad = (0, 0, 2 - stride, 1)
+    x = ops.cast(x, weight.dtype)
+    if nn.DEVICE.convolution == "NHWC":
+        return _channels_last(x, weight, pad, stride)
     conv = ops.Conv2D(weight.shape[0], 3, pad_mode="pad", pad=pad, stride=stride)
-    y = conv(ops.transpose(ops.cast(x, weight.dtype), (0, 3, 1, 2)), weight)
-    return ops.transpose(y, (0, 2, 3, 1))
+    return ops.transpose(conv(ops.transpose(x, (0, 3, 1, 2)), weight), (0, 2, 3, 1))
+
+
+def _channels_last(x: Tensor, weight: Tensor, pad: tuple[int, ...], stride: int) -> Tensor:
+    """cuDNN's convolution of (B, H, W, C) with (O, 3, 3, C), which only a GPU has in MindSpore."""
+    y: Tensor = ops.Conv2D(weight.shape[0], 3, pad_mode="pad", pad=pad, stride=stride, data_format="NHWC")(x, weight)
+    return y
 
 
 class _Gathered(cells.Cell):

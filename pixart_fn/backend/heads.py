@@ -17,8 +17,8 @@ from . import jit, nn
 
 FLASH_WIDTH = 16
 """Flash attention takes heads whose width is a multiple of this."""
-SCORES = 2**25
-"""Numbers in the scores of a block's self-attention that are in memory at a time: 128 MiB."""
+SCORES = nn.DEVICE.scores
+"""Numbers in the scores of a block's self-attention that are in memory at a time: 128 MiB on a CPU."""
 ROWS = 2**11
 """Tokens of all pictures that go through the rest of a block at a time, where its self-attention goes in parts."""
 
@@ -78,8 +78,11 @@ def mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, T
 
 
 def flash(dtype: ms.Type) -> bool:
-    """Whether attention in this dtype never holds its scores: on Ascend, whose kernel takes no float32."""
-    return nn.ASCEND and dtype != ms.float32
+    """Whether attention in this dtype never holds its scores: on Ascend, whose kernel takes no float32.
+
+    MindSpore has no such kernel for GPUs, where attention goes in parts as on the CPU.
+    """
+    return nn.DEVICE.flash and dtype != ms.float32
 
 
 def mix_flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

@@ -13,13 +13,14 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from ..types import Tree
-from . import device, numpy2
-from .private import SigmoidGrad
+from . import device, numpy2, runtime
+from .private import GeLUGrad, SigmoidGrad
 
-numpy2.settle()  # every model imports this module before its first operation
+runtime.ready()  # every model imports this module before its first operation
+numpy2.settle()
 
-ASCEND = device.is_ascend()
-"""Whether ops run on an Ascend NPU; asked once, since the device can't change after the first op."""
+DEVICE = device.traits()
+"""What is known of the device in use; asked once, since it can't change after the first operation."""
 GELU = 1.5957691216057308, 0.07135481627159775
 """2√(2/π) and 0.044715 times that, since ½(1 + tanh u) is the sigmoid of 2u."""
 FEW = 96
@@ -37,7 +38,7 @@ def linear(p: Tree, x: Tensor) -> Tensor:
     """
     weight = p["weight"].reshape(p["weight"].shape[0], -1)  # (O, I)
     flat = ops.cast(x.reshape(-1, x.shape[-1]), weight.dtype)  # (rows, I)
-    if flat.shape[0] <= FEW:
+    if flat.shape[0] <= FEW and not DEVICE.fused:
         y = ops.transpose(ops.MatMul(transpose_b=True)(weight, flat), (1, 0))
     else:
         y = ops.MatMul(transpose_b=True)(flat, weight)
@@ -54,11 +55,15 @@ def mean_last(x: Tensor) -> Tensor:
 
 def along_last(x: Tensor, like: Tensor) -> Tensor:
     """Repeat (…, 1) to (…, D): the CPU's arithmetic with an axis of length 1 is up to three times slower."""
+    if DEVICE.fused:
+        return x
     return ops.tile(x, (*(1,) * (x.ndim - 1), like.shape[-1]))
 
 
 def along_tokens(x: Tensor, like: Tensor) -> Tensor:
     """Repeat (B, 1, D) to (B, N, D), for the same reason."""
+    if DEVICE.fused:
+        return x
     return ops.tile(x, (1, like.shape[1], 1))
 
 
@@ -84,6 +89,10 @@ def normalized(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         (…, D), of x's dtype, and 1/√(variance + eps), (…, 1) float32.
     """
     wide = ops.cast(x, ms.float32)
+    if DEVICE.fused:
+        D = x.shape[-1]
+        normal, _, variance = ops.LayerNorm(-1, -1, eps)(wide, ops.ones((D,), ms.float32), ops.zeros((D,), ms.float32))
+        return ops.cast(normal, x.dtype), ops.rsqrt(variance.reshape((*x.shape[:-1], 1)) + eps)
     centred = wide - along_last(mean_last(wide), x)
     inverse = ops.rsqrt(mean_last(centred * centred) + eps)
     return ops.cast(centred * along_last(inverse, x), x.dtype), inverse
@@ -182,13 +191,16 @@ def silu(x: Tensor) -> Tensor:
 def gelu_tanh(x: Tensor) -> Tensor:
     """½x(1 + tanh(√(2/π)(x + 0.044715x³))), of any shape (arXiv:1606.08415).
 
-    It is written as a sigmoid, which is 4× faster than MindSpore's op on the CPU.
+    It is written as a sigmoid, which is 4× faster than MindSpore's op on the CPU, but on a GPU it is that op.
     """
     return gelu_tanh_slope(x)[0]
 
 
 def gelu_tanh_slope(x: Tensor) -> tuple[Tensor, Tensor]:
     """`gelu_tanh` and its derivative at x, which a graph that doesn't use it leaves out."""
+    if DEVICE.fused:
+        y = ops.GeLU()(x)
+        return y, GeLUGrad()(ops.ones_like(x), x, y)
     square = x * x
     weight = ops.sigmoid(x * (GELU[0] + GELU[1] * square))
     # the sigmoid's own gradient is one operation: x · weight · (1 - weight)

@@ -24,7 +24,7 @@ def settle() -> None:
     from mindspore import ops
 
     with (
-        _without(b"Numpy init failed"),
+        without(b"Numpy init failed"),
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.suppress(TypeError, ImportError, SystemError),
     ):
@@ -32,7 +32,7 @@ def settle() -> None:
 
 
 @contextlib.contextmanager
-def _without(part: bytes) -> Iterator[None]:
+def without(part: bytes) -> Iterator[None]:
     """Keep the lines with `part` from the standard error of the process, where MindSpore's C++ writes its log."""
     with tempfile.TemporaryFile() as caught:
         own = os.dup(2)

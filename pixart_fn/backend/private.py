@@ -42,3 +42,5 @@ Function = _find("mindspore.common._grad_function", "_Function", "apply")
 """A node of the tape with a backward of its own."""
 SigmoidGrad = _find("mindspore.ops.operations._grad_ops", "SigmoidGrad")
 """(y, dy) → dy · y · (1 - y) in one operation."""
+GeLUGrad = _find("mindspore.ops.operations._grad_ops", "GeLUGrad")
+"""(dy, x, GELU of x) → dy times GELU's derivative at x in one operation."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import solvers, tree
-from ..backend import nn
+from ..backend import device, nn
 from ..checks import check_option, check_switch, shown
 from ..files.folder import unchanged
 from ..files.safetensors import DTYPES, Stored, open_file
@@ -72,10 +72,12 @@ def load(
             plain files, and for a model that has only half-precision files ("fp16" or "bf16") these.
         stream: True to leave the text encoder's weights in the file, from which `t5.encode` reads one layer at a time
             (`quantize` makes them int8); False for Tensors, which can be differentiated and trained. None streams an
-            encoder of more than 2 GiB in float32; T5-XXL has 18 GiB.
+            encoder of more than 2 GiB in float32; T5-XXL has 18 GiB. On a GPU, None streams one of more than 2 GiB that
+            takes more than half of the card's free memory in `dtype`; T5-XXL has 9 GiB in float16.
         dtype: the type of weights and of products with them: "float32", "float16" or, on Ascend, "bfloat16". Norms,
             softmax, T5's states, its feed-forward outputs and everything that leaves a model stay in float32. With
-            "float16", so does a VAE whose config.json says `force_upcast`. On CPUs, half precision is slower.
+            "float16", so does a VAE whose config.json says `force_upcast`. On CPUs, half precision is slower; on a GPU
+            "float16" is the fastest.
     Returns:
         Params, with trees in the order of each model's `shapes`.
     Raises:
@@ -113,11 +115,14 @@ def _check_arguments(
     check_option("dtype", dtype, list(DTYPES))
     if stream is not None:
         check_switch("stream", stream)
-    if dtype == "bfloat16" and not nn.ASCEND:
-        raise ValueError(
-            "MindSpore has no products in bfloat16 on a CPU; 'float32' is the fastest there, and where the CPU has AMX "
-            "precision('bf16-math') rounds its factors to bfloat16"
-        )
+    if dtype == "bfloat16" and not nn.DEVICE.bfloat16:
+        best = {
+            "CPU": "'float32' is the fastest there, and where the CPU has AMX precision('bf16-math') rounds its "
+            "factors to bfloat16",
+            "GPU": "'float16' is the fastest there",
+        }
+        here = nn.DEVICE.name
+        raise ValueError(f"MindSpore has no products in bfloat16 on a {here}; {best[here]}")
     if stream and dtype != "float32":
         raise ValueError(f"a streamed text encoder computes in float32; leave stream out, or dtype={dtype!r}")
     if revision is not None and not (isinstance(revision, str) and revision):
@@ -298,10 +303,20 @@ def _tree(files: list[Path], name: str, config: Configs, stream: bool | None, dt
     for leaf in stored.values():
         leaf.check()
     if stream is None:
-        stream = dtype == "float32" and 4 * sum(math.prod(shape) for shape in shapes.values()) > STREAMED
+        numbers = sum(math.prod(shape) for shape in shapes.values())
+        stream = streamed(numbers, dtype, device.card_memory())
     if stream and name == "text_encoder":
         return tree.nest({key: stored[key] for key in shapes})
     return tree.nest({key: _tensor(key, stored[key], part.dtype_of(key, dtype)) for key in shapes})
+
+
+def streamed(numbers: int, dtype: str, card: int | None) -> bool:
+    """Whether an encoder of so many numbers is read layer by layer; `card` is the bytes free on a GPU, if one is used.
+
+    On a GPU it stays where its weights take at most half of these.
+    """
+    size = (4 if dtype == "float32" else 2) * numbers
+    return size > STREAMED and (dtype == "float32" if card is None else 2 * size > card)
 
 
 def _stored(files: list[Path]) -> dict[str, Stored]:

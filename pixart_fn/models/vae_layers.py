@@ -17,9 +17,9 @@ from ..backend import convolution, heads, jit, nn
 from ..types import Tree
 from .vae_config import Config
 
-STRIP = 2**28 if nn.ASCEND else 2**20
-"""Numbers in a strip: 4 MiB on a CPU, for its cache; on Ascend, up to 1024 px, the whole picture."""
-SCORES = 2**28 if nn.ASCEND else 2**22
+STRIP = nn.DEVICE.strip
+"""Numbers in a strip: 4 MiB on a CPU, for its cache; on a GPU or Ascend, up to 1024 px, the whole picture."""
+SCORES = nn.DEVICE.vae_scores
 """Numbers in the scores of the queries that attend at a time: 16 MiB on a CPU."""
 
 EPS = 1e-6

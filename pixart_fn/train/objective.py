@@ -236,5 +236,6 @@ def _check(config: transformer.Config, recompute: bool, dtype: str) -> None:
     transformer.check_config(config)
     check_switch("recompute", recompute)
     check_option("dtype", dtype, list(DTYPES))
-    if dtype == "bfloat16" and not nn.ASCEND:
-        raise ValueError("dtype can't be 'bfloat16' here, since MindSpore has no products in bfloat16 on a CPU")
+    if dtype == "bfloat16" and not nn.DEVICE.bfloat16:
+        here = nn.DEVICE.name
+        raise ValueError(f"dtype can't be 'bfloat16' here, since MindSpore has no products in bfloat16 on a {here}")
