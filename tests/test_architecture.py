@@ -26,7 +26,7 @@ LAYERS = (
     "plots settings picture edges",
     "edit prompts",
     "train",
-    "cli",
+    "cli app",
     "__init__ __main__",
 )
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
@@ -34,7 +34,7 @@ APART = {"models.t5", "models.transformer", "models.vae"}
 WITHOUT_MINDSPORE = re.compile(
     r"(types|checks|public|tree|rng|config|sample|plots|settings|picture|edges|__init__"
     r"|(process|schedule|guidance|solvers|files|cli)\.\w+"
-    r"|backend\.(__init__|device|runtime|precision|numpy2|wheels|workers)"
+    r"|backend\.(__init__|cuda|device|runtime|precision|numpy2|wheels|workers)"
     r"|models\.(__init__|tokenizer|tokenizer_json|added_tokens|cleaning|sizes))"
 )
 
