@@ -15,6 +15,7 @@ from helpers import (
     bad_controlnet,
     bad_convert,
     bad_data,
+    bad_device,
     bad_edit,
     bad_files,
     bad_lora,
@@ -41,6 +42,7 @@ PARTS = (
     bad_optim,
     bad_controlnet,
     bad_convert,
+    bad_device,
     bad_edit,
     bad_prompts,
 )

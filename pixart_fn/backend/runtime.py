@@ -135,19 +135,20 @@ def _choose(name: str) -> None:
     if name == "Ascend" and (lack := devices.lacks(name)):
         raise RuntimeError(f"the device can't be 'Ascend' here: {lack}")
     prepare()
-    with deferred(), numpy2.without(b"(need by mindspore-gpu)") if name == "GPU" else contextlib.nullcontext():
-        import mindspore as ms  # an interrupted import would abort
+    quiet = numpy2.without(b"need by mindspore-gpu") if name == "GPU" else contextlib.nullcontext()
+    with quiet, deferred():  # an interrupted import would abort
+        import mindspore as ms
 
-    if imported and devices.in_use() != name and "pixart_fn.backend.nn" in sys.modules:
-        raise RuntimeError(_too_late(name, "a model of pixart_fn is loaded"))
-    try:
-        ms.set_device(name)
-        if name == "CPU":
-            ms.runtime.launch_blocking()
-    except (RuntimeError, ValueError) as error:
-        if not (imported and devices.in_use() == name):  # it may have computed there already
-            own = f"MindSpore refuses the device {name}: {str(error).partition(chr(10))[0]}"
-            raise RuntimeError(_too_late(name, "MindSpore is imported") if imported else own) from error
+        if imported and devices.in_use() != name and "pixart_fn.backend.nn" in sys.modules:
+            raise RuntimeError(_too_late(name, "a model of pixart_fn is loaded"))
+        try:
+            ms.set_device(name)
+            if name == "CPU":
+                ms.runtime.launch_blocking()
+        except (RuntimeError, ValueError) as error:
+            if not (imported and devices.in_use() == name):  # it may have computed there already
+                own = f"MindSpore refuses the device {name}: {str(error).partition(chr(10))[0]}"
+                raise RuntimeError(_too_late(name, "MindSpore is imported") if imported else own) from error
     if devices.in_use() != name:
         raise RuntimeError(f"MindSpore computes on {devices.in_use()}, although {name} was asked for")
     _STATE.chosen = name
