@@ -26,7 +26,7 @@ def test_float32_is_the_default_and_asking_changes_nothing():
 
 
 def test_unknown_modes_are_refused():
-    with pytest.raises(ValueError, match="precision must be one of 'float32', 'bf16-math', got 'bf16'"):
+    with pytest.raises(ValueError, match="precision must be one of 'float32', 'bf16-math', 'tf32', got 'bf16'"):
         px.precision("bf16")
 
 
@@ -35,6 +35,19 @@ def test_without_amx_bf16_math_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="needs a CPU with AMX"):
         px.precision("bf16-math")
     assert px.precision() == "float32"
+
+
+def test_on_a_gpu_tf32_is_chosen_and_bf16_math_refused(monkeypatch):
+    with pytest.raises(ValueError, match="tf32 is arithmetic of a GPU, and this process computes on CPU"):
+        px.precision("tf32")
+    chosen = []
+    monkeypatch.setattr(precision, "in_use", lambda: "GPU")
+    monkeypatch.setattr(precision, "allow_tf32", chosen.append)
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    with pytest.raises(ValueError, match="bf16-math is arithmetic of a CPU, and this process computes on GPU"):
+        px.precision("bf16-math")
+    assert px.precision("tf32") == "tf32" and px.precision("float32") == "float32"
+    assert chosen == [True, False]
 
 
 def onednn_mode() -> int:

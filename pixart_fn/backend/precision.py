@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ..checks import check_option
 from ..process.lock import lock
-from .device import has_amx
+from .device import has_amx, in_use
+from .runtime import allow_tf32
 
-PRECISIONS = {"float32": 0, "bf16-math": 1}
+PRECISIONS = {"float32": 0, "bf16-math": 1, "tf32": 0}
 """Names, and oneDNN's numbers for them (dnnl_fpmath_mode_strict, dnnl_fpmath_mode_bf16)."""
 
 _chosen = "float32"
@@ -22,14 +23,18 @@ def precision(mode: str | None = None) -> str:
 
     "float32" multiplies in float32. "bf16-math" rounds both factors to bfloat16 (8 bits of mantissa) and sums in
     float32; tensors stay float32. AMX does that several times faster; nothing else here changes: softmax, coefficients,
-    the sampler and norms stay float32, but that group norm's means are products too. Each mode compiles its own graphs.
+    the sampler and norms stay float32, but that group norm's means are products too. "tf32" does the same on an NVIDIA
+    GPU of the Ampere generation or newer, with factors of 10 bits, for products and convolutions. Without it both are
+    float32 there, although MindSpore's own default, as PyTorch's, is "tf32" for convolutions. Each mode compiles its
+    own graphs.
 
     Args:
-        mode: "float32", "bf16-math", or None to only ask.
+        mode: "float32", "bf16-math", "tf32", or None to only ask.
     Returns:
         The mode that holds now.
     Raises:
-        ValueError: the mode is none of these, or this machine has no AMX, where oneDNN would ignore "bf16-math".
+        ValueError: the mode is none of these, this machine has no AMX, where oneDNN would ignore "bf16-math", or
+            "tf32" is asked for on another device than a GPU, or "bf16-math" on another than a CPU.
         RuntimeError: this MindSpore doesn't compute through oneDNN.
     """
     global _chosen
@@ -41,8 +46,13 @@ def precision(mode: str | None = None) -> str:
             "bf16-math needs a CPU with AMX (amx_bf16 among the flags in /proc/cpuinfo), which this machine hasn't; "
             "'float32' runs everywhere"
         )
+    needed = {"bf16-math": "CPU", "tf32": "GPU"}.get(mode)
+    if needed and needed != in_use():
+        raise ValueError(f"{mode} is arithmetic of a {needed}, and this process computes on {in_use()}")
     with lock():  # not in the middle of another thread's stage
-        if (status := _onednn().dnnl_set_default_fpmath_mode(PRECISIONS[mode])) != 0:
+        if in_use() == "GPU":
+            allow_tf32(mode == "tf32")
+        elif (status := _onednn().dnnl_set_default_fpmath_mode(PRECISIONS[mode])) != 0:
             raise RuntimeError(f"oneDNN refused {mode} with status {status}")
         _chosen = mode
     return _chosen
