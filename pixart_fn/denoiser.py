@@ -65,6 +65,12 @@ def text_denoiser(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or x_t has another shape when the denoiser is called.
+    Example:
+        >>> params = px.load()
+        >>> text, negative = px.encode_prompt(params, "a cat"), px.encode_prompt(params, "")
+        >>> denoise = px.text_denoiser(params, text, negative, guidance=4.5)
+        >>> denoise(px.noise(params, px.key(0)), 999.0).shape
+        (1, 16, 16, 16)
     """
     size = height, width
     return _text_denoiser(guidance_.denoiser, params, text, negative, guidance, size, schedule, controls)
@@ -102,6 +108,10 @@ def text_variance_denoiser(
     Raises:
         TypeError: as `text_denoiser`.
         ValueError: as `text_denoiser`, or the model predicts no variance.
+    Example:
+        >>> params = px.load("PixArt-alpha/PixArt-XL-2-512x512")  # doctest: +SKIP
+        >>> text, negative = px.encode_prompt(params, "a cat"), px.encode_prompt(params, "")  # doctest: +SKIP
+        >>> x0, variance = px.text_variance_denoiser(params, text, negative)(x, 999.0)  # doctest: +SKIP
     """
     check_params(params)
     check_variance(params, "text_variance_denoiser")

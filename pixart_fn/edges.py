@@ -39,6 +39,9 @@ def sobel(picture: Image.Image | NumPyArray) -> Image.Image:
     Raises:
         TypeError: it is neither a picture nor such an array.
         ValueError: it has another mode or shape, or values outside its range.
+    Example:
+        >>> px.edges.sobel(np.zeros((64, 64, 3), np.uint8)).mode
+        'L'
     """
     length = np.hypot(*_gradient(_brightness(picture)))
     return Image.fromarray(np.rint(255 * length.clip(0, 1)).astype(np.uint8))
@@ -62,6 +65,9 @@ def canny(picture: Image.Image | NumPyArray, low: float = 0.1, high: float = 0.2
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above.
+    Example:
+        >>> px.edges.canny(np.zeros((64, 64, 3), np.uint8)).size
+        (64, 64)
     """
     check_number("sigma", sigma, 0, 100)
     check_number("low", low, 0)

@@ -48,6 +48,10 @@ def encode_image(
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or a latent isn't finite.
         MemoryError: a picture doesn't fit into memory.
+    Example:
+        >>> from PIL import Image
+        >>> px.encode_image(px.load(), Image.new("RGB", (128, 128), "navy")).shape
+        (1, 16, 16, 16)
     """
     check_params(params)
     check_switches(check=check)

@@ -84,6 +84,10 @@ def memory(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above.
+    Example:
+        >>> params = px.load()
+        >>> px.memory(params, 64).total > px.memory(params).total > 0
+        True
     """
     check_params(params)
     check_whole("n", n, 1)

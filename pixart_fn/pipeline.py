@@ -185,6 +185,10 @@ def generate(
         ValueError: an argument isn't as described above, and the sentence says what is valid; or a stage's result isn't
             finite, and the sentence names the stage, the step and t.
         MemoryError: one picture doesn't fit into memory, and the sentence says what would.
+    Example:
+        >>> image = px.generate(px.load(), "a cat", px.key(0), steps=2)
+        >>> image.size
+        (128, 128)
     """
     autodiff.refuse_recording("generate", "differentiate encode_prompt, sample_latents and decode_latents instead")
     check_output(params, output, tile, clean=clean, binning=binning)

@@ -201,6 +201,10 @@ def work(
     Raises:
         ImportError: matplotlib is missing.
         TypeError: curves isn't a dict of lists of pairs of numbers, ylabel no string, or ax no axes.
+    Example:
+        >>> ax = px.plots.work({"ddim": [(5, 0.1), (10, 0.05)], "dpmpp_2m": [(5, 0.04), (10, 0.01)]})
+        >>> ax.get_ylabel()
+        'relative error'
     """
     for name, points in _named("curves", curves).items():
         listed = isinstance(points, Sequence) and not isinstance(points, (str, range)) and len(points) > 0

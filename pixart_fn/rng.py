@@ -32,6 +32,9 @@ def key(seed: int) -> Key:
     Raises:
         TypeError: seed is not an integer.
         ValueError: seed is negative or does not fit into 64 bits.
+    Example:
+        >>> px.key(7)
+        array([7, 0], dtype=uint64)
     """
     return np.array([_word("seed", seed), 0], np.uint64)
 
@@ -47,6 +50,10 @@ def split(key: Key, n: int = 2) -> Key:
     Raises:
         TypeError: n is not an integer.
         ValueError: key is not one key, or n is outside its range.
+    Example:
+        >>> a, b = px.split(px.key(0))
+        >>> bool((px.split(px.key(0), 8)[0] == a).all())
+        True
     """
     if check_key(key).ndim != 1:
         raise ValueError(f"split takes one key of shape (2,), got shape {key.shape}; split its rows one by one")
@@ -65,6 +72,9 @@ def fold_in(key: Key, i: int) -> Key:
     Raises:
         TypeError: i is not an integer.
         ValueError: key is none, or i is negative or does not fit into 64 bits.
+    Example:
+        >>> [px.fold_in(px.key(0), step).shape for step in range(3)]
+        [(2,), (2,), (2,)]
     """
     i = _word("i", i)
     rows = [_philox(row, i, _FOLD).random_raw(4)[:2] for row in check_key(key).reshape(-1, 2)]
@@ -82,6 +92,11 @@ def normal(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
     Raises:
         TypeError: shape isn't whole numbers.
         ValueError: key is none, or shape has a number below 0, or is too large, or shape[0] isn't the number of keys.
+    Example:
+        >>> keys = px.split(px.key(0), 4)
+        >>> together, alone = px.rng.normal(keys, (4, 3)), px.rng.normal(keys[2], (3,))
+        >>> bool((together[2] == alone).all())
+        True
     """
     _check_shape(shape)
     if check_key(key).ndim == 1:

@@ -41,6 +41,11 @@ def iterate(
         TypeError: an argument has the wrong type, or a result of denoise or of the solver has; only
             `solvers.ddpm("learned_range")` takes a VarianceDenoiser.
         ValueError: start is outside 0 … S, no solver has that name, or a result of denoise has another shape than x.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> grid, noise = px.schedule.grid(schedule, [999, 500]), px.rng.normal(px.key(0), (1, 4, 8, 8))
+        >>> [info.t for info in px.iterate(px.key(0), lambda x, t: 0.9 * x, "ddim", grid, noise)]
+        [999.0, 500.0]
     """
     solver = named(solver)
     check_grid(grid)
@@ -129,6 +134,12 @@ def sample(key: Key, denoise: Denoiser | VarianceDenoiser, solver: Solver | str,
         TypeError: an argument has the wrong type, or a result of denoise or of the solver has; only
             `solvers.ddpm("learned_range")` takes a VarianceDenoiser.
         ValueError: no solver has that name, or a result of denoise has another shape than x.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> grid, noise = px.schedule.grid(schedule, [999, 500]), px.rng.normal(px.key(0), (1, 4, 8, 8))
+        >>> x = px.sample(px.key(0), lambda x, t: np.ones_like(x), "ddim", grid, noise)  # the data are all ones
+        >>> bool(np.allclose(x, 1))
+        True
     """
     for info in iterate(key, denoise, solver, grid, x):
         x = info.x

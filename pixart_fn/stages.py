@@ -76,6 +76,9 @@ def encode_prompt(
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or the states aren't finite.
         MemoryError: the prompts don't fit into memory together.
+    Example:
+        >>> px.encode_prompt(px.load(), ["a cat", "a red circle"])
+        Text(states=float32 (2, 16, 256), mask=int32 (2, 16))
     """
     check_params(params)
     check_switches(clean=clean, check=check)
@@ -142,6 +145,11 @@ def sample_latents(
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or a result isn't finite; the sentence names the step and t.
         MemoryError: one picture doesn't fit into memory.
+    Example:
+        >>> params = px.load()
+        >>> text = px.encode_prompt(params, "a cat")
+        >>> px.sample_latents(params, text, px.key(0), steps=2).shape
+        (1, 16, 16, 16)
     """
     check_params(params)
     with lock():
@@ -192,6 +200,10 @@ def decode_latents(
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above, or a pixel isn't finite.
         MemoryError: the pictures don't fit into memory.
+    Example:
+        >>> params = px.load()
+        >>> px.decode_latents(params, px.noise(params, px.key(0))).shape
+        (1, 128, 128, 3)
     """
     check_params(params)
     check_switches(check=check)
@@ -225,6 +237,9 @@ def noise(params: Params, key: Key, n: int = 1, height: int | None = None, width
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above.
+    Example:
+        >>> px.noise(px.load(), px.key(0), 2).shape
+        (2, 16, 16, 16)
     """
     check_params(params)
     check_whole("n", n, 1)

@@ -45,6 +45,9 @@ def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
     Raises:
         ValueError: two keys of a dict have the same name, or one is empty or holds a dot; or the tree has more than
             DEEPEST levels.
+    Example:
+        >>> list(px.tree.items({"x": 1, "y": [2, 3]}))
+        [('x', 1), ('y.0', 2), ('y.1', 3)]
     """
     check_type("prefix", prefix, str, "a string")
     yield from _items(tree, prefix, 0)
@@ -147,6 +150,9 @@ def map(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
     Raises:
         TypeError: f isn't a function of so many values.
         ValueError: the structures differ; the sentence names the first place where they do.
+    Example:
+        >>> px.tree.map(lambda a, b: a + b, {"x": 1, "y": [2, 3]}, {"y": [20, 30], "x": 10})
+        {'x': 11, 'y': [22, 33]}
     """
     check_function("f", f, ", ".join(["leaf", *(f"leaf {i + 2}" for i in range(len(rest)))]))
     return map_with_path(lambda _, *row: f(*row), tree, *rest)
@@ -164,6 +170,9 @@ def map_with_path(f: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
     Raises:
         TypeError: f isn't a function of so many values.
         ValueError: the structures differ; the sentence names the first place where they do.
+    Example:
+        >>> px.tree.map_with_path(lambda name, leaf: name, {"x": 1, "y": [2, 3]})
+        {'x': 'x', 'y': ['y.0', 'y.1']}
     """
     check_function("f", f, ", ".join(["name, leaf", *(f"leaf {i + 2}" for i in range(len(rest)))]))
     return unflatten(tree, [f(*row) for row in rows(tree, *rest)])
@@ -180,6 +189,9 @@ def reduce(f: Callable[[T, Tree], T], tree: Tree, initial: T) -> T:
         What f returned last; `initial` where there is no leaf.
     Raises:
         TypeError: f isn't a function of two values.
+    Example:
+        >>> px.tree.reduce(lambda total, leaf: total + leaf, {"x": 1, "y": [2, 3]}, 0)
+        6
     """
     check_function("f", f, "folded, leaf")
     for leaf in leaves(tree):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib.util
 import inspect
 import re
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from helpers import tiny
 
@@ -152,6 +154,73 @@ def test_the_right_hand_column_runs(name, short):
     space.update({each: space[each].resize((16, 16)) for each in ("photo", "mask") if each in space})
     for code in right(name):
         exec(code, space)
+
+
+def examples() -> list:
+    """The examples of every public docstring and of the pages of the reference, apart from the modules' own."""
+    every = {id(value): (name, value) for name, value in sorted(public().items(), key=lambda each: -len(each[0]))}
+    finder, parser = doctest.DocTestFinder(recurse=False), doctest.DocTestParser()
+    docstrings = [
+        test
+        for name, value in every.values()
+        if inspect.isroutine(value) or inspect.isclass(value)
+        for test in finder.find(value, name, module=False, globs={})
+        if test.examples
+    ]
+    pages = [
+        parser.get_doctest(page.read_text("utf-8").replace("```", ""), {}, page.stem, None, 0) for page in REFERENCE
+    ]
+    return [*docstrings, *(test for test in pages if test.examples)]
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return px.load()
+
+
+def run(tests, params, monkeypatch, tmp_path):
+    """Run examples, in which `px.load` gives the one embedded checkpoint unless it is given a folder."""
+    load = px.load
+
+    def loaded(source=None, *, text_encoder=True):
+        if source:
+            return load(source, text_encoder=text_encoder)
+        return params if text_encoder else params.replace(text_encoder=None, tokenizer=None)
+
+    monkeypatch.setattr(px, "load", loaded)
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner()
+    said = []
+    for test in tests:
+        test.globs = {"px": px, "np": np}
+        runner.run(test, out=said.append)
+    assert runner.failures == 0, "".join(said)
+
+
+def draws(test) -> bool:
+    return bool(re.search(r"px\.(generate|sample_latents|text_denoiser|encode_\w+|decode_\w+)\(", test.docstring))
+
+
+def test_the_examples_of_docstrings_run(embedded, monkeypatch, tmp_path):
+    tests = [test for test in examples() if not draws(test)]
+    assert len(tests) > 25
+    run(tests, embedded, monkeypatch, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_examples_that_draw_run(embedded, monkeypatch, tmp_path):
+    tests = [test for test in examples() if draws(test)]
+    assert len(tests) > 5
+    run(tests, embedded, monkeypatch, tmp_path)
+
+
+def test_every_function_at_the_root_has_an_example():
+    shown = {test.name for test in examples()}
+    pages = "".join(page.read_text("utf-8") for page in REFERENCE)
+    functions = [name for name in px.__all__ if inspect.isfunction(getattr(px, name))]
+    assert not [
+        name for name in functions if f"px.{name}" not in shown and not re.search(rf">>> .*px\.{name}\(", pages)
+    ]
 
 
 @pytest.mark.slow

@@ -80,6 +80,9 @@ def convert(
         OSError: a file can't be read or written; what was there is there still.
         ValueError: an argument is none of the above; the file is damaged, holds something else than tensors, or isn't
             a transformer of PixArt; or what the file doesn't say isn't given.
+    Example:
+        >>> px.convert("PixArt-XL-2-512x512.pth", "transformer")  # doctest: +SKIP
+        >>> px.load("PixArt-alpha/PixArt-XL-2-512x512", transformer="transformer")  # doctest: +SKIP
     """
     given = {"size": size, "version": version, "heads": heads}
     _check(given, weights, progress)

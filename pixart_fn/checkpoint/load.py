@@ -88,6 +88,9 @@ def load(
         ValueError: a file is damaged or too large for its kind, a configuration has a field or value that isn't
             supported, the names and shapes of the weights aren't those of the configuration, a weight isn't finite, or
             the dtype isn't available on this device, can't hold a weight or can't be streamed.
+    Example:
+        >>> px.load()
+        Params(PixArtAlphaPipeline: text_encoder=2.7M, transformer=14.2M, vae=3.9M)
     """
     wanted = {"text_encoder": text_encoder, "transformer": transformer, "vae": vae}
     _check_arguments(source, revision, wanted, scheduler, dtype, stream)

@@ -41,6 +41,10 @@ def save(params: Params, folder: str | os.PathLike[str], *, dtype: str = "float3
             and shapes aren't those of its configuration.
         FileExistsError: the folder holds other weights, which a reader could mistake for these, or isn't a folder.
         OSError: the folder can't be written to, or the disk is full; what it held is still there then.
+    Example:
+        >>> px.save(px.load(text_encoder=None), "pipeline")
+        >>> px.load("pipeline", text_encoder=None)
+        Params(PixArtAlphaPipeline: text_encoder=None, transformer=14.2M, vae=3.9M)
     """
     check_option("dtype", dtype, list(DTYPES))
     if not isinstance(params, Params):

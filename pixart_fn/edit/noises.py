@@ -46,6 +46,9 @@ def slerp(a: Array, b: Array, w: float | Sequence[float] | NDArray[np.float64]) 
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: the shapes differ, a number isn't finite, or w isn't as described above.
+    Example:
+        >>> px.edit.slerp(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), 0.5).round(3)
+        array([[0.707, 0.707]], dtype=float32)
     """
     first, second = (as_float(x, name).asnumpy().astype(np.float64) for name, x in (("a", a), ("b", b)))
     if first.ndim < 1 or first.shape != second.shape:

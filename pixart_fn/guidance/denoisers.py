@@ -151,6 +151,10 @@ def interval(
     Raises:
         TypeError: low or high is not a number, or one of the denoisers not a function of (x, t).
         ValueError: low is above high, or one of them is NaN.
+    Example:
+        >>> denoise = px.guidance.interval(lambda x, t: x, lambda x, t: 0 * x, 200, 800)
+        >>> denoise(np.array([1.0]), 500.0), denoise(np.array([1.0]), 900.0)
+        (array([1.]), array([0.]))
     """
     as_interval((low, high))
     check_function("inside", inside, "x, t")
@@ -176,6 +180,10 @@ def compose(base: Denoiser, parts: Sequence[tuple[Denoiser, Scale]]) -> Denoiser
     Raises:
         TypeError: a weight is none of these, a denoiser isn't a function of (x, t), or parts no list of pairs.
         ValueError: there is no part.
+    Example:
+        >>> denoise = px.guidance.compose(lambda x, t: 0 * x, [(lambda x, t: x, 0.5), (lambda x, t: x, 2.0)])
+        >>> denoise(np.array([1.0]), 500.0)
+        array([2.5])
     """
     check_function("base", base, "x, t")
     if not isinstance(parts, Sequence) or not all(isinstance(part, (tuple, list)) and len(part) == 2 for part in parts):

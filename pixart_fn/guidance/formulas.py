@@ -30,6 +30,9 @@ def combine(conditional: Array, unconditional: Array, w: float | Sequence[float]
     Raises:
         TypeError: w isn't numbers, or a value no array.
         ValueError: the number of scales is not B, or the shapes differ.
+    Example:
+        >>> px.guidance.combine(np.array([2.0]), np.array([1.0]), 4.5)
+        array([5.5])
     """
     _check_shapes(conditional=conditional, unconditional=unconditional)
     scale = _factor("w", w, conditional)
@@ -156,6 +159,9 @@ def away(guided: Array, conditional: Array, worse: Array, s: float | Sequence[fl
     Raises:
         TypeError: s isn't numbers, or a value no array.
         ValueError: the number of scales is not B, or the shapes differ.
+    Example:
+        >>> px.guidance.away(np.array([5.5]), np.array([2.0]), np.array([1.5]), 2.0)
+        array([6.5])
     """
     _check_shapes(guided=guided, conditional=conditional, worse=worse)
     return guided + _factor("s", s, guided) * (conditional - worse)

@@ -36,6 +36,9 @@ class Guidance:
         ValueError: an argument is out of its range, or it would change nothing: pag_layers without a pag_scale, method
             where the scale is 1, interval, rescale or compat where moreover there is no worse branch, and zero_from or
             the interval of worse where they lie outside interval; or pag_scale and worse are both given.
+    Example:
+        >>> px.Guidance(3.0, interval=(200, 800))
+        Guidance(scale=3.0, interval=(200, 800))
     """
 
     scale: Scale = 4.5

@@ -56,6 +56,9 @@ def lock() -> Iterator[None]:
         A context manager, as in `with px.lock(): y = x + 1`.
     Raises:
         RuntimeError: this process was forked from one that had computed, where MindSpore would wait for ever.
+    Example:
+        >>> with px.lock():
+        ...     y = px.noise(px.load(), px.key(0)) + 1
     """
     if _STATE.forked:
         raise RuntimeError(

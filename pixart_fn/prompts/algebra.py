@@ -112,6 +112,11 @@ def blend(texts: Sequence[Text], weights: Sequence[float]) -> Text:
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: there is no text, their shapes don't fit each other, or there isn't one finite weight for each.
+    Example:
+        >>> params = px.load()
+        >>> cat, dog = px.encode_prompt(params, "a cat"), px.encode_prompt(params, "a dog")
+        >>> px.prompts.blend([cat, dog], [0.5, 0.5])
+        Text(states=float32 (1, 16, 256), mask=int32 (1, 16))
     """
     rows = _texts(texts)
     numbers = as_numbers("weights", weights)

@@ -63,6 +63,9 @@ def parse(prompt: str) -> list[Part]:
     Raises:
         TypeError: prompt isn't a string.
         ValueError: the prompt is too long, a weight is out of range, or nothing but white space has it.
+    Example:
+        >>> [tuple(part) for part in px.prompts.parse("a (red:1.5) cat")]
+        [('a ', 1.0), ('red', 1.5), (' cat', 1.0)]
     """
     check_type("prompt", prompt, str, "a string")
     if len(prompt) > LONGEST:
@@ -114,6 +117,9 @@ def words(params: Params, prompt: str, *, clean: bool = True, tokens: int | None
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument isn't as described above.
+    Example:
+        >>> [word.text for word in px.prompts.words(px.load(), "a red cat")]
+        ['a', 'red', 'cat']
     """
     check_params(params)
     check_switches(clean=clean)

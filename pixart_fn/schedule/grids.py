@@ -25,6 +25,10 @@ def grid(schedule: Schedule, timesteps: Sequence[float] | NumPyArray, *, final: 
     Raises:
         ValueError: there is no time, the times don't fall strictly within [0, T - 1], or final is neither.
         TypeError: schedule isn't a Schedule, or timesteps no list of numbers.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> px.schedule.grid(schedule, [999, 500])
+        Grid(2 steps, t 999 → 0, σ/α 157.4 → 0)
     """
     check_option("final", final, FINALS)
     check_schedule(schedule)
@@ -52,6 +56,10 @@ def rho_grid(schedule: Schedule, rhos: Sequence[float] | NumPyArray, *, final: s
     Raises:
         ValueError: the values don't fall strictly, the schedule has no such ρ, or final is neither.
         TypeError: schedule isn't a Schedule, or rhos no list of numbers.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> px.schedule.rho_grid(schedule, [10, 1])
+        Grid(2 steps, t 673.665 → 0, σ/α 10 → 0)
     """
     rhos = as_numbers("rhos (σ/α)", rhos)
     if not np.all(np.diff(rhos) < 0) or not rhos[-1] > 0:
@@ -98,6 +106,10 @@ def truncate(grid: Grid, strength: float) -> Grid:
     Raises:
         ValueError: strength is outside (0, 1] or leaves no step.
         TypeError: grid isn't a Grid, or strength isn't a number.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> px.schedule.truncate(px.schedule.grid(schedule, [999, 750, 500, 250]), 0.5)
+        Grid(2 of 4 steps, t 500 → 0, σ/α 3.443 → 0)
     """
     check_grid(grid)
     steps = len(grid.t) - 1
@@ -125,6 +137,10 @@ def reverse(grid: Grid) -> Grid:
     Raises:
         ValueError: the grid ends at σ = 0 and doesn't know its schedule.
         TypeError: it isn't a Grid.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> px.schedule.reverse(px.schedule.grid(schedule, [999, 500]))
+        Grid(2 steps, t 0 → 999, σ/α 0.01 → 157.4)
     """
     check_grid(grid)
     t, alpha, sigma = (nodes[::-1].copy() for nodes in grid[:3])

@@ -32,6 +32,9 @@ def linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> NDArray
         float64 (T,), for `from_betas`.
     Raises:
         TypeError, ValueError: an argument isn't as described above, or end is below start.
+    Example:
+        >>> px.schedule.linear()[:2].round(5)
+        array([0.0001 , 0.00012])
     """
     _check_rise(steps, start, end)
     return np.linspace(start, end, steps)
@@ -216,6 +219,9 @@ def from_betas(betas: Sequence[float] | NumPyArray, prediction: str = "epsilon")
     Raises:
         TypeError: betas is no list of numbers.
         ValueError: a β is outside (0, 1), or the prediction is not one of the three.
+    Example:
+        >>> px.schedule.from_betas(px.schedule.linear())
+        Schedule(1000 times, epsilon, λ -5.06 … 4.61)
     """
     betas = as_numbers("betas", betas)
     inside = (betas > 0) & (betas < 1)
@@ -244,6 +250,10 @@ def zero_terminal_snr(schedule: Schedule, alpha_bar: float = 0.0) -> Schedule:
     Raises:
         ValueError: alpha_bar is outside [0, 1] or above the schedule's ᾱ(T - 1), or there is one time alone.
         TypeError: an argument has the wrong type.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear(), "v")
+        >>> float(px.schedule.zero_terminal_snr(schedule).sigma(999))
+        1.0
     """
     check_number("alpha_bar", alpha_bar, 0, 1)
     root = 1 / np.hypot(1, check_schedule(schedule).rhos)
@@ -273,6 +283,11 @@ def convert(value: Array, x: Array, alpha: float, sigma: float, source: str, tar
         TypeError: value or x is no array or Tensor, or alpha or sigma no number.
         ValueError: source or target is not one of the three, alpha or sigma is outside [0, 1], the shapes differ, or
             the target doesn't follow there: x0 and v from ε at α = 0, ε and v from x0 at σ = 0.
+    Example:
+        >>> x0, eps = np.array([1.0]), np.array([0.5])
+        >>> x = 0.8 * x0 + 0.6 * eps
+        >>> px.schedule.convert(eps, x, 0.8, 0.6, "epsilon", "x0")
+        array([1.])
     """
     check_option("source", source, PREDICTIONS)
     check_option("target", target, PREDICTIONS)

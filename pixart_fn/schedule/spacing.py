@@ -52,6 +52,10 @@ def timesteps(
         ValueError: steps is under 1 or over the number of times that there are, the spacing is unknown, no time has
             that λ, or the offset leads out of the training times.
         TypeError: an argument has the wrong type.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> px.schedule.timesteps(schedule, 4, "trailing")
+        array([999, 749, 499, 249])
     """
     check_schedule(schedule)
     check_option("timestep_spacing", spacing, SPACINGS)
@@ -94,6 +98,10 @@ def karras(
     Raises:
         ValueError: an argument is outside its range, or ρ doesn't fall from first to last.
         TypeError: steps is no whole number, or another argument no number.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> px.schedule.karras(schedule, 4).round(2).tolist()
+        [157.41, 21.11, 1.25, 0.01]
     """
     check_number("power", power, 0, above=True)
     first, last = _range(schedule, steps, first, last)
@@ -121,6 +129,10 @@ def uniform_lambda(
     Raises:
         ValueError: steps is under 1, or ρ doesn't fall from first to last.
         TypeError: steps is no whole number, or another argument no number.
+    Example:
+        >>> schedule = px.schedule.from_betas(px.schedule.linear())
+        >>> px.schedule.uniform_lambda(schedule, 4).round(2).tolist()
+        [157.41, 6.28, 0.25, 0.01]
     """
     return np.geomspace(*_range(schedule, steps, first, last), steps)
 

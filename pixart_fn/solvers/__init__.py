@@ -97,6 +97,9 @@ def named(solver: Solver | str) -> Solver:
     Raises:
         ValueError: no solver has that name.
         TypeError: it is neither, for example a function that makes a solver and was not called.
+    Example:
+        >>> px.solvers.named("heun")
+        heun()
     """
     if isinstance(solver, Solver):
         return solver

@@ -90,6 +90,10 @@ def from_config(scheduler_config: Json) -> Sampler:
         ValueError: one sentence that names the class, each field that no class has, or each option of this class that
             isn't supported, and what is.
         TypeError: it is no dict.
+    Example:
+        >>> schedule, make_grid, solver, wrap = px.solvers.from_config(px.load().config.scheduler)
+        >>> make_grid(20)
+        Grid(20 steps, t 999 → 0, σ/α 157.4 → 0)
     """
     if not isinstance(scheduler_config, Mapping):
         raise TypeError(

@@ -125,6 +125,9 @@ def dpmpp_2m() -> Solver:
 
     Returns:
         The solver, with one evaluation per step.
+    Example:
+        >>> px.solvers.dpmpp_2m() == px.solvers.dpmpp_2m()
+        True
     """
     return dpm_multistep()
 

@@ -97,6 +97,9 @@ def chain(*transformations: Transformation) -> Transformation:
     Raises:
         TypeError: one isn't a Transformation.
         ValueError: there is none.
+    Example:
+        >>> optim = px.train.optim
+        >>> optimiser = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(1e-4))
     """
     for i, each in enumerate(transformations):
         check_type(f"transformations[{i}]", each, Transformation, "a Transformation")
