@@ -1,0 +1,221 @@
+"""The page without its server: what is offered, what is refused, how a drawing is stopped, and what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+from helpers import tiny
+from PIL import Image
+
+from pixart_fn import picture
+from pixart_fn.app import Limits, choices, serving, styles, wish, words
+from pixart_fn.app.drawing import Cancelled, Done, Model, Step, steps
+from pixart_fn.app.gallery import Keeper
+from pixart_fn.app.jobs import Busy, Jobs
+from pixart_fn.app.preview import Preview, as_url
+from pixart_fn.models import sizes
+
+WISH = wish.Wish("a cat", "", styles.NONE, (16, 16), "", 2, 1.0, 7, 1)
+PREVIEW = Preview(np.linspace(-1, 1, 15).reshape(5, 3))
+
+
+def grey(size: tuple[int, int], value: int) -> Image.Image:
+    return Image.new("RGB", (size[1], size[0]), (value,) * 3)
+
+
+def test_the_sizes_are_the_checkpoints_own_table():
+    released = tiny.params(tiny.RELEASED_SIZE, tiny.RELEASED_FACTOR)
+    assert choices.offered(released, 2048**2) == list(sizes.BINS[256])
+    assert choices.own(released, choices.offered(released, 2048**2)) == (256, 256)
+    with pytest.raises(ValueError, match=r"limits\.pixels must be at least \d+ for this model, got 5"):
+        choices.offered(released, 5)
+
+
+def test_without_a_table_each_size_can_be_drawn_and_has_about_as_many_pixels():
+    table = choices.offered(tiny.params(), 2048**2)
+    assert (16, 16) in table
+    assert all(h % 4 == w % 4 == 0 and 0.7 < h * w / 256 < 1.4 for h, w in table)
+    assert choices.label((16, 16)) == "16 × 16, square"
+    assert choices.label((12, 24)) == "24 × 12, wide 2.00 : 1"
+
+
+def test_the_styles_have_the_names_of_the_authors_demo():
+    names = "(No style)/Cinematic/Photographic/Anime/Manga/Digital Art/Pixel art/Fantasy art/Neonpunk/3D Model"
+    assert list(styles.STYLES) == names.split("/")
+    assert styles.styled(styles.NONE, "a {prompt}", "fog") == ("a {prompt}", "fog")
+    prompt, negative = styles.styled("Manga", "a cat", "fog")
+    assert "a cat" in prompt and "{" not in prompt and negative.startswith("fog, ")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"prompt": " "}, "the prompt is empty"),
+        ({"prompt": "x" * 2001}, "the prompt must have at most 2000 characters, got 2001"),
+        ({"negative": "x" * 2001}, "the negative prompt must have at most 2000"),
+        ({"size": (4096, 4096)}, "at most 4194304 pixels"),
+        ({"steps": 101}, "the number of steps must be 1 … 100, got 101"),
+        ({"n": 5}, "the number of pictures must be 1 … 4, got 5"),
+        ({"solver": "best"}, "the solver must be one of"),
+        ({"seed": -1}, "the seed must be"),
+        ({"strength": 1.5}, "the strength must be"),
+        ({"guidance": float("nan")}, "guidance must be"),
+    ],
+)
+def test_what_is_beyond_the_limits_is_refused(change, sentence):
+    wish.check_wish(WISH, Limits())
+    with pytest.raises(ValueError, match=sentence):
+        wish.check_wish(WISH._replace(**change), Limits())
+
+
+def test_limits_are_checked():
+    assert {each.name for each in dataclasses.fields(Limits)} >= {"pixels", "steps", "pictures", "prompt", "waiting"}
+    with pytest.raises(ValueError, match="waiting must be 1 … 1000, got 0"):
+        Limits(waiting=0)
+    with pytest.raises(TypeError, match="steps must be a whole number"):
+        Limits(steps=2.5)
+
+
+def test_a_visitor_draws_once_at_a_time_and_only_so_many_wait():
+    jobs = Jobs(2)
+    assert [jobs.begin("a"), jobs.begin("b")] == [0, 1]
+    with pytest.raises(Busy, match="being drawn already"):
+        jobs.begin("a")
+    with pytest.raises(Busy, match="2 drawings wait already"):
+        jobs.begin("c")
+    assert jobs.stop("a") and jobs.event("a").is_set() and not jobs.event("b").is_set()
+    jobs.end("a")
+    assert not jobs.stop("a") and jobs.begin("c") == 1
+
+
+def test_a_drawing_shows_each_step_and_then_what_generate_draws():
+    from pixart_fn import generate, key
+
+    model = Model(tiny.params(), PREVIEW)
+    *shown, done = steps(model, WISH, threading.Event())
+    assert [each.number for each in shown] == [1, 2] and all(isinstance(each, Step) for each in shown)
+    assert shown[0].pixels.shape == (1, 8, 8, 3) and not np.array_equal(shown[0].pixels, shown[1].pixels)
+    alone = generate(model.params, "a cat", key(7), steps=2, guidance=1.0, height=16, width=16, progress=False)
+    assert isinstance(done, Done) and np.array_equal(np.asarray(done.pictures[0]), np.asarray(alone))
+
+
+def test_a_drawing_stops_after_its_step_and_the_next_one_works():
+    model, stop = Model(tiny.params(), PREVIEW), threading.Event()
+    drawing = steps(model, WISH._replace(steps=50), stop)
+    next(drawing)
+    stop.set()
+    with pytest.raises(Cancelled):
+        for each in drawing:
+            assert each.number < 50
+    assert isinstance(list(steps(model, WISH, threading.Event()))[-1], Done)
+
+
+def test_what_nobody_takes_any_more_is_stopped():
+    stop = threading.Event()
+    drawing = steps(Model(tiny.params(), PREVIEW), WISH._replace(steps=50), stop)
+    next(drawing)
+    drawing.close()
+    assert stop.is_set() and not [each for each in threading.enumerate() if each.name == "pixart_fn.app"]
+
+
+def test_an_inpainted_picture_can_be_drawn_again_from_the_files_beside_it(tmp_path, monkeypatch):
+    import pixart_fn as px
+
+    drawn_from = Image.effect_noise((40, 20), 80)
+    layer = Image.new("RGBA", (40, 20))
+    layer.paste((10, 20, 250, 255), (15, 0, 25, 20))
+    given = WISH._replace(source=wish.fitted(drawn_from, (16, 16)), mask=wish.painted([layer], (16, 16)), strength=1.0)
+    assert np.asarray(given.mask)[:, 8].all() and not np.asarray(given.mask)[:, 0].any()
+    files = wish.attached(given)
+    *_, done = steps(Model(tiny.params(), PREVIEW), given, threading.Event())
+    keeper = Keeper()
+    (kept,) = keeper.keep([(done.pictures[0], wish.settings_of(given, files, {}, 0))], files)
+    call = picture.call(picture.read_settings(kept.file))
+    monkeypatch.chdir(kept.file.rpartition("/")[0])
+    monkeypatch.setattr(px, "load", tiny.params)
+    again = eval(call, {"px": px})
+    assert np.array_equal(np.asarray(again), np.asarray(Image.open(kept.file)))
+    keeper.close()
+
+
+def test_pictures_of_one_seed_say_which_they_are_and_are_dropped_with_their_files():
+    settings = [wish.settings_of(WISH._replace(n=2), {}, {"model": "a/b"}, i) for i in (0, 1)]
+    assert picture.call(settings[1]).startswith("px.generate(px.load('a/b'), 'a cat', px.split(px.key(7), 2)[1],")
+    keeper = Keeper()
+    kept = keeper.keep([(grey((16, 16), 9), each) for each in settings], {})
+    keeper.drop(kept[:1], kept[1:])
+    with pytest.raises(OSError):
+        picture.read_settings(kept[0].file)
+    assert picture.read_settings(kept[1].file)["index"] == 1
+    keeper.close()
+    with pytest.raises(OSError):
+        picture.read_settings(kept[1].file)
+
+
+def test_nothing_painted_is_no_mask_and_what_is_cut_off_is_said():
+    assert wish.painted([Image.new("RGBA", (40, 20))], (16, 16)) is None
+    edge = Image.new("RGBA", (40, 20))
+    edge.paste((1, 1, 1, 255), (0, 0, 4, 20))
+    with pytest.raises(ValueError, match="outside of the part of the picture that is drawn"):
+        wish.painted([edge], (16, 16))
+
+
+def test_the_linear_map_is_applied_to_each_latent():
+    z = np.random.default_rng(0).standard_normal((2, 4, 3, 5)).astype(np.float32) * 0.2
+    wanted = np.einsum("kchw,cd->khwd", z.astype(np.float64), PREVIEW.weights[:4]) + PREVIEW.weights[4]
+    np.testing.assert_allclose(PREVIEW.pixels(z), wanted.clip(0, 1), atol=1e-12)
+    assert as_url([*PREVIEW.pixels(z)]).startswith("data:image/jpeg;base64,/9j/")
+
+
+def test_what_visitors_write_is_no_html():
+    settings = wish.settings_of(WISH._replace(prompt="<script>x</script>"), {}, {}, 0)
+    assert "<script" not in words.details(settings) and "&lt;script" in words.details(settings)
+    assert "<b>" not in words.said("<b>")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"host": None}, "host must be a string"),
+        ({"port": 0}, "port must be 1 … 65535"),
+        ({"limits": 3}, "limits must be a pixart_fn.app.Limits"),
+        ({"controlnet": 3}, "net must be"),
+        ({"loaded": {"steps": 3}}, "no other settings than model"),
+        ({"share": True}, "serve has no argument 'share'"),
+    ],
+)
+def test_what_serve_cannot_use_is_refused_before_the_page_is_built(options, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        serving.serve(tiny.params(), **options)
+
+
+def test_a_missing_gradio_and_a_taken_port_are_sentences(monkeypatch):
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'pixart_fn\[app\]'"):
+        serving.page(tiny.params())
+    with serving.socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError, match="can't listen at 127"):
+            serving._check_free(*taken.getsockname())
+
+
+def test_the_map_is_learned_from_the_vae(monkeypatch):
+    from pixart_fn.app import preview as preview_
+
+    monkeypatch.setattr(preview_, "_tiny", lambda params: None)
+    known = preview_._smooth(16)
+    small = known.reshape(4, 8, 2, 8, 2, 3).mean((2, 4))
+
+    def encoded(params, pictures):
+        from mindspore import Tensor
+
+        z = small.transpose(0, 3, 1, 2) * 3 - 1
+        return Tensor(np.concatenate([z, z[:, :1] ** 2], 1).astype(np.float32))
+
+    monkeypatch.setattr(preview_, "encode_image", encoded)
+    found = preview_.preview(tiny.params())
+    np.testing.assert_allclose(found.pixels(encoded(None, None)), small, atol=1e-5)
