@@ -23,7 +23,7 @@ def converted(docstring, link):
         if name is None:
             out += prose(lines, link)
         elif name == "Example":
-            out += [".. rubric:: Example", "", *lines, ""]
+            out += ["", ".. rubric:: Example", "", *lines, ""]
         elif name in ("Args", "Raises"):
             field = {"Args": "param", "Raises": "raises"}[name]
             out += [f":{field} {key}: {inline(text, link)}" for key, text in entries(lines)]
