@@ -1,7 +1,9 @@
 """Editing: other starts for the sampling, denoisers that wrap another, and what is made of noise and prompts.
 
-picture = px.edit.image_to_image(params, photo, "a cat", px.key(0), strength=0.6)
-picture = px.edit.inpaint(params, photo, mask, "a red circle", px.key(0))
+For example:
+
+    picture = px.edit.image_to_image(params, photo, "a cat", px.key(0), strength=0.6)
+    picture = px.edit.inpaint(params, photo, mask, "a red circle", px.key(0))
 """
 
 from ..picture import read_picture

@@ -1,8 +1,10 @@
 """Training: losses, optimisers, data, the step and the loop; `emoji` is the recipe of the embedded checkpoint.
 
-state = train.init(params.transformer, optimiser, px.key(0))
-step = train.make_step(train.objective.of_transformer(params.config.transformer, loss), optimiser)
-state, metrics = step(state, batch)
+For example:
+
+    state = train.init(params.transformer, optimiser, px.key(0))
+    step = train.make_step(train.objective.of_transformer(params.config.transformer, loss), optimiser)
+    state, metrics = step(state, batch)
 """
 
 from . import adapt, data, distill, evaluate, job, loop, losses, objective, optim, recipe, reparameterise, times, watch

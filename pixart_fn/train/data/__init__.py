@@ -1,9 +1,11 @@
 """Data to train on: where pictures lie, their encoding once, and which of them a step sees.
 
-source = data.sources.open("my pictures")
-data.prepare.run(source, params, "prepared")
-batches = data.order.Batches(data.prepared.open("prepared"), batch_size=16, seed=0)
-batches(0)
+For example:
+
+    source = data.sources.open("my pictures")
+    data.prepare.run(source, params, "prepared")
+    batches = data.order.Batches(data.prepared.open("prepared"), batch_size=16, seed=0)
+    batches(0)
 """
 
 from . import authors, controls, order, prepare, prepared, sources

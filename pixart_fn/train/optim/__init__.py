@@ -1,8 +1,10 @@
 """Optimisers as pairs of pure functions over trees, as in optax.
 
-optimiser = chain(clip_by_global_norm(1.0), adamw(1e-4))
-state = optimiser.init(params)
-params, state, _ = step(optimiser, params, gradients, state)
+For example:
+
+    optimiser = chain(clip_by_global_norm(1.0), adamw(1e-4))
+    state = optimiser.init(params)
+    params, state, _ = step(optimiser, params, gradients, state)
 """
 
 from __future__ import annotations
