@@ -115,10 +115,11 @@ def _sampling(params: Params, limits: Limits) -> dict[str, Any]:
 def _more(follows: bool) -> dict[str, Any]:
     """Lay out what is drawn from files."""
     with gr.Accordion("Draw from a picture", open=False, elem_id="from"):
+        gr.HTML("<p>What you paint over is drawn anew; without paint, the whole picture is.</p>", padding=False)
         editor = gr.ImageEditor(
-            label="Upload a picture, and paint over what to draw anew",
+            label="Picture",
             type="pil", sources=["upload", "clipboard"], transforms=[], layers=False, height=360, format="png",
-            brush=gr.Brush(default_size=40, colors=["#2563eb"], color_mode="fixed"), elem_id="editor", buttons=[],
+            brush=gr.Brush(default_size=20, colors=["#2563eb"], color_mode="fixed"), elem_id="editor", buttons=[],
         )  # fmt: skip
         strength = gr.Slider(
             0, 1, value=0.6, step=0.05, label="Strength",
@@ -135,7 +136,7 @@ def _more(follows: bool) -> dict[str, Any]:
             )
             given["follow"] = gr.Slider(0, 2, value=1, step=0.05, label="How closely to follow them")
     with gr.Accordion("LoRA", open=False, elem_id="lora"):
-        given["lora"] = gr.File(label="A .safetensors file", file_types=[".safetensors"], type="filepath", height=120)
+        given["lora"] = gr.File(label="A .safetensors file", file_types=[".safetensors"], type="filepath")
         given["weight"] = gr.Slider(-2, 2, value=1, step=0.05, label="Weight of the LoRA")
     return given
 

@@ -8,7 +8,9 @@ import gradio as gr
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important;
-  padding: 20px 20px 40px !important; }
+  padding: 12px min(16px, 2vw) 40px !important; }
+.main.fillable { padding: 12px min(16px, 1vw) !important; }
+[data-testid="status-tracker"] { display: none !important; }
 #title { font-size: 1.35rem; font-weight: 650; margin: 0; }
 #title small { font-weight: 400; font-size: .85rem; color: var(--body-text-color-subdued); margin-left: .6rem; }
 #asking { align-items: flex-end; }
@@ -39,10 +41,6 @@ CSS = """
 button:focus-visible, input:focus-visible, textarea:focus-visible, summary:focus-visible, [tabindex]:focus-visible {
   outline: 2px solid var(--color-accent) !important; outline-offset: 2px; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 12px 10px 32px !important; }
-  .gradio-container > .main, .gradio-container .wrap, .gradio-container main,
-  .gradio-container .contain { padding-left: 0 !important;
-    padding-right: 0 !important; }
   #asking > .form { min-width: 100% !important; }
   #asking button { flex: 1 1 0; }
 }
