@@ -88,7 +88,7 @@ def _smooth(side: int) -> NDArray[np.float64]:
     coarse = rng.normal(rng.key(18), (LEARNED_AT, 6, 6, 3)) * 0.35 + 0.5
     colours = [np.round(255 * each.clip(0, 1)).astype(np.uint8) for each in coarse]
     wide = [Image.fromarray(each).resize((side, side), Image.Resampling.BICUBIC) for each in colours]
-    return np.stack([np.asarray(each) for each in wide]) / 255.0
+    return np.asarray(np.stack([np.asarray(each) for each in wide]) / 255.0, np.float64)
 
 
 def _tiny(params: Params) -> Params | None:
