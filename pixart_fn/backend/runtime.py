@@ -37,7 +37,8 @@ def set_environment() -> None:
     if not devices.has_ascend() and _BLOCKING not in os.environ:
         os.environ[_BLOCKING], _STATE.blocking = "1", True  # a thread that spins while it waits takes a CPU from work
     # where it writes what a failed compilation looked like, which otherwise is rank_0/ in the working directory
-    os.environ.setdefault("MS_OM_PATH", str(Path(tempfile.gettempdir(), f"mindspore-{os.getuid()}")))
+    user = f"-{os.getuid()}" if os.name == "posix" else ""  # elsewhere each user has a temporary folder
+    os.environ.setdefault("MS_OM_PATH", str(Path(tempfile.gettempdir(), f"mindspore{user}")))
     if devices.named(os.environ.get(CHOICE, "")) == "GPU" and "mindspore" not in sys.modules:
         _STATE.refused = _prepare_gpu()  # `ready` says it, since doctor and others need no device
 
