@@ -36,7 +36,7 @@ ALLOWED = {
 }
 SHORT = {
     "01_first_picture": "steps = 4",
-    "02_solvers": "finest, counts = 40, (6, 12)",
+    "02_solvers": "finest, counts = 20, (3, 6)",
     "03_train": "drawings, steps, adapter_steps, solver_steps = 8, 2, 2, 2",
     "04_steer": "steps = 6",
     "05_guidance": "steps = 2",
