@@ -12,7 +12,7 @@ from helpers.command import PROMPT, files, pixels, shown
 from PIL import Image
 
 from pixart_fn import checkpoint, cli, edit, picture  # noqa: F401 - px.edit is in the printed calls
-from pixart_fn.cli.generate import _size_for
+from pixart_fn.cli.drawing import size_for
 
 RANDOM = np.random.default_rng(0)
 
@@ -95,7 +95,7 @@ def test_several_pictures_have_their_keys_and_a_sheet_is_drawn_by_one_call(run, 
 
 def test_a_released_model_draws_at_the_nearest_size_that_it_was_trained_at(run):
     params = tiny.params(tiny.RELEASED_SIZE, tiny.RELEASED_FACTOR)
-    assert _size_for(params, "photo.png") == (192, 320)  # 0.6 is nearest to 20/32
+    assert size_for(params, "photo.png") == (192, 320)  # 0.6 is nearest to 20/32
 
 
 WRONG = {

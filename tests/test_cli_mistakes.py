@@ -48,8 +48,8 @@ ENDING = "a picture's name must end in .png, .jpg, .jpeg or .webp, got "
 WRONG = {
     "ending": (options("--out cat.gif"), ENDING + "'cat.gif'"),
     "no ending": (options("--out cat"), ENDING + "'cat'"),
-    "here": (options("--n 2 --out ."), "'.' is a folder; name a file in it"),
-    "a folder": (options("--out folder.png"), "'folder.png' is a folder; name a file in it"),
+    "here": (options("--n 2 --sheet --out ."), "'.' is a folder; name a file in it"),
+    "a folder": (options("--sheet --out folder.png"), "'folder.png' is a folder; name a file in it"),
     "in a file": (options("--out plain.txt/cat.png"), "/plain.txt' is not a folder, so 'plain.txt/cat.png' can't be"),
     "long settings": (("generate", "a" * 66_000, "--out", "a.jpg"), "the settings take "),
     "n": (options("--n 0"), "--n must be "),
@@ -94,11 +94,11 @@ WRONG = {
     "dtype": (options("--dtype float8"), "Invalid value for '--dtype': 'float8' is not one of 'float32', 'float16'"),
     "nothing": (
         (),
-        "name a command: generate, show, models, fetch, convert, prepare, train, plot; pixart-fn --help says what each",
+        "name a command: generate, show, models, fetch, convert, prepare, train, plot, app, completion; pixart-fn --help",
     ),
     "command": (
         ("xyzzy",),
-        "there is no command 'xyzzy'; the commands are generate, show, models, fetch, convert, prepare, train, plot",
+        "there is no command 'xyzzy'; the commands are generate, show, models, fetch, convert, prepare, train, plot, app",
     ),
     "a misspelt command": (("genrate",), "there is no command 'genrate'; the nearest is generate"),
     "show nothing": (("show",), "Missing argument 'PICTURE'"),
@@ -166,7 +166,7 @@ def test_too_little_memory_is_one_sentence(run, monkeypatch, error):
 
     monkeypatch.setattr(pipeline, "generate", fail)
     status, _, err = run("generate", "a cat", "-q")
-    assert status == 2
+    assert status == 1
     assert err == "pixart-fn: there is too little memory for this; a smaller --size or --n, or --tile 512, needs less\n"
 
 
@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_refused_in_the_words_of_the_command(run, tmp_path)
     status, _, err = run(
         "generate", "a cat", "-q", "--size", "2048", "--memory", "2", "--out", str(tmp_path / "cat.png")
     )
-    assert status == 2 and not (tmp_path / "cat.png").exists()
+    assert status == 1 and not (tmp_path / "cat.png").exists()
     assert "takes about" in err and "and there are 2.0 GiB; --size 1024x1024 would fit" in err
     assert err.endswith("--memory sets another limit, in GiB\n") and "memory=" not in err
     status, _, err = run("generate", "a cat", "--memory", "nan")

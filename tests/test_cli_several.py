@@ -16,7 +16,7 @@ from PIL import Image
 import pixart_fn as px
 from pixart_fn import checkpoint, picture, pipeline
 from pixart_fn.backend.workers import Workers
-from pixart_fn.cli.generate import BATCH, _batches
+from pixart_fn.cli.outputs import BATCH, batches
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +124,10 @@ def test_workers_draw_each_picture_once_and_as_one_process_does(run, worker, tmp
 
 @pytest.mark.parametrize("each", [1, BATCH, 2 * BATCH + 3])
 def test_what_is_drawn_together_does_not_depend_on_the_number_of_workers(each):
-    alone = _batches(5, each, Workers())
+    alone = batches(5, each, Workers())
     assert [i for batch in alone for i in batch] == list(range(5 * each))
     assert all(len(batch) <= BATCH and batch[0] // each == batch[-1] // each for batch in alone)
-    shared = [batch for rank in range(3) for batch in _batches(5, each, Workers(rank, 3))]
+    shared = [batch for rank in range(3) for batch in batches(5, each, Workers(rank, 3))]
     assert sorted(shared, key=lambda batch: batch.start) == alone
 
 

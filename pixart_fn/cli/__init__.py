@@ -17,6 +17,8 @@ import click
 import pixart_fn
 
 from ..process.signals import stoppable
+from .app import app
+from .completion import completion
 from .console import report
 from .convert import convert
 from .fetch import fetch
@@ -26,6 +28,7 @@ from .plot import plot
 from .prepare import prepare
 from .show import show
 from .train import Fields, train
+from .verb import Verb
 
 # what other programs call our options
 ALIASES = {
@@ -36,14 +39,19 @@ ALIASES = {
     **dict.fromkeys(("scheduler", "sampler"), "solver"),
     **dict.fromkeys(("image", "init-image", "input"), "init"),
     **dict.fromkeys(("denoising-strength", "denoise"), "strength"),
-    **{"mask-image": "mask", "max-sequence-length": "tokens"},
+    **{"mask-image": "mask", "max-sequence-length": "tokens", "control-image": "control"},
+    **dict.fromkeys(("controlnet-conditioning-scale", "conditioning-scale"), "control-scale"),
 }
+GIVEN = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What names a file that can't be used."""
 # what else px.Guidance holds, which the command doesn't take
 GUIDANCE = ("compat", "guidance-rescale", "interval", "method", "pag-layers", "pag-scale", "rescale", "worse")
 
 
 class Verbs(click.Group):
     """The verbs of the command; a misspelt verb is an error that names the nearest one."""
+
+    format_epilog = Verb.format_epilog
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         command = super().get_command(ctx, name)
@@ -67,7 +75,7 @@ def command(context: click.Context) -> None:
         raise click.UsageError(f"name a command: {', '.join(command.commands)}; pixart-fn --help says what each does")
 
 
-for verb in (generate, show, models, fetch, convert, prepare, train, plot):
+for verb in (generate, show, models, fetch, convert, prepare, train, plot, app, completion):
     command.add_command(verb)
 
 
@@ -77,27 +85,28 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the words after `pixart-fn`; None takes the process's own.
     Returns:
-        The exit status: 0, 130 after Ctrl-C, or 2 after a mistake that the user can correct, which is explained in one
-        sentence on stderr.
+        The exit status: 0; 1 where the machine failed: memory, disk, network; 2 where something given can't be used;
+        130 after Ctrl-C. Of 1 and 2 one sentence on stderr says why.
     """
     try:
         with stoppable():
-            command.main(argv, prog_name="pixart-fn", standalone_mode=False)
+            status = command.main(argv, prog_name="pixart-fn", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         return 130
     except click.ClickException as error:
         return report(_sentence(error, sys.argv[1:] if argv is None else argv))
     except OSError as error:
-        return report(f"{error.filename}: {error.strerror}" if error.strerror and error.filename else str(error))
+        said = f"{error.filename}: {error.strerror}" if error.strerror and error.filename else str(error)
+        return report(said, 2 if isinstance(error, GIVEN) else 1)
     except (ValueError, TypeError) as error:
         return report(str(error))
     except (MemoryError, RuntimeError) as error:
         if "memory=" in str(error):  # it was refused before any work
-            return report(_as_options(str(error)))
+            return report(_as_options(str(error)), 1)
         if not isinstance(error, MemoryError) and "memory failed" not in str(error):  # as MindSpore says it
             raise
-        return report("there is too little memory for this; a smaller --size or --n, or --tile 512, needs less")
-    return 0
+        return report("there is too little memory for this; a smaller --size or --n, or --tile 512, needs less", 1)
+    return status if isinstance(status, int) else 0
 
 
 def _as_options(sentence: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TextIO
 
 
-def report(error: str) -> int:
-    """Print an error that the user can correct, in one line, and return the exit status for it."""
+def report(error: str, status: int = 2) -> int:
+    """Print an error that isn't ours, in one line, and return the exit status for it."""
     note(error)
-    return 2
+    return status
 
 
 def note(text: str) -> None:
@@ -20,6 +21,12 @@ def note(text: str) -> None:
 def result(text: str) -> None:
     """Print one line to stdout, without control characters if stdout is a terminal."""
     _say(plain(text) if sys.stdout.isatty() else text, sys.stdout)
+
+
+def document(content: object) -> None:
+    """Print one value as JSON to stdout, in ASCII, which every stream holds."""
+    for line in json.dumps(content, indent=2).splitlines():
+        result(line)
 
 
 def plain(text: str) -> str:

@@ -8,20 +8,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..process.signals import deferred
-from .console import note, result
+from .console import document, note, result
+from .verb import Verb, folder
 
 if TYPE_CHECKING:
     from ..checkpoint.manifest import Entry
 
 
-@click.command()
-@click.argument("name")
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    with deferred():
+        from ..checkpoint import manifest
+
+    return [CompletionItem(each.name) for each in manifest.entries() if each.name.startswith(incomplete)]
+
+
+@click.command(cls=Verb)
+@click.argument("name", shell_complete=_names)
 @click.option("--variant", metavar="VARIANT", help="Of the weights, such as fp16.")
-@click.option("--to", metavar="DIR", help="A new folder; by default huggingface_hub's cache, where px.load finds it.")
+@click.option(
+    "--to",
+    metavar="DIR",
+    shell_complete=folder,
+    help="A new folder; by default huggingface_hub's cache, where px.load finds it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the call, and what it takes, as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors and the call that loads it.")
-def fetch(name: str, variant: str | None, to: str | None, quiet: bool) -> None:
+def fetch(name: str, variant: str | None, to: str | None, as_json: bool, quiet: bool) -> None:
     """Download a released checkpoint.
 
     NAME is one of those that `pixart-fn models` lists. What px.load reads of it is downloaded, the text encoder too,
@@ -39,7 +54,18 @@ def fetch(name: str, variant: str | None, to: str | None, quiet: bool) -> None:
     with fetch_.silent() if quiet else nullcontext():
         call = fetch_.fetch(entry, variant, folder, say)
     say(_advice(entry))
-    result(call)
+    if as_json:
+        document(_listed(entry, call))
+    else:
+        result(call)
+
+
+def _listed(entry: Entry, call: str) -> dict[str, object]:
+    """Return what was fetched, as JSON lists it: the call that loads it, or a file that Python doesn't load."""
+    is_call = call.startswith("px.")
+    where = {"call": call if is_call else None, "file": None if is_call else call}
+    settings = {name: getattr(entry.call, name) for name in ("steps", "guidance", "times")}
+    return {"name": entry.name, "id": entry.id, "licence": entry.licence, "kind": entry.kind} | where | settings
 
 
 def _licence(entry: Entry) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from ..process.signals import deferred
-from .console import note, result
+from .console import document, note, result
+from .verb import Verb
 
 if TYPE_CHECKING:
     from ..checkpoint.manifest import Entry
@@ -19,7 +19,7 @@ NUMBERS = HEADINGS[1:6]
 """The columns that are aligned to the right."""
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known of each as JSON.")
 def models(as_json: bool) -> None:
     """List the released checkpoints.
@@ -33,7 +33,7 @@ def models(as_json: bool) -> None:
     rows = [(entry, fetch.cached(entry)) for entry in manifest.entries()]
     if as_json:
         content = [dataclasses.asdict(entry) | {"bytes": entry.size(), "here": here} for entry, here in rows]
-        result(json.dumps(content, indent=2, ensure_ascii=False))
+        document(content)
         return
     for line in _aligned([HEADINGS, *(_cells(entry, here) for entry, here in rows)]):
         result(line)

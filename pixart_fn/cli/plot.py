@@ -12,13 +12,14 @@ from .. import plots
 from ..files import atomic
 from ..process.signals import deferred
 from .console import result
+from .verb import Verb, file, folder
 
 ENDINGS = (".png", ".svg", ".pdf")
 
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
-@click.option("--out", default="curves.png", help="A .png, .svg or .pdf file.")
+@click.command(cls=Verb)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…", shell_complete=folder)
+@click.option("--out", default="curves.png", shell_complete=file, help="A .png, .svg or .pdf file.")
 @click.option("--force", is_flag=True, help="Overwrite a file that exists.")
 def plot(runs: tuple[str, ...], out: str, force: bool) -> None:
     """Draw the curves of trainings.

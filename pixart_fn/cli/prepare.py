@@ -15,6 +15,7 @@ from ..backend.runtime import settle_on_cpu
 from ..checks import check_whole
 from ..process.signals import deferred
 from .console import note, result
+from .verb import Verb, file, folder
 
 if TYPE_CHECKING:
     from ..train.data.prepare import Report
@@ -25,10 +26,15 @@ NAMED = 3
 """Skipped pictures that are named; skipped.jsonl lists all."""
 
 
-@click.command()
-@click.argument("source")
-@click.option("--out", required=True, metavar="DIR", help="The folder to write.")
-@click.option("--model", show_default="the embedded one", help="A folder in diffusers layout, or a hub id owner/name.")
+@click.command(cls=Verb)
+@click.argument("source", shell_complete=file)
+@click.option("--out", required=True, metavar="DIR", shell_complete=folder, help="The folder to write.")
+@click.option(
+    "--model",
+    shell_complete=folder,
+    show_default="the embedded one",
+    help="A folder in diffusers layout, or a hub id owner/name.",
+)
 @click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
 @click.option(
     "--size", metavar="N|multi", show_default="the model's own", help="Side of squares, or multi, multi-512 …"

@@ -13,6 +13,7 @@ from ..backend.device import has_ascend
 from ..backend.runtime import settle_on_cpu
 from ..process.signals import deferred
 from .console import note, result
+from .verb import Verb, file, folder
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..train.recipe import Recipe
 
 
-class Fields(click.Command):
+class Fields(Verb):
     """A command whose help lists the fields of a recipe, and which says how an option that is one is given."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -35,6 +36,7 @@ class Fields(click.Command):
             with formatter.section(f"[{section}]"):
                 own = [each for each in fields if each.name.startswith(f"{section}.")]
                 formatter.write_dl([(each.name, f"{each.help}  [{each.kind}{_default(each.default)}]") for each in own])
+        super().format_epilog(ctx, formatter)
 
     def advice(self, word: str) -> str | None:
         """Say how to give what isn't an option, where it is a field of a recipe."""
@@ -57,7 +59,7 @@ def _recipes() -> ModuleType:
 
 
 @click.command(cls=Fields)
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, shell_complete=file)
 @click.option(
     "--set",
     "changes",
@@ -65,8 +67,8 @@ def _recipes() -> ModuleType:
     metavar="FIELD=VALUE",
     help="Change a field, such as run.steps=500, or take it out: run.minutes=none.",
 )
-@click.option("--data", metavar="DIR", help="What to train on: data.path.")
-@click.option("--out", metavar="DIR", help="The run's folder: run.out.")
+@click.option("--data", metavar="DIR", shell_complete=folder, help="What to train on: data.path.")
+@click.option("--out", metavar="DIR", shell_complete=folder, help="The run's folder: run.out.")
 @click.option("--list", "listed", is_flag=True, help="List the recipes that come with the package.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def train(

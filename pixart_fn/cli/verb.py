@@ -1,0 +1,67 @@
+"""What the verbs share: refusing what is empty, the exit status in the help, lists of values, completion of files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:  # it is generic from click 8.2 on
+    Type: TypeAlias = click.ParamType[Any]
+else:
+    Type = click.ParamType
+
+STATUS = (
+    ("0", "Done."),
+    ("1", "It failed on the way: the memory, the disk, the network, or what doctor checks."),
+    ("2", "Something given can't be used, as one sentence says."),
+    ("130", "Stopped by Ctrl-C."),
+)
+EMPTY = ("negative", "caption")
+"""Options that may be empty."""
+
+
+class Verb(click.Command):
+    """A verb whose options and arguments mustn't be empty texts, and whose help lists the exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it, or say which option is empty."""
+        for each in self.params:
+            if ctx.params.get(each.name or "") == "" and each.name not in EMPTY:
+                name = each.opts[0] if isinstance(each, click.Option) else each.metavar or (each.name or "").upper()
+                raise click.UsageError(f"{name} must not be empty", ctx)
+        return super().invoke(ctx)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit status."""
+        with formatter.section("Exit status"):
+            formatter.write_dl([*STATUS])
+
+
+class Several(Type):
+    """One value, or several with commas between them, which become a list."""
+
+    def __init__(self, each: Type, known: tuple[str, ...] = ()) -> None:
+        self.each, self.known, self.name = each, known, each.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert each of them."""
+        if not isinstance(value, str) or "," not in value:
+            return self.each.convert(value, param, ctx)
+        return [self.each.convert(part.strip(), param, ctx) for part in value.split(",")]
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the last of them."""
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in self.known if name.startswith(last)]
+
+
+def file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def folder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a folder."""
+    return [CompletionItem(incomplete, type="dir")]
