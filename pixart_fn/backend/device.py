@@ -78,8 +78,15 @@ def is_cpu() -> bool:
 
 def has_amx() -> bool:
     """Whether the CPU multiplies bfloat16 matrices."""
-    cpus = Path("/proc/cpuinfo")
-    return cpus.is_file() and "amx_bf16" in cpus.read_text().split()
+    return "amx_bf16" in cpu()[1]
+
+
+def cpu() -> tuple[str | None, frozenset[str]]:
+    """Return the name of the CPU and the words that the system says of what it can do; None and nothing elsewhere."""
+    file = Path("/proc/cpuinfo")
+    text = file.read_text() if file.is_file() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return (names[0] if names else None), frozenset(text.split())
 
 
 def lacks(name: str) -> str | None:

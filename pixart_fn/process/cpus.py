@@ -55,6 +55,23 @@ def workers() -> list[int]:
     return sorted(found)
 
 
+def mode() -> str:
+    """Return what the environment variable says, "shared" or "free".
+
+    Raises:
+        ValueError: it says something else.
+    """
+    said = os.environ.get(SWITCH, "shared")
+    if said not in ("shared", "free"):
+        raise ValueError(f"the environment variable {SWITCH} must be 'shared' or 'free', got {said!r}")
+    return said
+
+
+def allowed() -> list[int] | None:
+    """Return the CPUs that the calling thread may run on, ascending; None where the system doesn't say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 @contextmanager
 def shared() -> Iterator[None]:
     """Put MindSpore's workers on the CPUs that are left, and the calling thread with them until the block ends.
@@ -62,10 +79,7 @@ def shared() -> Iterator[None]:
     Raises:
         ValueError: the environment variable says something else than "shared" or "free".
     """
-    mode = os.environ.get(SWITCH, "shared")
-    if mode not in ("shared", "free"):
-        raise ValueError(f"the environment variable {SWITCH} must be 'shared' or 'free', got {mode!r}")
-    if mode == "free" or not hasattr(os, "sched_setaffinity"):
+    if mode() == "free" or not hasattr(os, "sched_setaffinity"):
         yield
         return
     here = threading.get_native_id()

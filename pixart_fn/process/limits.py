@@ -31,8 +31,18 @@ def free(root: Path = ROOT) -> int | None:
     Args:
         root: the directory that holds proc and sys.
     """
-    found = [*_left_by_groups(root), *_fields(root / "proc/meminfo", "MemAvailable:", 1024)]
+    found = [*(left for _, left in _groups(root)), *_fields(root / "proc/meminfo", "MemAvailable:", 1024)]
     return max(min(found), 0) if found else None
+
+
+def limit(root: Path = ROOT) -> int | None:
+    """Return the bytes that all processes beside this one and it may take: the system's, or its control groups' limit.
+
+    Args:
+        root: the directory that holds proc and sys.
+    """
+    found = [*(most for most, _ in _groups(root)), *_fields(root / "proc/meminfo", "MemTotal:", 1024)]
+    return min(found, default=None)
 
 
 def resident(root: Path = ROOT) -> int:
@@ -52,8 +62,8 @@ def file_pages(root: Path = ROOT) -> list[tuple[int, int]]:
     return found
 
 
-def _left_by_groups(root: Path) -> Iterator[int]:
-    """What each control group above this process leaves, of the second version or the first."""
+def _groups(root: Path) -> Iterator[tuple[int, int]]:
+    """The limit of each control group above this process and what it leaves, of the second version or the first."""
     with contextlib.suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -66,11 +76,11 @@ def _left_by_groups(root: Path) -> Iterator[int]:
                 yield from _left(root / mount / each.relative_to("/"), names)
 
 
-def _left(folder: Path, names: _Names) -> Iterator[int]:
+def _left(folder: Path, names: _Names) -> Iterator[tuple[int, int]]:
     with contextlib.suppress(OSError, ValueError):  # no such group, or the limit is "max"
         limit, usage = (int((folder / name).read_text()) for name in (names.limit, names.usage))
         if limit < 2**60:  # the first version's way to say that there is none
-            yield limit - usage + sum(next(_fields(folder / "memory.stat", name, 1), 0) for name in names.pages)
+            yield limit, limit - usage + sum(next(_fields(folder / "memory.stat", name, 1), 0) for name in names.pages)
 
 
 def _fields(file: Path, name: str, unit: int) -> Iterator[int]:
