@@ -119,12 +119,11 @@ def test_an_error_is_one_sentence(tab):
     finished(tab)
 
 
-@pytest.mark.xfail(reason="gradio's editor gives a clear background here; the mask arrives")
 def test_what_is_painted_over_is_drawn_anew(tab, tmp_path):
     source = tmp_path / "photo.png"
     Image.new("RGB", (128, 128), (40, 160, 60)).save(source)
     tab.get_by_role("button", name="Draw from a picture").click()
-    tab.locator("#editor input[type=file]").first.set_input_files(str(source))
+    tab.locator("#source input[type=file]").first.set_input_files(str(source))
     canvas = tab.locator("#editor canvas").first
     canvas.wait_for(timeout=MINUTE)
     tab.wait_for_timeout(2000)

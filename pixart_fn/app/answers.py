@@ -106,6 +106,10 @@ class Answers:
         with Image.open(kept[event.index].file) as picture:
             return words.finished(as_url([picture])), *_about(kept[event.index])
 
+    def paintable(self, picture: Any) -> Any:
+        """Show a picture that was uploaded where it can be painted over, without what was painted before."""
+        return None if picture is None else {"background": picture, "layers": [], "composite": None}
+
     def edges(self, picture: Any, size: str) -> Any:
         """Show the edges of a picture that was uploaded."""
         if picture is None:
@@ -128,7 +132,7 @@ def wish_of(values: Mapping[str, Any]) -> Wish:
     """Make a wish of the controls' values.
 
     Args:
-        values: by the names of the fields of Wish, with the size as "HxW", and "editor" in place of source and mask.
+        values: by the names of the fields of Wish, with the size as "HxW", and "editor" in place of the mask.
     Returns:
         The wish, of which only the pictures are checked.
     Raises:
@@ -138,8 +142,8 @@ def wish_of(values: Mapping[str, Any]) -> Wish:
     found = {name: values[name] for name in ("prompt", "negative", "style", "solver", "guidance", "strength")}
     found |= {"size": size, "lora": values.get("lora"), "weight": values["weight"], "follow": values.get("follow", 1.0)}
     found |= {"seed": _whole(values["seed"]), "n": _whole(values["n"]), "steps": _whole(values["steps"])}
-    if editor.get("background") is not None:
-        found["source"] = fitted(editor["background"], size)
+    if values.get("source") is not None:
+        found["source"] = fitted(values["source"], size)
         found["mask"] = painted(editor.get("layers") or [], size)
     if values.get("edges") is not None:
         found["edges"] = edge_map(values["edges"], size)

@@ -57,6 +57,7 @@ def build(params: Params, controlnet: Net | None, limits: Limits, loaded: Mappin
                 given = {"prompt": prompt, **_usual(params, table, limits), **_sampling(params, limits)}
                 given |= _more(controlnet is not None)
         _connect(answers, given, results, draw, cancel)
+        given["source"].change(answers.paintable, given["source"], given["editor"], **_AT_ONCE)
         if controlnet is not None:
             given["edges"].change(answers.edges, [given["edges"], given["size"]], given["edge_map"], **_AT_ONCE)
             given["size"].change(answers.edges, [given["edges"], given["size"]], given["edge_map"], **_AT_ONCE)
@@ -116,16 +117,20 @@ def _more(follows: bool) -> dict[str, Any]:
     """Lay out what is drawn from files."""
     with gr.Accordion("Draw from a picture", open=False, elem_id="from"):
         gr.HTML("<p>What you paint over is drawn anew; without paint, the whole picture is.</p>", padding=False)
+        source = gr.Image(
+            label="Picture", type="pil", sources=["upload", "clipboard"], height=220, buttons=[], image_mode=None,
+            elem_id="source",
+        )  # fmt: skip
         editor = gr.ImageEditor(
-            label="Picture",
-            type="pil", sources=["upload", "clipboard"], transforms=[], layers=False, height=360, format="png",
+            label="Paint over it",
+            type="pil", sources=[], transforms=[], layers=False, height=360, format="png",
             brush=gr.Brush(default_size=20, colors=["#2563eb"], color_mode="fixed"), elem_id="editor", buttons=[],
         )  # fmt: skip
         strength = gr.Slider(
             0, 1, value=0.6, step=0.05, label="Strength",
             info="How much changes: about 0.6 for the whole picture, and 1 for what you have painted over.",
         )  # fmt: skip
-    given = {"editor": editor, "strength": strength}
+    given = {"source": source, "editor": editor, "strength": strength}
     if follows:
         with gr.Accordion("Follow the edges of a picture", open=False, elem_id="follow"):
             given["edges"] = gr.Image(
