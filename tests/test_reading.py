@@ -15,7 +15,7 @@ import pixart_fn as px
 from pixart_fn import picture
 from pixart_fn.checkpoint.layout import COMPONENTS, read_json, shards
 from pixart_fn.checkpoint.text import load_text
-from pixart_fn.cli.generate import _prompts
+from pixart_fn.cli.given import prompts
 from pixart_fn.files import reading, safetensors
 from pixart_fn.models import tokenizer
 from pixart_fn.train import state
@@ -68,13 +68,13 @@ def test_prompts_come_through_a_pipe_that_is_written_and_not_from_a_device(tmp_p
     ends = os.pipe()
     os.write(ends[1], "a cat\nGröße\n".encode())
     os.close(ends[1])
-    assert _prompts((), f"/dev/fd/{ends[0]}") == ["a cat", "Größe"]  # as <(…) of a shell names it
+    assert prompts((), f"/dev/fd/{ends[0]}") == ["a cat", "Größe"]  # as <(…) of a shell names it
     os.close(ends[0])
     os.mkfifo(tmp_path / "pipe")
     with watched(), pytest.raises(ValueError, match="there are no prompts in"):
-        _prompts((), str(tmp_path / "pipe"))
+        prompts((), str(tmp_path / "pipe"))
     with watched(), pytest.raises(OSError, match="/dev/zero is a device; a regular file is needed"):
-        _prompts((), "/dev/zero")
+        prompts((), "/dev/zero")
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if "safetensors" not in name and "cat." not in name])

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from pixart_fn import picture, settings
-from pixart_fn.cli.generate import _prompts
+from pixart_fn.cli.given import prompts
 
 from . import mutate
 from .target import JSON, PNG, Target, check_sentence, dumped
@@ -71,7 +71,7 @@ def _call(content: bytes, folder: Path) -> Any:
 
 def _lines(content: bytes, folder: Path) -> Any:
     (folder / "prompts.txt").write_bytes(content)
-    return _prompts((), str(folder / "prompts.txt"))
+    return prompts((), str(folder / "prompts.txt"))
 
 
 TARGETS = {
