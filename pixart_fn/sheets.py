@@ -6,6 +6,7 @@ along the columns, or of the columns alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,9 +31,10 @@ def check_axes(axes: Mapping[str, Sequence[Any]]) -> None:
             raise ValueError(f"only {', '.join(AXES)} can vary in a sheet, got {shown(name)}")
         if not isinstance(values, (list, tuple)) or not values:
             raise TypeError(f"{name} of a sheet must be a list of values, got {kind(values)}")
-        twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
-        if twice is not None:
-            raise ValueError(f"{name} of a sheet names {shown(twice)} twice")
+        if other := [value for value in values if not isinstance(value, (str, int, float))]:
+            raise TypeError(f"{name} of a sheet must be a list of texts or numbers, got {kind(other[0])} in it")
+        if len({*values}) < len(values):
+            raise ValueError(f"{name} of a sheet names {shown(Counter(values).most_common(1)[0][0])} twice")
     if not 1 <= len(axes) <= 2:
         got = f"got {len(axes)}: {', '.join(axes)}" if axes else "got none"
         raise ValueError(f"one or two of {', '.join(AXES)} can vary in a sheet, {got}")

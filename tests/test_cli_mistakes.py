@@ -94,7 +94,7 @@ WRONG = {
     "dtype": (options("--dtype float8"), "Invalid value for '--dtype': 'float8' is not one of 'float32', 'float16'"),
     "nothing": (
         (),
-        "name a command: generate, show, models, fetch, convert, prepare, train, plot, app, completion; pixart-fn",
+        "name a command: generate, show, models, fetch, convert, prepare, train, plot, bench, doctor, app,",
     ),
     "command": (
         ("xyzzy",),

@@ -16,6 +16,7 @@ from PIL import Image
 import pixart_fn as px
 from pixart_fn import checkpoint, picture, pipeline
 from pixart_fn.backend.workers import Workers
+from pixart_fn.cli import outputs
 from pixart_fn.cli.outputs import BATCH, batches
 
 
@@ -38,8 +39,9 @@ def test_several_pictures_are_numbered_and_each_has_its_key(run, capsys, tmp_pat
         assert np.abs(np.asarray(shown(capsys, f"cat-{i}.png"), int) - pixels(f"cat-{i}.png")).max() <= 1
 
 
-def test_more_than_a_batch_are_the_same_pictures(run):
-    n = BATCH + 2
+def test_more_than_a_batch_are_the_same_pictures(run, monkeypatch):
+    monkeypatch.setattr(outputs, "BATCH", 2)
+    n = 3
     assert run("--n", str(n))[0] == 0
     drawn = px.generate(tiny.params(), PROMPT, px.key(0), steps=2, images_per_prompt=n, progress=False)
     for i in range(n):

@@ -18,9 +18,11 @@ import pixart_fn
 
 from ..process.signals import stoppable
 from .app import app
+from .bench import bench
 from .completion import completion
 from .console import report
 from .convert import convert
+from .doctor import doctor
 from .fetch import fetch
 from .generate import generate
 from .models import models
@@ -75,7 +77,7 @@ def command(context: click.Context) -> None:
         raise click.UsageError(f"name a command: {', '.join(command.commands)}; pixart-fn --help says what each does")
 
 
-for verb in (generate, show, models, fetch, convert, prepare, train, plot, app, completion):
+for verb in (generate, show, models, fetch, convert, prepare, train, plot, bench, doctor, app, completion):
     command.add_command(verb)
 
 

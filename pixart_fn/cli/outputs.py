@@ -89,7 +89,7 @@ def _check(output: Output) -> None:
         sheets.check(output.settings)
     except (ValueError, TypeError) as error:
         option = "" if str(error).startswith("prompt ") else "--"
-        raise type(error)(f"{option}{error}") from error
+        raise type(error)(f"{option}{error}".replace("--control_", "--control-")) from error
     picture_.prepare(*output)
 
 
