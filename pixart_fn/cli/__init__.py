@@ -16,6 +16,7 @@ import click
 
 import pixart_fn
 
+from ..backend.runtime import CHOICE
 from ..process.signals import stoppable
 from .app import app
 from .bench import bench
@@ -105,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if "memory=" in str(error):  # it was refused before any work
             return report(_as_options(str(error)), 1)
+        if CHOICE in str(error) or str(error).startswith("the device "):  # which can't be used here
+            return report(str(error), 1)
         if not isinstance(error, MemoryError) and "memory failed" not in str(error):  # as MindSpore says it
             raise
         return report("there is too little memory for this; a smaller --size or --n, or --tile 512, needs less", 1)
