@@ -67,7 +67,7 @@ def test_two_threads_give_what_one_gives():
 
 @pytest.mark.slow
 def test_threads_of_the_embedded_checkpoint_give_what_one_gives():
-    assert together(px.load(), 4, 30) == []
+    assert together(px.load(), 4, 12) == []
 
 
 def is_free() -> bool:

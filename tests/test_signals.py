@@ -139,9 +139,8 @@ time.sleep(100)
 
 
 @pytest.mark.slow
-@BOTH
-def test_a_script_cleans_up_while_another_thread_computes(number):
-    printed, status = stopped([sys.executable, "-c", WORKER], "drawn", number)
+def test_a_script_cleans_up_while_another_thread_computes():
+    printed, status = stopped([sys.executable, "-c", WORKER], "drawn", signal.SIGTERM)
     assert "cleaned up" in printed and "KeyboardInterrupt" in printed and status == -signal.SIGINT
 
 
@@ -187,9 +186,8 @@ def stopped(command, after, number):
 
 
 @pytest.mark.slow
-@BOTH
-def test_a_script_cleans_up(number):
-    printed, status = stopped([sys.executable, "-c", SCRIPT], "drawn", number)
+def test_a_script_cleans_up():
+    printed, status = stopped([sys.executable, "-c", SCRIPT], "drawn", signal.SIGINT)
     assert "cleaned up" in printed and "KeyboardInterrupt" in printed
     assert status == -signal.SIGINT  # as a script of Python's ends after Ctrl-C
 
