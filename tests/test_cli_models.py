@@ -182,6 +182,16 @@ def test_files_that_are_no_pipeline(hub, capsys):
         fetch.main(["alpha-512-pth", "--variant", "fp16"], standalone_mode=False)
 
 
+def test_json_has_the_call_or_the_file(hub, capsys):
+    fetch.main(["dmd-512", "-q", "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["call"] == 'px.load("owner/whole", transformer="owner/dmd")' and found["file"] is None
+    assert (found["id"], found["steps"], found["guidance"], found["times"]) == ("owner/dmd", 1, 1.0, [400.0])
+    fetch.main(["alpha-512-pth", "-q", "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["call"] is None and Path(found["file"]).read_bytes() == b"no weights"
+
+
 def test_a_variant_that_is_not_there(hub):
     with pytest.raises(ValueError, match="no weights of the variant 'fp16'"):
         fetch.main(["alpha-512", "--variant", "fp16"], standalone_mode=False)

@@ -228,3 +228,17 @@ def test_json_is_whole_on_a_terminal_too(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     cli.console.document({"a": "\x1b]0;\u202e ✓", "b": [1, None]})
     assert json.loads(capsys.readouterr().out) == {"a": "\x1b]0;\u202e ✓", "b": [1, None]}
+
+
+def test_convert_prints_json(tmp_path, capsys, monkeypatch):
+    def convert(source, target, **_):
+        (Path(target) / "inner").mkdir(parents=True)
+        (Path(target) / "inner" / "a.json").write_text("{}")
+
+    monkeypatch.setattr("pixart_fn.checkpoint.convert.convert", convert)
+    out = str(tmp_path / "out")
+    assert cli.main(["convert", "in.pth", out, "--json"]) == 0
+    files = [{"file": f"{out}/inner/a.json", "bytes": 2}]
+    assert json.loads(capsys.readouterr().out) == {"source": "in.pth", "target": out, "files": files}
+    assert cli.main(["convert", "", out]) == 2
+    assert capsys.readouterr().err == "pixart-fn: IN must not be empty\n"
