@@ -265,7 +265,8 @@ def test_the_page_s_own_model_and_adapter(run, served, monkeypatch):
     monkeypatch.setattr(lora, "load", lambda source: ("adapter", source))
     monkeypatch.setattr(lora, "merge", lambda tree, adapter: {"merged": adapter})
     words = "--model m --variant fp16 --dtype float16 --lora l --host 0.0.0.0 --port 80 -q"
-    assert run("app", *words.split()) == (0, "", "")
+    said = "the settings inside the page's pictures don't name --lora, so `pixart-fn show` draws them without it"
+    assert run("app", *words.split()) == (0, "", f"pixart-fn: {said}\n")
     assert served[0] == ("m", {"dtype": "float16", "variant": "fp16"})
     params, options = served[1]
     assert params.transformer == {"merged": ("adapter", "l")}

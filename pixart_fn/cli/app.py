@@ -12,6 +12,7 @@ from ..backend.runtime import settle_on_cpu
 from ..checks import check_whole
 from ..process.signals import deferred
 from . import drawing
+from .console import note
 from .verb import Verb, folder
 
 
@@ -45,6 +46,7 @@ def app(
     params = drawing.load({"model": model, "variant": variant, "dtype": dtype, "shown": not quiet})
     if lora is not None:
         params = params.replace(transformer=lora_.merge(params.transformer, lora_.load(lora)))
+        note("the settings inside the page's pictures don't name --lora, so `pixart-fn show` draws them without it")
     net = controlnet_.load(controlnet) if controlnet is not None or model is None else None
     loaded = {name: value for name, value in (("model", model), ("variant", variant), ("dtype", dtype)) if value}
     serve(params, host=host, port=port, controlnet=net, loaded=loaded)
