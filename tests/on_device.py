@@ -16,13 +16,13 @@ from pixart_fn.backend import device
 
 device.in_use = lambda: sys.argv[1]
 
-from helpers import compare  # noqa: E402 - after the choice
-from reference.case import Case, load  # noqa: E402
+from helpers import compare
+from reference.case import Case, load
 
-from pixart_fn.backend import convolution, heads, nn  # noqa: E402
+from pixart_fn.backend import convolution, heads, nn
 
-import mindspore as ms  # isort: skip # noqa: E402 - after pixart_fn, which silences it
-from mindspore import ops  # noqa: E402
+import mindspore as ms  # isort: skip - after pixart_fn, which silences it
+from mindspore import ops
 
 
 def flash_attention_score(query, key, value, head_num, attn_mask=None, input_layout="BSH"):

@@ -28,7 +28,10 @@ def weights(step: Step, kind: str) -> tuple[Any, dict[str, np.ndarray]]:
 
 def inputs(kind: str, side: int) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0)
-    normal = lambda *shape: draw.standard_normal(shape).astype(np.float32)  # noqa: E731 - one line each below
+
+    def normal(*shape: int) -> np.ndarray:
+        return draw.standard_normal(shape).astype(np.float32)
+
     if kind == "decode":
         return {"z": normal(1, 4, side // 8, side // 8)}
     seen = (np.arange(TOKENS) < np.array([[REAL], [1]])).astype(np.int32)
@@ -47,12 +50,14 @@ def ours(step: Step, kind: str, side: int) -> None:
 
         def measure(dtype: str = dtype) -> dict[str, Any]:
             p = px.tree.nest({name: ms.Tensor(value).astype(getattr(ms, dtype)) for name, value in flat.items()})
-            if kind == "decode":
-                f = lambda: px.vae.decode(p, config, given["z"]).asnumpy()  # noqa: E731 - as below
-            else:
-                captions = px.transformer.captions(p, config, given["text"], given["mask"])
-                t = ms.Tensor(np.full(2, 500, np.float32))
-                f = lambda: px.transformer.evaluate(p, config, given["x"], t, captions).asnumpy()  # noqa: E731
+            t = ms.Tensor(np.full(2, 500, np.float32))
+            captions = kind != "decode" and px.transformer.captions(p, config, given["text"], given["mask"])
+
+            def f() -> np.ndarray:
+                if kind == "decode":
+                    return px.vae.decode(p, config, given["z"]).asnumpy()
+                return px.transformer.evaluate(p, config, given["x"], t, captions).asnumpy()
+
             result = timed(f)
             np.save(step.home / f"{step.name}-{dtype}.npy", f())
             memory = None if step.rehearse else ms.runtime.max_memory_allocated() / 2**30

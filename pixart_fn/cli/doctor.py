@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
@@ -85,7 +86,7 @@ def _import() -> str:
 
     runtime.ready()
     with deferred():  # an interrupted import of MindSpore would abort
-        from ..backend import nn  # noqa: F401 - it sets MindSpore up as every model does
+        import_module("..backend.nn", __package__)  # it sets MindSpore up as every model does
 
     return "imported"
 
