@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .checks import check_number, check_option, check_switch, check_whole, kind, shown
+from .files import reading
 from .solvers import SOLVERS
 
 SIDE, PICTURES, STEPS, SCALE, TOKENS = 8192, 10_000, 10_000, 1000, 2**14
@@ -50,10 +54,55 @@ def call(settings: Mapping[str, Any]) -> str:
     source = [] if given.get("model") is None else [repr(given["model"])]
     source += [f"{name}={given[name]!r}" for name, usual in _LOADED.items() if given.get(name, usual) != usual]
     function, read = _edit(given) if edited else ("px.generate", [])
-    load, steered = f"px.load({', '.join(source)})", given.get("control") is not None
+    load, steered = _adapted(f"px.load({', '.join(source)})", given), given.get("control") is not None
     last = [f"controls={_control(given)}"] if steered else []
     load = f"params := {load}" if steered else load
     return f"{function}({', '.join([load, *read, repr(prompt), key, *_keywords(options), *last])})"
+
+
+def adapters(rows: Sequence[tuple[str, str, float]]) -> dict[str, Any]:
+    """Return the settings that name adapters, which px.lora.merge adds one after the other.
+
+    Args:
+        rows: of each its file or folder as `px.lora.load` takes it, its sha256 from `digest`, and its weight.
+    Returns:
+        `lora`, `lora_sha256` and `lora_weight`: the values of one adapter, lists of those of several, or nothing.
+    """
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return {name: column if len(rows) > 1 else column[0] for name, column in zip(_LORA, columns, strict=False)}
+
+
+def digest(source: str) -> str:
+    """Return the sha256 of an adapter's weights: of a file, or of the one in a folder that px.lora.load reads."""
+    path = Path(os.path.expanduser(source))
+    if path.is_dir():
+        path = next((path / name for name in _WEIGHTS if (path / name).exists()), path)
+    found = hashlib.sha256()
+    with os.fdopen(reading.descriptor(path), "rb") as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()
+
+
+def listed(settings: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """Return what `adapters` made the settings of."""
+    if settings.get("lora") is None:
+        return []
+    sources, hashes = _list(settings["lora"]), _list(settings["lora_sha256"])
+    weights = settings.get("lora_weight")
+    return list(zip(sources, hashes, [1.0] * len(sources) if weights is None else _list(weights), strict=True))
+
+
+def _adapted(load: str, settings: Mapping[str, Any]) -> str:
+    """Return the call that merges the adapters into what is loaded."""
+    for source, _, weight in listed(settings):
+        scaled = "" if weight == 1 else f", {weight!r}"
+        load = f"px.lora.merge({load}, px.lora.load({source!r}){scaled})"
+    return load
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _edit(settings: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -82,6 +131,8 @@ def _keywords(options: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value!r}" for name, value in options.items()]
 
 
+_LORA = ("lora", "lora_sha256", "lora_weight")
+_WEIGHTS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 _ALWAYS = {"negative": "negative_prompt", "steps": "steps", "guidance": "guidance"}
 _LOADED = {"variant": None, "dtype": "float32"}
 
@@ -109,6 +160,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 _NEEDED = {
     **dict.fromkeys(("strength", "mask", "init_sha256"), "init"), "mask_sha256": "mask",
     **dict.fromkeys(("control_sha256", "controlnet", "control_scale"), "control"),
+    **dict.fromkeys(("lora_sha256", "lora_weight"), "lora"),
 }  # fmt: skip
 
 
@@ -117,9 +169,12 @@ def _check_edit(settings: Mapping[str, Any]) -> None:
     for name, needed in _NEEDED.items():
         if name in settings and needed not in settings:
             raise ValueError(f"{name} needs {needed}")
-    for name in ("init", "mask", "control"):
+    for name in ("init", "mask", "control", "lora"):
         if name in settings and f"{name}_sha256" not in settings:
             raise ValueError(f"{name} needs {name}_sha256, without which another file could take its place")
+    for name in [name for name in _LORA if name in settings]:
+        if (got := len(_list(settings[name]))) != (wanted := len(_list(settings["lora"]))):
+            raise ValueError(f"{name} must be one for each lora, got {got} for {wanted}")
     if "init" in settings:
         if "strength" not in settings:
             raise ValueError("init needs strength")
@@ -164,8 +219,24 @@ def _check_sha256(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be 64 hexadecimal digits, got {shown(value)}")
 
 
+def _check_scale(name: str, value: Any) -> None:
+    check_number(name, value, -SCALE, SCALE)
+
+
 def _whole(low: int, high: int) -> _Check:
     return lambda name, value: check_whole(name, value, low, high)
+
+
+def _each(check: _Check) -> _Check:
+    """Check a value, or each of a list of at least one."""
+
+    def several(name: str, value: Any) -> None:
+        if isinstance(value, (list, tuple)) and not value:
+            raise ValueError(f"{name} must be one or a list of at least one, got none")
+        for each in _list(value):
+            check(name, each)
+
+    return several
 
 
 def _or_none(check: _Check) -> _Check:
@@ -179,7 +250,7 @@ _CHECKS: dict[str, _Check] = {
     "dtype": lambda name, value: check_option(name, value, DTYPES),
     "seed": _whole(0, 2**64 - 1),
     "steps": _or_none(_whole(1, STEPS)),
-    "guidance": _or_none(lambda name, value: check_number(name, value, -SCALE, SCALE)),
+    "guidance": _or_none(_check_scale),
     "negative": _check_text,
     "solver": _or_none(_check_solver),
     "n": _whole(1, PICTURES),
@@ -198,7 +269,10 @@ _CHECKS: dict[str, _Check] = {
     "control": _or_none(_check_text),
     "control_sha256": _or_none(_check_sha256),
     "controlnet": _or_none(_check_text),
-    "control_scale": _or_none(lambda name, value: check_number(name, value, -SCALE, SCALE)),
+    "control_scale": _or_none(_check_scale),
+    "lora": _or_none(_each(_check_text)),
+    "lora_sha256": _or_none(_each(_check_sha256)),
+    "lora_weight": _or_none(_each(_check_scale)),
 }
 
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import threading
 
 import numpy as np
 import pytest
 from helpers import tiny
+from mindspore import Tensor
 from PIL import Image
 
-from pixart_fn import picture
+from pixart_fn import picture, rng, tree
 from pixart_fn.app import Limits, choices, serving, styles, wish, words
 from pixart_fn.app.drawing import Cancelled, Done, Model, Step, steps
-from pixart_fn.app.gallery import Keeper
+from pixart_fn.app.gallery import Keeper, Kept
 from pixart_fn.app.jobs import Busy, Jobs
 from pixart_fn.app.preview import Preview, as_url
+from pixart_fn.checkpoint import controlnet, lora
 from pixart_fn.models import sizes
+from pixart_fn.settings import adapters, digest, listed
 
 WISH = wish.Wish("a cat", "", styles.NONE, (16, 16), "", 2, 1.0, 7, 1)
 PREVIEW = Preview(np.linspace(-1, 1, 15).reshape(5, 3))
+
+
+def changed(weights):
+    """The same tree with other numbers, where a new ControlNet or adapter changes nothing."""
+    return tree.map(lambda leaf: Tensor(rng.normal(rng.key(leaf.size), leaf.shape) * 0.2, leaf.dtype), weights)
 
 
 def grey(size: tuple[int, int], value: int) -> Image.Image:
@@ -121,23 +130,62 @@ def test_what_nobody_takes_any_more_is_stopped():
     assert stop.is_set() and not [each for each in threading.enumerate() if each.name == "pixart_fn.app"]
 
 
-def test_an_inpainted_picture_can_be_drawn_again_from_the_files_beside_it(tmp_path, monkeypatch):
+def drawn(given: wish.Wish, loaded: dict[str, object], model: Model, keeper: Keeper) -> Kept:
+    """Draw one picture and keep it, as the page does."""
+    files = wish.attached(given)
+    *_, done = steps(model, given, threading.Event())
+    (kept,) = keeper.keep([(done.pictures[0], wish.settings_of(given, files, loaded, 0))], files)
+    return kept
+
+
+@pytest.fixture
+def again(tmp_path, monkeypatch):
+    """Run the call that `show` prints of what was kept, where nothing lies but what the page has for the download."""
     import pixart_fn as px
 
+    def run(kept: Kept):
+        call = picture.call(picture.read_settings(kept.file))
+        for each in kept.beside:
+            shutil.copy(each, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(px, "load", tiny.params)
+        return np.asarray(eval(call, {"px": px})), call
+
+    return run
+
+
+def test_an_inpainted_picture_can_be_drawn_again_from_the_files_beside_it(again):
     drawn_from = Image.effect_noise((40, 20), 80)
     layer = Image.new("RGBA", (40, 20))
     layer.paste((10, 20, 250, 255), (15, 0, 25, 20))
     given = WISH._replace(source=wish.fitted(drawn_from, (16, 16)), mask=wish.painted([layer], (16, 16)), strength=1.0)
     assert np.asarray(given.mask)[:, 8].all() and not np.asarray(given.mask)[:, 0].any()
-    files = wish.attached(given)
-    *_, done = steps(Model(tiny.params(), PREVIEW), given, threading.Event())
     keeper = Keeper()
-    (kept,) = keeper.keep([(done.pictures[0], wish.settings_of(given, files, {}, 0))], files)
-    call = picture.call(picture.read_settings(kept.file))
-    monkeypatch.chdir(kept.file.rpartition("/")[0])
-    monkeypatch.setattr(px, "load", tiny.params)
-    again = eval(call, {"px": px})
-    assert np.array_equal(np.asarray(again), np.asarray(Image.open(kept.file)))
+    kept = drawn(given, {}, Model(tiny.params(), PREVIEW), keeper)
+    assert np.array_equal(again(kept)[0], np.asarray(Image.open(kept.file)))
+    keeper.close()
+
+
+def test_edges_and_adapters_are_stored_as_the_command_stores_them_and_drawn_again(again, tmp_path, monkeypatch):
+    config = controlnet.Config(1, tiny.TRANSFORMER.num_attention_heads, tiny.TRANSFORMER.attention_head_dim)
+    net = changed(controlnet.init(tiny.params().transformer, tiny.TRANSFORMER, config)), config
+    monkeypatch.setattr(controlnet, "load", lambda source: net if source == "own/er" else None)
+    rows = []
+    for number, name in enumerate(("first", "second")):
+        adapter = lora.init(rng.key(number), tiny.params(), lora.Config(rank=2))
+        file = tmp_path / f"{name}.safetensors"
+        lora.save(changed(adapter), file, layout="diffusers")
+        rows.append((str(file) if number == 0 else file.name, digest(str(file)), 0.5 - number))
+    base = lora.merge(tiny.params(), lora.load(rows[0][0]), rows[0][2])
+    given = WISH._replace(control=wish.fitted(Image.effect_noise((40, 20), 80), (16, 16)), control_scale=0.5)
+    given = given._replace(lora=str(tmp_path / "second.safetensors"), weight=rows[1][2])
+    keeper, loaded = Keeper(), {"controlnet": "own/er", **adapters(rows[:1])}
+    kept = drawn(given, loaded, Model(base, PREVIEW, net), keeper)
+    pixels, call = again(kept)
+    assert np.array_equal(pixels, np.asarray(Image.open(kept.file))) and "scale=0.5" in call
+    assert listed(kept.settings) == rows and {"control", "control_sha256", "controlnet"} <= {*kept.settings}
+    plain = drawn(WISH, loaded, Model(base, PREVIEW, net), keeper)
+    assert "controlnet" not in plain.settings and not np.array_equal(np.asarray(Image.open(plain.file)), pixels)
     keeper.close()
 
 
@@ -200,7 +248,7 @@ def test_a_missing_gradio_and_a_taken_port_are_sentences(monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(OSError, match="can't listen at 127"):
-            serving._check_free(*taken.getsockname())
+            serving.check_free(*taken.getsockname())
 
 
 def test_the_map_is_learned_from_the_vae(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -245,7 +246,8 @@ def test_the_exit_status_says_whose_mistake_it_is(run, monkeypatch, error, statu
 def served(monkeypatch):
     """The arguments of `serve`, with a tiny model."""
     seen = []
-    page = types.SimpleNamespace(serve=lambda params, **options: seen.append((params, options)))
+    page = types.SimpleNamespace(check_free=lambda host, port: None)
+    page.serve = lambda params, **options: seen.append((params, options))
     monkeypatch.setitem(sys.modules, "pixart_fn.app", page)
     monkeypatch.setattr(PAGE, "find_spec", lambda name: name)
     monkeypatch.setattr(checkpoint, "load", lambda source, **options: seen.append((source, options)) or tiny.params())
@@ -261,25 +263,32 @@ def test_the_page_is_shown_with_what_is_given(run, served):
     })  # fmt: skip
 
 
-def test_the_page_s_own_model_and_adapter(run, served, monkeypatch):
+def test_the_page_s_own_model_and_adapters(run, served, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(lora, "load", lambda source: ("adapter", source))
-    monkeypatch.setattr(lora, "merge", lambda tree, adapter: {"merged": adapter})
-    words = "--model m --variant fp16 --dtype float16 --lora l --host 0.0.0.0 --port 80 -q"
-    said = "the settings inside the page's pictures don't name --lora, so `pixart-fn show` draws them without it"
-    assert run("app", *words.split()) == (0, "", f"pixart-fn: {said}\n")
+    monkeypatch.setattr(lora, "merge", lambda params, adapter, weight: [*params, adapter, weight])
+    monkeypatch.setattr(checkpoint, "load", lambda source, **options: served.append((source, options)) or [])
+    for name in ("l", "k"):
+        Path(name).write_bytes(name.encode())
+    words = "--model m --variant fp16 --dtype float16 --lora l --lora k --lora-weight 1 --lora-weight -0.5"
+    assert run("app", *words.split(), *["--host", "0.0.0.0", "--port", "80", "-q"]) == (0, "", "")
     assert served[0] == ("m", {"dtype": "float16", "variant": "fp16"})
     params, options = served[1]
-    assert params.transformer == {"merged": ("adapter", "l")}
+    assert params == [("adapter", "l"), 1.0, ("adapter", "k"), -0.5]
+    hashes = [hashlib.sha256(name).hexdigest() for name in (b"l", b"k")]
     loaded = {"model": "m", "variant": "fp16", "dtype": "float16"}
+    loaded |= {"lora": ["l", "k"], "lora_sha256": hashes, "lora_weight": [1.0, -0.5]}
     assert options == {"host": "0.0.0.0", "port": 80, "controlnet": None, "loaded": loaded}
     assert run("app", "--model", "m", "--controlnet", "c", "-q")[0] == 0
-    assert served[3][1]["controlnet"] == ("net", "c")
+    assert served[3][1]["controlnet"] == ("net", "c") and served[3][1]["loaded"]["controlnet"] == "c"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--port", "0"), "--port must be 1 … 65535, got 0"),
+        (["--lora=a", "--lora=b", "--lora-weight=1"], "--lora-weight must be given as often as --lora, 2, got 1"),
+        (["--lora=a", "--lora-weight=nan"], "--lora-weight must be within [-1000, 1000], got nan"),
         (("--share",), "there is no option --share; pixart-fn app --help lists the options"),
         ((), "the page needs gradio: pip install 'pixart_fn[app]'"),
     ],

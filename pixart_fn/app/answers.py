@@ -10,13 +10,14 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from ..edges import canny
 from . import words
 from .drawing import Cancelled, Done, Model, steps
 from .gallery import Keeper, Kept
 from .jobs import Busy, Jobs
 from .limits import Limits
 from .preview import as_url
-from .wish import Wish, attached, check_wish, edge_map, fitted, painted, random_seed, settings_of
+from .wish import Wish, attached, check_wish, fitted, painted, random_seed, settings_of
 
 MISTAKES = (ValueError, TypeError, OSError, MemoryError)
 """What the library raises with a sentence for whoever asked."""
@@ -30,7 +31,7 @@ class Answers:
     Args:
         model: what to draw with.
         limits: what a visitor may take.
-        loaded: what `px.load` was given.
+        loaded: the settings of what is loaded.
     """
 
     def __init__(self, model: Model, limits: Limits, loaded: Mapping[str, Any]) -> None:
@@ -115,7 +116,7 @@ class Answers:
         if picture is None:
             return gr.update(value=None, visible=False)
         try:
-            return gr.update(value=edge_map(picture, _size(size)), visible=True)
+            return gr.update(value=canny(fitted(picture, _size(size))), visible=True)
         except MISTAKES as error:
             raise _error(error) from None
 
@@ -140,13 +141,13 @@ def wish_of(values: Mapping[str, Any]) -> Wish:
     """
     size, editor = _size(values["size"]), values.get("editor") or {}
     found = {name: values[name] for name in ("prompt", "negative", "style", "solver", "guidance", "strength")}
-    found |= {"size": size, "lora": values.get("lora"), "weight": values["weight"], "follow": values.get("follow", 1.0)}
+    found |= {"size": size, "lora": values["lora"], "weight": values["weight"]}
     found |= {"seed": _whole(values["seed"]), "n": _whole(values["n"]), "steps": _whole(values["steps"])}
     if values.get("source") is not None:
         found["source"] = fitted(values["source"], size)
         found["mask"] = painted(editor.get("layers") or [], size)
-    if values.get("edges") is not None:
-        found["edges"] = edge_map(values["edges"], size)
+    if values.get("control") is not None:
+        found |= {"control": fitted(values["control"], size), "control_scale": values["control_scale"]}
     return Wish(**found)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from .. import edit, rng
 from ..checkpoint import lora
 from ..control import Net
+from ..edges import canny
 from ..encoding import control
 from ..params import Params
 from ..pipeline import generate
@@ -113,12 +114,13 @@ def _drawn(model: Model, wish: Wish, on_step: Any) -> list[Image.Image]:
     prompt, negative = styled(wish.style, wish.prompt, wish.negative)
     given: dict[str, Any] = {"negative_prompt": negative, "steps": wish.steps, "guidance": wish.guidance}
     given |= {"solver": wish.solver or None, "images_per_prompt": wish.n, "on_step": on_step, "progress": False}
-    if wish.edges is not None and model.controlnet is not None:
-        given["controls"] = control(params, model.controlnet, wish.edges.convert("RGB"), scale=wish.follow)
+    if wish.control is not None and model.controlnet is not None:
+        given["controls"] = control(params, model.controlnet, canny(wish.control), scale=wish.control_scale)
     key = rng.key(wish.seed)
     if wish.source is None:
         height, width = wish.size
-        drawn = generate(params, [prompt], key, height=height, width=width, **given)
+        binning = wish.control is None
+        drawn = generate(params, [prompt], key, height=height, width=width, binning=binning, **given)
     elif wish.mask is None:
         drawn = edit.image_to_image(params, wish.source, [prompt], key, strength=wish.strength, **given)
     else:

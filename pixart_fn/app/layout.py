@@ -59,8 +59,8 @@ def build(params: Params, controlnet: Net | None, limits: Limits, loaded: Mappin
         _connect(answers, given, results, draw, cancel)
         given["source"].change(answers.paintable, given["source"], given["editor"], **_AT_ONCE)
         if controlnet is not None:
-            given["edges"].change(answers.edges, [given["edges"], given["size"]], given["edge_map"], **_AT_ONCE)
-            given["size"].change(answers.edges, [given["edges"], given["size"]], given["edge_map"], **_AT_ONCE)
+            given["control"].change(answers.edges, [given["control"], given["size"]], given["edge_map"], **_AT_ONCE)
+            given["size"].change(answers.edges, [given["control"], given["size"]], given["edge_map"], **_AT_ONCE)
         blocks.unload(answers.leave)
     return blocks
 
@@ -133,13 +133,13 @@ def _more(follows: bool) -> dict[str, Any]:
     given = {"source": source, "editor": editor, "strength": strength}
     if follows:
         with gr.Accordion("Follow the edges of a picture", open=False, elem_id="follow"):
-            given["edges"] = gr.Image(
+            given["control"] = gr.Image(
                 label="Picture", type="pil", sources=["upload", "clipboard"], height=220, buttons=[], image_mode=None
             )
             given["edge_map"] = gr.Image(
                 label="Its edges", interactive=False, visible=False, height=220, buttons=[], format="png"
             )
-            given["follow"] = gr.Slider(0, 2, value=1, step=0.05, label="How closely to follow them")
+            given["control_scale"] = gr.Slider(0, 2, value=1, step=0.05, label="How closely to follow them")
     with gr.Accordion("LoRA", open=False, elem_id="lora"):
         given["lora"] = gr.File(label="A .safetensors file", file_types=[".safetensors"], type="filepath")
         given["weight"] = gr.Slider(-2, 2, value=1, step=0.05, label="Weight of the LoRA")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ..checks import check_type, check_whole, kind
+from ..checks import check_type, check_whole, kind, shown
 from ..control import Net, check_net
 from ..models import controlnet as controlnet_
 from ..params import Params
@@ -20,6 +20,9 @@ from .limits import Limits
 if TYPE_CHECKING:
     import gradio as gr
 
+LOADED = ("model", "variant", "dtype", "controlnet", "lora", "lora_sha256", "lora_weight")
+"""The settings of what is loaded, which all pictures of a page share."""
+
 
 @public
 def page(
@@ -27,7 +30,7 @@ def page(
     *,
     controlnet: Net | None = None,
     limits: Limits | None = None,
-    loaded: Mapping[str, str] | None = None,
+    loaded: Mapping[str, object] | None = None,
 ) -> gr.Blocks:
     """Build the page, without showing it.
 
@@ -35,8 +38,10 @@ def page(
         params: from `px.load`, with a text encoder and a VAE.
         controlnet: what `px.controlnet.load` gives, for drawing along the edges of a picture; None leaves that out.
         limits: what a visitor may take at most; None takes those of `Limits()`.
-        loaded: what `px.load` was given, for the settings inside each picture: `model`, `variant` and `dtype`. None is
-            for the embedded checkpoint.
+        loaded: what the settings inside each picture say of params and of the ControlNet: `model`, `variant` and
+            `dtype` as `px.load` was given them; `controlnet` as `px.controlnet.load` was; and of each adapter in
+            params `lora`, `lora_sha256` and `lora_weight`, in lists where there are several, in the order in which
+            `px.lora.merge` added one after the other. None is for the embedded checkpoint.
     Returns:
         gradio's Blocks, which `serve` launches.
     Raises:
@@ -69,7 +74,7 @@ def serve(
     port: int = 7860,
     controlnet: Net | None = None,
     limits: Limits | None = None,
-    loaded: Mapping[str, str] | None = None,
+    loaded: Mapping[str, object] | None = None,
 ) -> None:
     """Show the page until Ctrl-C; its address is printed once it can be opened.
 
@@ -92,8 +97,8 @@ def serve(
     if not isinstance(host, str):
         raise TypeError(f"host must be a string, such as '127.0.0.1', got {kind(host)}")
     check_whole("port", port, 1, 65535)
+    check_free(host, port)
     built = page(params, controlnet=controlnet, limits=limits, loaded=loaded)
-    _check_free(host, port)
     try:
         launch(built, host, port, limits or Limits())
         print(f"The page is at http://{host}:{port} and ends with Ctrl-C.", flush=True)
@@ -132,11 +137,12 @@ def launch(built: gr.Blocks, host: str, port: int, limits: Limits) -> None:
     )
 
 
-def _loaded(loaded: Mapping[str, str]) -> dict[str, Any]:
-    check_settings({"prompt": "", "seed": 0, **loaded})
-    others = set(loaded) - {"model", "variant", "dtype"}
+def _loaded(loaded: Mapping[str, object]) -> dict[str, Any]:
+    others = set(loaded) - {*LOADED}
     if others:
-        raise ValueError(f"loaded must have no other settings than model, variant and dtype, got {sorted(others)}")
+        raise ValueError(f"loaded must have no other settings than {', '.join(LOADED)}, got {shown(min(others))}")
+    followed = {"control": "", "control_sha256": "0" * 64}
+    check_settings({"prompt": "", "seed": 0, **followed, **loaded})
     return dict(loaded)
 
 
@@ -145,8 +151,8 @@ def _check_gradio() -> None:
         raise ImportError("the page needs gradio: pip install 'pixart_fn[app]'")
 
 
-def _check_free(host: str, port: int) -> None:
-    """Raise an OSError where nothing can listen there; the sentence comes before the page is started."""
+def check_free(host: str, port: int) -> None:
+    """Raise an OSError where nothing can listen there."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -7,17 +7,14 @@ import io
 import os
 import random
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from .. import edges as edges_
 from ..checks import check_number, check_option, check_whole
-from ..files import reading
-from ..settings import SCALE
+from ..settings import SCALE, adapters, digest, listed
 from ..solvers import SOLVERS
 from .limits import Limits
 from .styles import styled
@@ -44,8 +41,8 @@ class Wish(NamedTuple):
         source: an RGB picture of `size` to draw from, or None.
         mask: a grey picture of `size`, white where `source` is drawn anew, or None.
         strength: 0 keeps `source`, 1 keeps nothing.
-        edges: a grey edge map of `size` that the ControlNet follows, or None.
-        follow: what the ControlNet's effect is multiplied by.
+        control: an RGB picture of `size` whose edges the ControlNet follows, or None.
+        control_scale: what the ControlNet's effect is multiplied by.
     """
 
     prompt: str
@@ -62,8 +59,8 @@ class Wish(NamedTuple):
     source: Image.Image | None = None
     mask: Image.Image | None = None
     strength: float = 0.6
-    edges: Image.Image | None = None
-    follow: float = 1.0
+    control: Image.Image | None = None
+    control_scale: float = 1.0
 
 
 def check_wish(wish: Wish, limits: Limits) -> None:
@@ -86,7 +83,7 @@ def check_wish(wish: Wish, limits: Limits) -> None:
     check_number("guidance", wish.guidance, -SCALE, SCALE)
     check_number("the strength", wish.strength, 0, 1)
     check_number("the LoRA's weight", wish.weight, -SCALE, SCALE)
-    check_number("the scale of the edges", wish.follow, -SCALE, SCALE)
+    check_number("the scale of the edges", wish.control_scale, -SCALE, SCALE)
 
 
 def random_seed() -> int:
@@ -96,10 +93,10 @@ def random_seed() -> int:
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Scale a picture until it covers (height, width), and cut out its middle; what is clear becomes white."""
-    whole = ImageOps.exif_transpose(picture).convert("RGBA")
-    white = Image.new("RGBA", whole.size, "white")
-    rgb = Image.alpha_composite(white, whole).convert("RGB")
-    return ImageOps.fit(rgb, (size[1], size[0]), Image.Resampling.LANCZOS)
+    whole = ImageOps.exif_transpose(picture)
+    clear = whole.has_transparency_data
+    small = ImageOps.fit(whole.convert("RGBA" if clear else "RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
+    return Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB") if clear else small
 
 
 def painted(layers: list[Image.Image], size: tuple[int, int]) -> Image.Image | None:
@@ -116,11 +113,6 @@ def painted(layers: list[Image.Image], size: tuple[int, int]) -> Image.Image | N
     return mask
 
 
-def edge_map(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the edges of a picture that is fitted to (height, width)."""
-    return edges_.canny(fitted(picture, size))
-
-
 class Attached(NamedTuple):
     """A file that a picture was drawn from, which its settings name: the name and the PNG."""
 
@@ -130,7 +122,7 @@ class Attached(NamedTuple):
 
 def attached(wish: Wish) -> dict[str, Attached]:
     """Return the pictures that a wish draws from, by their settings' names; equal ones have equal names."""
-    found = {"init": wish.source, "mask": wish.mask, "edges": wish.edges}
+    found = {"init": wish.source, "mask": wish.mask, "control": wish.control}
     return {name: _attached(name, picture) for name, picture in found.items() if picture is not None}
 
 
@@ -140,13 +132,14 @@ def settings_of(wish: Wish, files: Mapping[str, Attached], loaded: Mapping[str, 
     Args:
         wish: what was asked for.
         files: from `attached`.
-        loaded: what `px.load` was given: model, variant or dtype.
+        loaded: the settings of what is loaded: model, variant, dtype, controlnet and adapters.
         index: which of the pictures it is.
     Returns:
-        Settings as `px.save_picture` takes them. Those of a LoRA or of edges have no call that `pixart-fn show` prints.
+        Settings as the command stores them.
     """
     prompt, negative = styled(wish.style, wish.prompt, wish.negative)
-    found: dict[str, Any] = {**loaded, "prompt": prompt, "negative": negative, "seed": wish.seed, "steps": wish.steps}
+    found = {name: value for name, value in loaded.items() if name != "controlnet" or wish.control is not None}
+    found |= {"prompt": prompt, "negative": negative, "seed": wish.seed, "steps": wish.steps}
     found |= {"guidance": wish.guidance, "height": wish.size[0], "width": wish.size[1]}
     if wish.solver:
         found["solver"] = wish.solver
@@ -156,11 +149,12 @@ def settings_of(wish: Wish, files: Mapping[str, Attached], loaded: Mapping[str, 
         found |= {name: file, f"{name}_sha256": hashlib.sha256(content).hexdigest()}
     if wish.source is not None:
         found["strength"] = wish.strength
-    if wish.edges is not None:
-        found["edges_scale"] = wish.follow
+    if wish.control is not None:
+        # edges are those of the size that is drawn
+        found |= {"control_scale": wish.control_scale, "binning": wish.source is not None}
     if wish.lora is not None:
-        digest = hashlib.sha256(reading.content(Path(wish.lora), 2**36)).hexdigest()
-        found |= {"lora": os.path.basename(wish.lora), "lora_sha256": digest, "lora_weight": wish.weight}
+        own = os.path.basename(wish.lora), digest(wish.lora), wish.weight
+        found |= adapters([*listed(loaded), own])
     return found
 
 

@@ -19,10 +19,11 @@ _NAMES = {
     "strength": "Strength",
     "lora": "LoRA",
     "lora_weight": "Weight of the LoRA",
-    "edges": "Edges",
-    "edges_scale": "Scale of the edges",
+    "control": "Edges of",
+    "control_scale": "Scale of the edges",
     "init": "Drawn from",
     "mask": "Mask",
+    "controlnet": "ControlNet",
     "model": "Model",
 }
 
@@ -46,20 +47,19 @@ def finished(url: str, note: str = "") -> str:
 
 
 def details(settings: Mapping[str, Any]) -> str:
-    """Return the settings of a picture as a table, and the call that draws it again where there is one."""
+    """Return the settings of a picture as a table, and the call that draws it again."""
     shown = {title: settings[name] for name, title in _NAMES.items() if settings.get(name) not in (None, "")}
     shown["Size"] = f"{settings['width']} × {settings['height']}"
     if settings.get("n", 1) > 1:
         shown["Which"] = f"{settings['index'] + 1} of {settings['n']} with this seed"
-    rows = "".join(
-        f"<tr><th scope='row'>{title}</th><td>{escape(str(value))}</td></tr>" for title, value in shown.items()
-    )
-    try:
-        call = picture.call(settings)
-    except ValueError:  # of a LoRA or of edges, which the call can't say
-        return f"<table>{rows}</table>"
-    again = f"<details><summary>The same picture in Python</summary><pre>{escape(call)}</pre></details>"
+    rows = "".join(f"<tr><th scope='row'>{title}</th><td>{_value(value)}</td></tr>" for title, value in shown.items())
+    call = escape(picture.call(settings))
+    again = f"<details><summary>The same picture in Python</summary><pre>{call}</pre></details>"
     return f"<table>{rows}</table>{again}"
+
+
+def _value(value: Any) -> str:
+    return escape(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def caption(settings: Mapping[str, Any]) -> str:
