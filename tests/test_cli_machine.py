@@ -17,7 +17,6 @@ from PIL import Image
 
 import pixart_fn as px
 from pixart_fn import checkpoint, cli, pipeline, stages
-from pixart_fn.backend import device
 from pixart_fn.checkpoint import controlnet, lora
 from pixart_fn.cli import machine
 from pixart_fn.process import limits
@@ -93,12 +92,11 @@ def test_the_embedded_checkpoint_draws_what_doctor_expects():
 
 QUICK = {
     "device": "CPU", "cpu": "a CPU", "flags": ["avx512f", "amx_bf16"], "cpus": 8, "cpus_allowed": 8, "load": 0.5,
-    "pinning": "shared", "memory_free": 64 * GIB,
+    "pinning": "shared", "memory_free": 64 * GIB, "nvidia": {"lacks": "no card"},
 }  # fmt: skip
 
 
 def test_what_is_slow_is_said_with_its_reason(monkeypatch):
-    monkeypatch.setattr(device, "lacks", lambda name: "no card")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     (always,) = machine.slow(QUICK)
     assert always.startswith("released models of 512 pixels and more draw slowly on a CPU")
@@ -113,11 +111,10 @@ def test_what_is_slow_is_said_with_its_reason(monkeypatch):
     for said, change in changes.items():
         (_, found) = machine.slow(QUICK | change)
         assert said in found
-    monkeypatch.setattr(device, "lacks", lambda name: None)
-    assert "px.device('GPU')" in machine.slow(QUICK)[1]
+    assert "px.device('GPU')" in machine.slow(QUICK | {"nvidia": {"lacks": None}})[1]
     assert machine.slow(QUICK | {"device": "GPU", "flags": []}) == []
     unknown = dict.fromkeys(("cpus_allowed", "load", "memory_free"))
-    assert len(machine.slow(QUICK | unknown)) == 2
+    assert machine.slow(QUICK | unknown) == [always]
 
 
 def test_the_limit_is_the_narrowest_group_s_or_the_system_s(tmp_path):

@@ -76,13 +76,29 @@ def device(name: str | None = None) -> str:
 
 
 def settle_on_cpu() -> None:
-    """Compute on the CPU, as `device` says, unless another device was chosen.
+    """Compute on the CPU, as `device` says, unless another device was chosen or an Ascend NPU is there.
 
     MindSpore takes a device and how it launches operations only before the first operation of the process.
     """
     ready()
-    if _STATE.chosen is None:
+    if _STATE.chosen is None and not devices.has_ascend():
         _choose("CPU")
+
+
+def choose_later(name: str) -> None:
+    """Have this process, once it needs MindSpore, and those that it starts compute on a device.
+
+    Args:
+        name: of device.NAMES.
+    Raises:
+        RuntimeError: something is missing for that device, which is known without importing MindSpore, or this process
+            has chosen another device already.
+    """
+    if lack := devices.lacks(name):
+        raise RuntimeError(_lacking(name, lack))
+    os.environ[CHOICE] = name
+    if "mindspore" in sys.modules:
+        _choose(name)
 
 
 def ready() -> None:
@@ -132,9 +148,9 @@ def _names() -> str:
 def _choose(name: str) -> None:
     imported = "mindspore" in sys.modules
     if name == "GPU" and not imported and (lack := _prepare_gpu()):
-        raise RuntimeError(f"the device can't be 'GPU' here: {lack}")
+        raise RuntimeError(_lacking(name, lack))
     if name == "Ascend" and (lack := devices.lacks(name)):
-        raise RuntimeError(f"the device can't be 'Ascend' here: {lack}")
+        raise RuntimeError(_lacking(name, lack))
     prepare()
     quiet = numpy2.without(b"need by mindspore-gpu") if name == "GPU" else contextlib.nullcontext()
     with quiet, deferred():  # an interrupted import would abort
@@ -155,6 +171,10 @@ def _choose(name: str) -> None:
     _STATE.chosen = name
     if name != "CPU":
         ready()
+
+
+def _lacking(name: str, lack: str) -> str:
+    return f"the device can't be {name!r} here: {lack}"
 
 
 def _too_late(name: str, what: str) -> str:

@@ -17,6 +17,7 @@ import click
 import pixart_fn
 
 from ..backend.runtime import CHOICE
+from ..backend.wheels import not_installed
 from ..process.signals import stoppable
 from .app import app
 from .bench import bench
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: the words after `pixart-fn`; None takes the process's own.
     Returns:
         The exit status: 0; 1 where the machine failed: memory, disk, network; 2 where something given can't be used;
-        130 after Ctrl-C. Of 1 and 2 one sentence on stderr says why.
+        130 after Ctrl-C. Of 1 and 2 one sentence on stderr says why. 1 too where MindSpore isn't installed.
     """
     try:
         with stoppable():
@@ -98,6 +99,10 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except click.ClickException as error:
         return report(_sentence(error, sys.argv[1:] if argv is None else argv))
+    except ModuleNotFoundError as error:
+        if (said := not_installed(error)) is None:
+            raise
+        return report(said, 1)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.strerror and error.filename else str(error)
         return report(said, 2 if isinstance(error, GIVEN) else 1)

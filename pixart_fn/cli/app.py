@@ -7,15 +7,14 @@ from importlib.util import find_spec
 import click
 
 from .. import settings as settings_
-from ..backend.device import has_ascend
 from ..backend.runtime import settle_on_cpu
 from ..checks import check_number, check_whole
 from ..process.signals import deferred
 from . import drawing
-from .verb import Verb, folder
+from .verb import Computing, folder
 
 
-@click.command(cls=Verb)
+@click.command(cls=Computing)
 @click.option("--model", shell_complete=folder, show_default="the embedded one", help=drawing.MODEL)
 @click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
 @click.option("--dtype", type=click.Choice(settings_.DTYPES), default="float32", help="Type that weights compute in.")
@@ -62,8 +61,7 @@ def app(
         from ..checkpoint import lora as lora_
 
     check_free(host, port)
-    if not has_ascend():
-        settle_on_cpu()
+    settle_on_cpu()
     adapters = [lora_.load(source) for source in loras]
     each = weights or (1.0,) * len(loras)
     rows = [(source, settings_.digest(source), weight) for source, weight in zip(loras, each, strict=True)]

@@ -15,7 +15,7 @@ from ..backend import runtime
 from ..process.signals import deferred
 from . import machine
 from .console import document, note, result
-from .verb import Verb
+from .verb import Computing
 
 if TYPE_CHECKING:
     from ..params import Params
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     about: str
 
 
-@click.command(cls=Verb)
+@click.command(cls=Computing)
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers and the machine as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors and the numbers.")
 def bench(as_json: bool, quiet: bool) -> None:

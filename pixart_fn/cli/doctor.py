@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
+from ..backend.wheels import not_installed
 from ..process.signals import deferred
 from . import machine
 from .console import document, result
-from .verb import Verb
+from .verb import Computing
 
 PROMPT, STEPS = "a red circle", 8
 """What is drawn by the embedded checkpoint with seed 0."""
@@ -38,7 +39,7 @@ class Check(NamedTuple):
     said: str
 
 
-@click.command(cls=Verb)
+@click.command(cls=Computing)
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def doctor(as_json: bool) -> int:
     """Say what is installed, whether it computes rightly, and what would be slow here.
@@ -76,6 +77,8 @@ def _checked(name: str, run: Callable[[], str]) -> Check:
     """Run a check, whose text says how right it is; whatever it raises is what is wrong."""
     try:
         return Check(name, True, run())
+    except ModuleNotFoundError as error:
+        return Check(name, False, not_installed(error) or str(error))
     except Exception as error:  # a broken installation may raise anything
         said = " ".join(str(error).split())
         return Check(name, False, said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}")

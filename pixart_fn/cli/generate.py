@@ -15,7 +15,7 @@ from ..backend import workers as workers_
 from . import drawing, given, outputs
 from .console import document, note, result
 from .outputs import Output
-from .verb import Several, Verb, file, folder
+from .verb import Computing, Several, file, folder
 
 OUT = "A .png, .jpg or .webp file (several are numbered: cat-0.png …), or a folder, where what is there is kept."
 
@@ -25,7 +25,7 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
         raise click.UsageError("--grid is called --sheet now")
 
 
-@click.command(cls=Verb)
+@click.command(cls=Computing)
 @click.argument("words", nargs=-1, metavar="[PROMPT]")
 @click.option(
     "--prompts", metavar="FILE", shell_complete=file, help="Draw each line of a file instead of PROMPT; - reads stdin."

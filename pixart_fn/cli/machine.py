@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from ..backend import device
+from ..backend import cuda, device
 from ..backend.precision import precision
 from ..process import cpus, limits
 
@@ -51,9 +51,21 @@ def facts() -> dict[str, Any]:
         "memory_free": memory,
         "memory_limit": limits.limit(),
         "card_free": device.card_memory(),
+        "nvidia": nvidia(),
         "precision": precision(),
         "cache": constants.HF_HUB_CACHE,
         "cache_exists": os.path.isdir(constants.HF_HUB_CACHE),
+    }
+
+
+def nvidia() -> dict[str, Any]:
+    """Return what is known of NVIDIA's driver, cards and libraries, and what a GPU's use lacks here, if anything."""
+    driver, places = cuda.driver(), cuda.libraries()
+    return {
+        "driver": None if driver is None else f"{driver.version // 1000}.{driver.version % 1000 // 10}",
+        "cards": [] if driver is None else [card._asdict() for card in driver.cards],
+        "libraries": {name: None if place is None else str(place) for name, place in places.items()},
+        "lacks": cuda.missing(),
     }
 
 
@@ -71,8 +83,8 @@ def slow(found: dict[str, Any]) -> list[str]:
         said.append(
             "released models of 512 pixels and more draw slowly on a CPU; a GPU or an Ascend NPU is much faster"
         )
-    if on_cpu and device.lacks("GPU") is None:
-        said.append("an NVIDIA GPU is there and isn't used: px.device('GPU'), or PIXART_FN_DEVICE=GPU, computes on it")
+    if on_cpu and found["nvidia"]["lacks"] is None:
+        said.append("an NVIDIA GPU is there and isn't used: px.device('GPU'), or --device gpu, computes on it")
     if on_cpu and "avx512f" not in flags and platform.machine() in ("x86_64", "AMD64"):
         said.append("products of matrices are slower on this CPU, since it lacks AVX-512")
     if on_cpu and "amx_bf16" not in flags:
@@ -102,6 +114,7 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("platform", found["platform"]),
         ("device", found["device"]),
         *card,
+        *_nvidia_lines(found["nvidia"]),
         ("CPU", f"{found['cpu']}, {some}{found['cpus']} CPUs, load {found['load']}"),
         ("flags", ", ".join(found["flags"]) or "none of those that matter"),
         ("threads", f"{found['threads']} of MindSpore's, pinning: {found['pinning']}"),
@@ -109,6 +122,16 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("precision", found["precision"]),
         ("cache", cache),
     ]
+
+
+def _nvidia_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    held, wanted = sum(place is not None for place in found["libraries"].values()), len(found["libraries"])
+    cards = [f"{each['name']}, {_gib(each['memory'])}, {each['major']}.{each['minor']}" for each in found["cards"]]
+    driver = f"driver for CUDA {found['driver']}; {'; '.join(cards) or 'no card'}"
+    rows = [("NVIDIA", driver)] if found["driver"] else []
+    rows += [("CUDA 11", f"{held} of {wanted} libraries from wheels")] if rows or held else []
+    lacks = found["lacks"]
+    return [*rows, ("GPU", f"can't be used: {lacks}" if lacks else "can be used")]
 
 
 def _gib(number: int | None) -> str:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..backend import workers as workers_
-from ..backend.device import has_ascend
 from ..backend.runtime import settle_on_cpu
 from ..checks import check_whole
 from ..process.signals import deferred
 from .console import note, result
-from .verb import Verb, file, folder
+from .verb import Computing, file, folder
 
 if TYPE_CHECKING:
     from ..train.data.prepare import Report
@@ -26,7 +25,7 @@ NAMED = 3
 """Skipped pictures that are named; skipped.jsonl lists all."""
 
 
-@click.command(cls=Verb)
+@click.command(cls=Computing)
 @click.argument("source", shell_complete=file)
 @click.option("--out", required=True, metavar="DIR", shell_complete=folder, help="The folder to write.")
 @click.option(
@@ -95,8 +94,7 @@ def _run(source: str, size: int | str | None, shard: tuple[int, int], options: d
         from ..train.data import sources
 
     found = sources.open(source, options["kind"], options["column"], options["caption"])
-    if not has_ascend():
-        settle_on_cpu()
+    settle_on_cpu()
     if shown:
         note(repr(found))
         note(f"loading {options['model'] or 'the embedded checkpoint'}")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..backend import workers as workers_
-from ..backend.device import has_ascend
 from ..backend.runtime import settle_on_cpu
 from ..process.signals import deferred
 from .console import note, result
-from .verb import Verb, file, folder
+from .verb import Computing, file, folder
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from ..train.recipe import Recipe
 
 
-class Fields(Verb):
+class Fields(Computing):
     """A command whose help lists the fields of a recipe, and which says how an option that is one is given."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -87,8 +86,7 @@ def train(
         return
     given = {"data.path": data, "run.out": out}
     made = _read(recipe, changes, {name: value for name, value in given.items() if value is not None})
-    if not has_ascend():
-        settle_on_cpu()
+    settle_on_cpu()
     workers = workers_.start()
     shown = workers.rank == 0 and not quiet
     with warnings.catch_warnings():

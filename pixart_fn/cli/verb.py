@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 from click.shell_completion import CompletionItem
 
+from ..backend import device, runtime
+
 if TYPE_CHECKING:  # it is generic from click 8.2 on
     Type: TypeAlias = click.ParamType[Any]
 else:
@@ -37,6 +39,28 @@ class Verb(click.Command):
         """Write the exit status."""
         with formatter.section("Exit status"):
             formatter.write_dl([*STATUS])
+
+
+class Computing(Verb):
+    """A verb that computes with MindSpore, on a device that `--device` names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["--device"],
+                type=click.Choice([name.lower() for name in device.NAMES], case_sensitive=False),
+                show_default=f"{runtime.CHOICE}, or the CPU",
+                help="What to compute on.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it on that device, or say what the device lacks here."""
+        named = device.named(ctx.params.pop("device") or "")
+        if named is not None:
+            runtime.choose_later(named)
+        return super().invoke(ctx)
 
 
 class Several(Type):
