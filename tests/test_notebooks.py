@@ -75,6 +75,11 @@ def printed(cell: object) -> str:
     return "\n".join(texts)
 
 
+def complaints(cell: object) -> list:
+    """What a cell shows in red: an error, which an import may show without raising it, or a line on stderr."""
+    return [each for each in cell.outputs if each.output_type == "error" or each.get("name") == "stderr"]
+
+
 def same(stored: str, seen: str) -> bool:
     """Whether two texts differ in nothing but numbers: by 1e-3 of their size, or by one in the last digit."""
     if NUMBER.sub("#", stored) != NUMBER.sub("#", seen):
@@ -101,8 +106,8 @@ def test_it_is_stored_with_the_outputs_of_one_run(path):
     cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     for cell in cells:
+        assert complaints(cell) == []
         for output in cell.outputs:
-            assert output.output_type != "error" and output.get("name") != "stderr"
             texts = output.get("text", "") + output.get("data", {}).get("text/plain", "")
             assert not re.search(r"/tmp|/home|/root| at 0x|Warning|it/s", texts)
 
@@ -163,6 +168,7 @@ def test_it_runs_and_gives_the_stored_numbers(path, tmp_path, monkeypatch):
     NotebookClient(notebook, km=kernel, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert pictures(cells[:5])
+    assert [each for cell in cells for each in complaints(cell)] == []
     for stored, cell in zip(code_cells(path), cells, strict=True):
         if "deterministic" in cell.metadata.get("tags", ()):
             assert same(printed(stored), printed(cell)), f"stored: {printed(stored)}\nnow: {printed(cell)}"

@@ -29,6 +29,15 @@ def test_the_first_operation_with_a_number_computes_and_prints_nothing(before, o
     assert "Numpy init failed" not in done.stderr
 
 
+def test_nothing_reaches_the_hook_through_which_a_notebook_shows_errors():
+    code = (
+        "import sys\nsys.excepthook = hook = lambda *error: print('shown', error)\nfrom pixart_fn.backend import nn\n"
+        "print(sys.excepthook is hook)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
 def test_only_the_named_lines_are_kept_from_standard_error(capfd):
     with numpy2.without(b"Numpy init failed"):
         os.write(2, b"one\n[WARNING] Numpy init failed.\ntwo\n")

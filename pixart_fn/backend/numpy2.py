@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -17,18 +18,22 @@ def settle() -> None:
     MindSpore looks for NumPy's C interface when an operation first gets a Python number. It doesn't find the one that
     it was built with, the operation fails with a SystemError under a printed page ("A module that was compiled using
     NumPy 1.x …"), and it doesn't look again. Here that happens to an operation that fails before it computes, and what
-    is printed about it is kept from the screen.
+    is printed about it is kept from the screen, and from a notebook, which shows what reaches sys.excepthook.
     """
     if np.lib.NumpyVersion(np.__version__) < "2.0.0":
         return
     from mindspore import ops
 
-    with (
-        without(b"Numpy init failed"),
-        contextlib.redirect_stderr(io.StringIO()),
-        contextlib.suppress(TypeError, ImportError, SystemError),
-    ):
-        ops.sub(1.0, "not a number")
+    hook, sys.excepthook = sys.excepthook, lambda *_: None
+    try:
+        with (
+            without(b"Numpy init failed"),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.suppress(TypeError, ImportError, SystemError),
+        ):
+            ops.sub(1.0, "not a number")
+    finally:
+        sys.excepthook = hook
 
 
 @contextlib.contextmanager
