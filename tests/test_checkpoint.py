@@ -231,12 +231,12 @@ REFUSED = {
     "no vae": (
         lambda f: shutil.rmtree(f / "vae"),
         FileNotFoundError,
-        r"vae.config\.json is missing; give as vae= None to leave it out or the folder",
+        r"vae.config\.json is missing; vae=None leaves it out, and vae='folder or hub id'",
     ),
     "no transformer": (
         lambda f: shutil.rmtree(f / "transformer"),
         FileNotFoundError,
-        r"transformer.config\.json is missing; give as transformer= the folder or hub id",
+        r"transformer.config\.json is missing; transformer='folder or hub id' takes it from there",
     ),
     "no config": (lambda f: (f / "vae" / "config.json").unlink(), FileNotFoundError, r"vae.config\.json is missing"),
     "class": (

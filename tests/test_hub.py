@@ -273,7 +273,7 @@ def test_a_repository_with_a_transformer_and_its_scheduler(hub, pipeline, tmp_pa
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("vae", r"^the hub's 'owner/name' has no vae/config\.json; give as vae= None to leave it out or the folder or"),
+        ("vae", r"^the hub's 'owner/name' has no vae/config\.json; vae=None leaves it out, and vae='folder or"),
         ("vae/diffusion_pytorch_model.safetensors", r"has no vae/diffusion_pytorch_model\.safetensors or its index"),
         ("tokenizer/spiece.model", r"^the hub's 'owner/name' has no tokenizer/spiece\.model"),
     ],

@@ -59,8 +59,8 @@ def _part(home: Place, name: str, where: Source | bool | None) -> Part | None:
             return Part(home, name)
         if where is None:
             return None
-        out = "None to leave it out or " if name != "transformer" else ""
-        raise home.lacks(f"{name}/config.json", f"; give as {name}= {out}the folder or hub id to take it from")
+        out = f"{name}=None leaves it out, and " if name != "transformer" else ""
+        raise home.lacks(f"{name}/config.json", f"; {out}{name}='folder or hub id' takes it from there")
     assert not isinstance(where, bool)
     place = hub.find(where, argument=name)
     if place.has(f"{name}/config.json"):
