@@ -13,9 +13,9 @@ sys.path.insert(0, str(HERE / "_site"))
 
 # The reference calls the package px, as its users do.
 MODULES = (
-    "controlnet edges edit guidance lora plots prompts rng schedule solvers t5 train transformer tree types vae "
-    "train.adapt train.data train.distill train.evaluate train.job train.loop train.losses train.objective train.optim "
-    "train.recipe train.reparameterise train.times train.watch "
+    "controlnet edges edit guidance lora plots prompts rng schedule solvers t5 testing train transformer tree types "
+    "vae train.adapt train.data train.distill train.evaluate train.job train.loop train.losses train.objective "
+    "train.optim train.recipe train.reparameterise train.times train.watch "
     "train.data.authors train.data.controls train.data.order train.data.prepare train.data.prepared train.data.sources"
 )
 sys.modules["px"] = pixart_fn

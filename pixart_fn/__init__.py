@@ -21,7 +21,7 @@ from .types import Denoiser, Grid, Key, Solver, Text, VarianceDenoiser
 set_environment()  # before the first import of mindspore
 
 if TYPE_CHECKING:
-    from . import edges, edit, plots, prompts, train, tree, types
+    from . import edges, edit, plots, prompts, testing, train, tree, types
     from .backend.autodiff import grad, value_and_grad
     from .checkpoint import controlnet, lora
     from .checkpoint.convert import convert
@@ -78,6 +78,7 @@ __all__ = [
     "solvers",
     "split",
     "t5",
+    "testing",
     "text_denoiser",
     "text_variance_denoiser",
     "train",

@@ -23,7 +23,7 @@ LAYERS = (
     "params control request denoiser footprint estimate encoding",
     "checkpoint",
     "stages pipeline",
-    "plots settings picture sheets edges",
+    "plots settings picture sheets edges testing",
     "edit prompts",
     "train",
     "cli app",
@@ -33,7 +33,7 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 APART = {"models.t5", "models.transformer", "models.vae"}
 WITHOUT_MINDSPORE = re.compile(
     r"(types|checks|public|tree|rng|config|sample|plots|settings|picture|sheets|edges|__init__"
-    r"|(process|schedule|guidance|solvers|files|cli)\.\w+"
+    r"|(process|schedule|guidance|solvers|files|cli|testing)\.\w+"
     r"|backend\.(__init__|cuda|device|runtime|precision|numpy2|wheels|workers)"
     r"|models\.(__init__|tokenizer|tokenizer_json|added_tokens|cleaning|sizes))"
 )

@@ -24,6 +24,7 @@ from helpers import (
     bad_rows,
     bad_solvers,
     bad_steps,
+    bad_testing,
     bad_train,
 )
 
@@ -45,6 +46,7 @@ PARTS = (
     bad_device,
     bad_edit,
     bad_prompts,
+    bad_testing,
 )
 ROWS = [row for part in PARTS for row in part.ROWS]
 
@@ -54,6 +56,7 @@ INNER = "a step of the model's own, whose caller has checked its arguments"
 EXEMPT = {
     **bad_optim.EXEMPT,
     **bad_prompts.EXEMPT,
+    **bad_testing.EXEMPT,
     **dict.fromkeys(("tree.Weights", "tree.Layers", "params.Params", "solvers.config.Sampler"), HELD),
     **dict.fromkeys(
         (f"types.{name}" for name in ("Grid", "Moments", "Solver", "StepInfo", "Text", "VarianceSolver")), HELD

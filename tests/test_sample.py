@@ -28,7 +28,7 @@ GRID = schedule.grid(LINEAR, schedule.timesteps(LINEAR, 10))
 @given(st.data(), st.sampled_from(sorted(EVERY)), shapes, keys)
 def test_sample_is_the_end_of_iterate(data, name, shape, key):
     noise = data.draw(schedules())
-    grid, x, denoise = data.draw(grids(noise=noise)), latents(0, one(name, shape)), gaussian(0.3, 0.6, noise)
+    grid, x, denoise = data.draw(grids(schedule=noise)), latents(0, one(name, shape)), gaussian(0.3, 0.6, noise)
     infos = list(iterate(key, denoise, EVERY[name](), grid, x))
     assert len(infos) == len(grid.t) - 1
     assert [info.t for info in infos] == grid.t[:-1].tolist()
@@ -40,7 +40,7 @@ def test_sample_is_the_end_of_iterate(data, name, shape, key):
 def test_a_saved_state_goes_on_as_if_uninterrupted(data, name, shape, key):
     """A state and its index are all that there is: the noise of a step depends on key and index alone."""
     noise = data.draw(schedules())
-    grid, x, denoise = data.draw(grids(noise=noise)), latents(0, one(name, shape)), gaussian(0.3, 0.6, noise)
+    grid, x, denoise = data.draw(grids(schedule=noise)), latents(0, one(name, shape)), gaussian(0.3, 0.6, noise)
     stop = data.draw(st.integers(0, len(grid.t) - 2))
     whole = list(iterate(key, denoise, EVERY[name](), grid, x))
     saved = pickle.loads(pickle.dumps(whole[stop].state))

@@ -73,7 +73,7 @@ def test_stochastic_solvers_reach_the_data(name):
 @given(st.data(), shapes, keys)
 def test_ddim_with_full_noise_is_ddpm(data, shape, key):
     noise = data.draw(schedules())
-    grid, x = data.draw(grids(noise=noise)), latents(0, shape)
+    grid, x = data.draw(grids(schedule=noise)), latents(0, shape)
     denoise = gaussian(0.3, 0.6, noise)
     first, second = (sample(key, denoise, solver, grid, x) for solver in (solvers.ddim(1.0), solvers.ddpm()))
     assert_close(first, second, 1e-9)  # 1 - α²/α² of neighbouring nodes loses digits, differently in the two formulas
@@ -85,7 +85,7 @@ def test_ddim_with_full_noise_is_ddpm(data, shape, key):
 @given(st.data(), st.sampled_from(sorted(EVERY)), shapes, keys, st.sampled_from([np.float32, np.float64]))
 def test_protocol(data, name, shape, key, dtype):
     noise = data.draw(schedules())
-    grid, shape = data.draw(grids(finals=schedule.FINALS, noise=noise)), one(name, shape)
+    grid, shape = data.draw(grids(finals=schedule.FINALS, schedule=noise)), one(name, shape)
     x = latents(0, shape, dtype)
     kept = x.copy()
     times = []
@@ -144,7 +144,7 @@ def test_a_step_is_pure(data, name, shape, key):
 @given(st.data(), st.sampled_from(sorted({*EVERY} - {*ADAPTIVE})), shapes, keys)
 def test_a_batch_is_its_samples_stacked(data, name, shape, key):
     noise = data.draw(schedules())
-    grid, x = data.draw(grids(noise=noise)), latents(0, shape, np.float32)
+    grid, x = data.draw(grids(schedule=noise)), latents(0, shape, np.float32)
     key = rng.split(key, shape[0])
     denoise = gaussian(0.3, 0.6, noise)
     batch = sample(key, denoise, EVERY[name](), grid, x)
@@ -155,7 +155,7 @@ def test_a_batch_is_its_samples_stacked(data, name, shape, key):
 @given(st.data(), st.sampled_from(sorted({*EVERY} - {*ADAPTIVE})), shapes, keys)
 def test_linear_in_x_for_a_linear_denoiser(data, name, shape, key):
     noise = data.draw(schedules())
-    grid = data.draw(grids(noise=noise))
+    grid = data.draw(grids(schedule=noise))
     x, y = latents(0, shape), latents(1, shape)
     denoise = gaussian(0.0, 0.6, noise)
 
@@ -174,7 +174,7 @@ def test_linear_in_x_for_a_linear_denoiser(data, name, shape, key):
 def test_what_the_model_predicts_makes_no_difference(data, name, shape, key):
     """The same x0, said as noise or as v, gives the same sample: to the digits that dividing by α leaves."""
     noise = data.draw(schedules())
-    grid, x = data.draw(grids(noise=noise)), latents(0, shape)
+    grid, x = data.draw(grids(schedule=noise)), latents(0, shape)
     perfect = gaussian(0.3, 0.6, noise)
     expected = sample(key, perfect, EVERY[name](), grid, x)
     for prediction in ("epsilon", "v"):
