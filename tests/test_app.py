@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import tiny
 from mindspore import Tensor
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pixart_fn import picture, rng, tree
 from pixart_fn.app import Limits, choices, serving, styles, wish, words
@@ -90,14 +90,31 @@ def test_limits_are_checked():
 
 def test_a_visitor_draws_once_at_a_time_and_only_so_many_wait():
     jobs = Jobs(2)
-    assert [jobs.begin("a"), jobs.begin("b")] == [0, 1]
-    with pytest.raises(Busy, match="being drawn already"):
-        jobs.begin("a")
-    with pytest.raises(Busy, match="2 drawings wait already"):
-        jobs.begin("c")
-    assert jobs.stop("a") and jobs.event("a").is_set() and not jobs.event("b").is_set()
+    first, second = jobs.begin("a"), jobs.begin("b")
+    for visitor, sentence in (("a", "being drawn already"), ("c", "2 drawings wait already")):
+        for refuse in (jobs.check, jobs.begin):
+            with pytest.raises(Busy, match=sentence):
+                refuse(visitor)
+    assert jobs.stop("a") and first.is_set() and not second.is_set()
     jobs.end("a")
-    assert not jobs.stop("a") and jobs.begin("c") == 1
+    assert not jobs.stop("a") and not jobs.begin("c").is_set()
+
+
+def test_drawings_come_one_after_the_other_and_one_that_waits_can_be_stopped():
+    jobs, turns = Jobs(9), []
+    for visitor in "abcd":
+        jobs.begin(visitor)
+    assert list(jobs.ahead("a")) == []
+    third, fourth = jobs.ahead("c"), jobs.ahead("d")
+    assert (next(third), next(fourth)) == (2, 3)
+    waiting = threading.Thread(target=lambda: turns.extend(third))
+    waiting.start()
+    for visitor in "ab":
+        jobs.end(visitor)
+    waiting.join(5)
+    assert turns in ([1], []) and next(fourth) == 1
+    jobs.stop("d")
+    assert list(fourth) == []
 
 
 def test_a_drawing_shows_each_step_and_then_what_generate_draws():
@@ -126,8 +143,11 @@ def test_what_nobody_takes_any_more_is_stopped():
     stop = threading.Event()
     drawing = steps(Model(tiny.params(), PREVIEW), WISH._replace(steps=50), stop)
     next(drawing)
+    (thread,) = [each for each in threading.enumerate() if each.name == "pixart_fn.app"]
     drawing.close()
-    assert stop.is_set() and not [each for each in threading.enumerate() if each.name == "pixart_fn.app"]
+    assert stop.is_set()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def drawn(given: wish.Wish, loaded: dict[str, object], model: Model, keeper: Keeper) -> Kept:
@@ -155,10 +175,10 @@ def again(tmp_path, monkeypatch):
 
 
 def test_an_inpainted_picture_can_be_drawn_again_from_the_files_beside_it(again):
-    drawn_from = Image.effect_noise((40, 20), 80)
+    drawn_from = ImageOps.fit(Image.effect_noise((40, 20), 80).convert("RGB"), (16, 16))
     layer = Image.new("RGBA", (40, 20))
     layer.paste((10, 20, 250, 255), (15, 0, 25, 20))
-    given = WISH._replace(source=wish.fitted(drawn_from, (16, 16)), mask=wish.painted([layer], (16, 16)), strength=1.0)
+    given = WISH._replace(source=drawn_from, mask=wish.painted([layer], (16, 16)), strength=1.0)
     assert np.asarray(given.mask)[:, 8].all() and not np.asarray(given.mask)[:, 0].any()
     keeper = Keeper()
     kept = drawn(given, {}, Model(tiny.params(), PREVIEW), keeper)
@@ -177,7 +197,7 @@ def test_edges_and_adapters_are_stored_as_the_command_stores_them_and_drawn_agai
         lora.save(changed(adapter), file, layout="diffusers")
         rows.append((str(file) if number == 0 else file.name, digest(str(file)), 0.5 - number))
     base = lora.merge(tiny.params(), lora.load(rows[0][0]), rows[0][2])
-    given = WISH._replace(control=wish.fitted(Image.effect_noise((40, 20), 80), (16, 16)), control_scale=0.5)
+    given = WISH._replace(control=Image.effect_noise((16, 16), 80).convert("RGB"), control_scale=0.5)
     given = given._replace(lora=str(tmp_path / "second.safetensors"), weight=rows[1][2])
     keeper, loaded = Keeper(), {"controlnet": "own/er", **adapters(rows[:1])}
     kept = drawn(given, loaded, Model(base, PREVIEW, net), keeper)

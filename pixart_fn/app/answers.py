@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,18 +13,23 @@ import gradio as gr
 from PIL import Image
 
 from ..edges import canny
+from ..picture import read_picture
 from . import words
 from .drawing import Cancelled, Done, Model, steps
 from .gallery import Keeper, Kept
 from .jobs import Busy, Jobs
 from .limits import Limits
 from .preview import as_url
-from .wish import Wish, attached, check_wish, fitted, painted, random_seed, settings_of
+from .wish import Wish, attached, check_wish, painted, random_seed, settings_of
 
 MISTAKES = (ValueError, TypeError, OSError, MemoryError)
 """What the library raises with a sentence for whoever asked."""
 _FREE, _BUSY = ((gr.update(interactive=idle), gr.update(interactive=not idle)) for idle in (True, False))
 """What becomes of the buttons that draw and cancel."""
+FILES = ("source", "control", "lora")
+"""The controls whose values are files that a visitor sent."""
+PAINTED = 1024
+"""The most pixels along the sides of a picture that is painted over."""
 
 
 class Answers:
@@ -39,41 +46,48 @@ class Answers:
         self._jobs, self._keeper = Jobs(limits.waiting), Keeper()
 
     def begin(self, seed: float | None, randomise: bool, request: gr.Request) -> tuple[Any, ...]:
-        """Take a drawing on, and choose its seed."""
+        """Choose the seed of a drawing, unless it can't be taken on."""
         try:
-            ahead = self._jobs.begin(_visitor(request))
+            self._jobs.check(_visitor(request))
         except Busy as error:
             raise _error(error) from None
-        seed = random_seed() if randomise or seed is None else seed
-        text = f"Waiting for {ahead} other drawing{'s' * (ahead > 1)}" if ahead else "Starting"
-        return seed, words.said(text), *_BUSY
+        return random_seed() if randomise or seed is None else seed, words.STARTING, *_BUSY
 
     def drawer(self, names: Sequence[str]) -> Callable[..., Iterator[tuple[Any, ...]]]:
         """Return the function that draws, for gradio, which gives it the values of controls with these names."""
 
         def draw(kept: list[Kept], request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-            skip, visitor = (gr.skip(),) * 6, _visitor(request)
+            skip, visitor, given = (gr.skip(),) * 6, _visitor(request), dict(zip(names, values, strict=True))
             try:
-                yield from self._draw(kept, dict(zip(names, values, strict=True)), visitor)
+                yield from self._in_turn(kept, given, visitor)
             except Cancelled:
                 yield words.said("Cancelled. The next drawing can begin."), *skip, *_FREE
             except MISTAKES as error:
-                yield words.said(_sentence(error), wrong=True), *skip, *_FREE
-                raise _error(error) from None
+                text = _sentence(error, *(given.get(name) for name in FILES))
+                yield words.said(text, wrong=True), *skip, *_FREE
+                raise _error(text) from None
             except Exception as error:
                 traceback.print_exc(file=sys.stderr)
                 text = "The drawing failed, and the terminal in which the page runs says why."
                 yield words.said(text, wrong=True), *skip, *_FREE
-                raise gr.Error(text, print_exception=False) from error
-            finally:
-                self._jobs.end(visitor)
+                raise _error(text) from error
 
         return draw
 
-    def _draw(self, kept: list[Kept], values: Mapping[str, Any], visitor: str) -> Iterator[tuple[Any, ...]]:
-        stop = self._jobs.event(visitor)
+    def _in_turn(self, kept: list[Kept], values: Mapping[str, Any], visitor: str) -> Iterator[tuple[Any, ...]]:
+        """Draw once the drawings that began before have ended."""
         wish = wish_of(values)
         check_wish(wish, self._limits)
+        stop = self._jobs.begin(visitor)
+        try:
+            for ahead in self._jobs.ahead(visitor):
+                text = f"Waiting for {ahead} other drawing{'s' * (ahead > 1)}"
+                yield words.said(text), *(gr.skip(),) * 8
+            yield from self._draw(kept, wish, stop)
+        finally:
+            self._jobs.end(visitor)
+
+    def _draw(self, kept: list[Kept], wish: Wish, stop: threading.Event) -> Iterator[tuple[Any, ...]]:
         files, done = attached(wish), None
         for each in steps(self._model, wish, stop):
             if isinstance(each, Done):
@@ -91,10 +105,10 @@ class Answers:
         picture = words.finished(as_url([*done.pictures]), " ".join(done.notes))
         yield picture, gr.update(visible=True), gallery, *_about(now[0]), now, *_FREE
 
-    def end(self, request: gr.Request) -> tuple[Any, Any]:
-        """Make room for the visitor's next drawing."""
-        self._jobs.end(_visitor(request))
-        return _FREE
+    def free(self, stage: str) -> tuple[Any, ...]:
+        """Let the visitor begin another drawing, where the last one was refused, by gradio if nothing says why."""
+        text = "Nothing was drawn, since a setting is empty or lies outside of what the page offers."
+        return words.said(text, wrong=True) if stage == words.STARTING else gr.skip(), *_FREE
 
     def cancel(self, request: gr.Request) -> Any:
         """Stop the visitor's drawing."""
@@ -107,18 +121,19 @@ class Answers:
         with Image.open(kept[event.index].file) as picture:
             return words.finished(as_url([picture])), *_about(kept[event.index])
 
-    def paintable(self, picture: Any) -> Any:
+    def paintable(self, file: str | None) -> Any:
         """Show a picture that was uploaded where it can be painted over, without what was painted before."""
-        return None if picture is None else {"background": picture, "layers": [], "composite": None}
-
-    def edges(self, picture: Any, size: str) -> Any:
-        """Show the edges of a picture that was uploaded."""
-        if picture is None:
+        if file is None:
             return gr.update(value=None, visible=False)
-        try:
-            return gr.update(value=canny(fitted(picture, _size(size))), visible=True)
-        except MISTAKES as error:
-            raise _error(error) from None
+        picture = _read(file)
+        picture.thumbnail((PAINTED, PAINTED))
+        return gr.update(value={"background": picture, "layers": [], "composite": None}, visible=True)
+
+    def edges(self, file: str | None, size: str) -> Any:
+        """Show the edges of a picture that was uploaded."""
+        if file is None:
+            return gr.update(value=None, visible=False)
+        return gr.update(value=canny(_read(file, *_size(size))), visible=True)
 
     def forget(self, kept: list[Kept]) -> None:
         """Remove the files of a visitor who has left."""
@@ -126,7 +141,7 @@ class Answers:
 
     def leave(self, request: gr.Request) -> None:
         """Stop the drawing of a visitor who has left."""
-        self._jobs.end(_visitor(request))
+        self._jobs.stop(_visitor(request))
 
 
 def wish_of(values: Mapping[str, Any]) -> Wish:
@@ -140,14 +155,15 @@ def wish_of(values: Mapping[str, Any]) -> Wish:
         ValueError: the size is none, or the mask lies outside of what is drawn.
     """
     size, editor = _size(values["size"]), values.get("editor") or {}
-    found = {name: values[name] for name in ("prompt", "negative", "style", "solver", "guidance", "strength")}
+    found = {name: values[name] for name in ("style", "solver", "guidance", "strength")}
+    found |= {name: values[name] or "" for name in ("prompt", "negative")}
     found |= {"size": size, "lora": values["lora"], "weight": values["weight"]}
     found |= {"seed": _whole(values["seed"]), "n": _whole(values["n"]), "steps": _whole(values["steps"])}
     if values.get("source") is not None:
-        found["source"] = fitted(values["source"], size)
+        found["source"] = read_picture(values["source"], *size)
         found["mask"] = painted(editor.get("layers") or [], size)
     if values.get("control") is not None:
-        found |= {"control": fitted(values["control"], size), "control_scale": values["control_scale"]}
+        found |= {"control": read_picture(values["control"], *size), "control_scale": values["control_scale"]}
     return Wish(**found)
 
 
@@ -172,10 +188,23 @@ def _visitor(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
-def _sentence(error: BaseException) -> str:
+def _read(file: str, *size: int) -> Image.Image:
+    """Read a picture that was uploaded, fitted to (height, width) if these are given, or say why that can't be."""
+    try:
+        return read_picture(file, *size)
+    except MISTAKES as error:
+        raise _error(_sentence(error, file), "This picture can't be used") from None
+
+
+def _sentence(error: BaseException, *files: str | None) -> str:
+    """Return what an error says, with the names of files in place of where they lie on the server."""
     text = " ".join(str(error).split()) or "there is too little memory for this; draw smaller or fewer pictures"
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    text = text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    for file in filter(None, files):
+        text = text.replace(file, os.path.basename(file))
+    return text
 
 
-def _error(error: BaseException) -> gr.Error:
-    return gr.Error(_sentence(error), duration=12, print_exception=False, title="Nothing was drawn")
+def _error(said: BaseException | str, title: str = "Nothing was drawn") -> gr.Error:
+    text = said if isinstance(said, str) else _sentence(said)
+    return gr.Error(text, duration=12, print_exception=False, title=title)

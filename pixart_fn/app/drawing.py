@@ -91,8 +91,7 @@ def steps(model: Model, wish: Wish, stop: threading.Event) -> Iterator[Step | Do
         except BaseException as error:
             seen.put(error)
 
-    thread = threading.Thread(target=work, daemon=True, name="pixart_fn.app")
-    thread.start()
+    threading.Thread(target=work, daemon=True, name="pixart_fn.app").start()
     try:
         while True:
             found = seen.get()
@@ -102,8 +101,7 @@ def steps(model: Model, wish: Wish, stop: threading.Event) -> Iterator[Step | Do
             if isinstance(found, Done):
                 return
     finally:
-        stop.set()
-        thread.join()
+        stop.set()  # and nothing waits here, since gradio closes what nobody takes where it answers all visitors
 
 
 def _drawn(model: Model, wish: Wish, on_step: Any) -> list[Image.Image]:

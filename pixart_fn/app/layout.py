@@ -97,7 +97,7 @@ def _usual(params: Params, table: list[tuple[int, int]], limits: Limits) -> dict
         1, limits.pictures, value=1, step=1, label="Number of pictures", elem_id="n", visible=limits.pictures > 1
     )
     with gr.Row():
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed", min_width=140)
+        seed = gr.Number(0, label="Seed", precision=0, elem_id="seed", min_width=140)
         randomise = gr.Checkbox(True, label="Randomise the seed", elem_id="randomise", min_width=140)
     return {"style": style, "size": size, "n": n, "seed": seed, "randomise": randomise}
 
@@ -116,14 +116,10 @@ def _sampling(params: Params, limits: Limits) -> dict[str, Any]:
 def _more(follows: bool) -> dict[str, Any]:
     """Lay out what is drawn from files."""
     with gr.Accordion("Draw from a picture", open=False, elem_id="from"):
-        gr.HTML("<p>What you paint over is drawn anew; without paint, the whole picture is.</p>", padding=False)
-        source = gr.Image(
-            label="Picture", type="pil", sources=["upload", "clipboard"], height=220, buttons=[], image_mode=None,
-            elem_id="source",
-        )  # fmt: skip
+        source = gr.File(label="Picture: PNG, JPEG or WebP", file_types=IMAGES, height=120, elem_id="source")
         editor = gr.ImageEditor(
-            label="Paint over it",
-            type="pil", sources=[], transforms=[], layers=False, height=360, format="png",
+            label="What you paint over is drawn anew; without paint, all is",
+            type="pil", sources=[], transforms=[], layers=False, height=360, format="png", visible=False,
             brush=gr.Brush(default_size=20, colors=["#2563eb"], color_mode="fixed"), elem_id="editor", buttons=[],
         )  # fmt: skip
         strength = gr.Slider(
@@ -133,15 +129,16 @@ def _more(follows: bool) -> dict[str, Any]:
     given = {"source": source, "editor": editor, "strength": strength}
     if follows:
         with gr.Accordion("Follow the edges of a picture", open=False, elem_id="follow"):
-            given["control"] = gr.Image(
-                label="Picture", type="pil", sources=["upload", "clipboard"], height=220, buttons=[], image_mode=None
+            given["control"] = gr.File(
+                label="Picture: PNG, JPEG or WebP", file_types=IMAGES, height=120, elem_id="control"
             )
             given["edge_map"] = gr.Image(
-                label="Its edges", interactive=False, visible=False, height=220, buttons=[], format="png"
-            )
+                label="Its edges", interactive=False, visible=False, height=220, buttons=[], format="png",
+                elem_id="edge_map",
+            )  # fmt: skip
             given["control_scale"] = gr.Slider(0, 2, value=1, step=0.05, label="How closely to follow them")
     with gr.Accordion("LoRA", open=False, elem_id="lora"):
-        given["lora"] = gr.File(label="A .safetensors file", file_types=[".safetensors"], type="filepath")
+        given["lora"] = gr.File(label="A .safetensors file", file_types=[".safetensors"], height=120)
         given["weight"] = gr.Slider(-2, 2, value=1, step=0.05, label="Weight of the LoRA")
     return given
 
@@ -160,9 +157,9 @@ def _connect(answers: Answers, given: dict[str, Any], results: Results, draw: An
         **_AT_ONCE,
     )
     drawn = begun.success(
-        answers.drawer(names), [results.kept, *inputs], [*results, *busy], concurrency_limit=1, **private
+        answers.drawer(names), [results.kept, *inputs], [*results, *busy], concurrency_limit=None, **private
     )
-    drawn.failure(answers.end, None, busy, **_AT_ONCE)
+    drawn.failure(answers.free, results.stage, [results.stage, *busy], **_AT_ONCE)
     cancel.click(answers.cancel, None, results.stage, **_AT_ONCE)
     shown = [results.stage, results.details, results.download, results.beside]
     results.gallery.select(answers.select, results.kept, shown, **_AT_ONCE)

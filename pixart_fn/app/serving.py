@@ -118,11 +118,12 @@ def launch(built: gr.Blocks, host: str, port: int, limits: Limits) -> None:
     """
     from .look import look
 
-    built.queue(default_concurrency_limit=1, max_size=4 * limits.waiting, api_open=False)
+    built.queue(max_size=4 * limits.waiting, api_open=False)
     built.launch(
         server_name=host,
         server_port=port,
         max_file_size=limits.upload * 2**20,
+        max_threads=40 + limits.waiting,  # gradio's own, beside those in which drawings wait
         prevent_thread_lock=True,
         quiet=True,
         share=False,

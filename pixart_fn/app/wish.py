@@ -91,14 +91,6 @@ def random_seed() -> int:
     return random.SystemRandom().randrange(SEEDS)
 
 
-def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Scale a picture until it covers (height, width), and cut out its middle; what is clear becomes white."""
-    whole = ImageOps.exif_transpose(picture)
-    clear = whole.has_transparency_data
-    small = ImageOps.fit(whole.convert("RGBA" if clear else "RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
-    return Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB") if clear else small
-
-
 def painted(layers: list[Image.Image], size: tuple[int, int]) -> Image.Image | None:
     """Return where something was painted over a picture, fitted as the picture is; None where nothing was."""
     alphas: list[NDArray[np.uint8]] = [np.asarray(each.convert("RGBA"))[..., 3] for each in layers]

@@ -33,6 +33,9 @@ def said(text: str, wrong: bool = False) -> str:
     return f'<p class="{"wrong" if wrong else "said"}" role="status">{escape(text)}</p>' if text else ""
 
 
+STARTING = said("Starting")
+
+
 def drawing(number: int, total: int, url: str) -> str:
     """Return how far a drawing is, with what it looks like."""
     text = f"Step {number} of {total}"
