@@ -76,7 +76,10 @@ def digest(source: str) -> str:
     """Return the sha256 of an adapter's weights: of a file, or of the one in a folder that px.lora.load reads."""
     path = Path(os.path.expanduser(source))
     if path.is_dir():
-        path = next((path / name for name in _WEIGHTS if (path / name).exists()), path)
+        names = [name for name in _WEIGHTS if (path / name).exists()]
+        if not names:
+            raise FileNotFoundError(f"{source!r:.200} holds neither {' nor '.join(_WEIGHTS)}")
+        path /= names[0]
     found = hashlib.sha256()
     with os.fdopen(reading.descriptor(path), "rb") as file:
         while part := file.read(2**20):

@@ -8,9 +8,9 @@ import click
 
 from .. import settings as settings_
 from ..backend.runtime import settle_on_cpu
-from ..checks import check_number, check_whole
+from ..checks import check_whole
 from ..process.signals import deferred
-from . import drawing
+from . import adapters, drawing
 from .verb import Computing, folder
 
 
@@ -18,30 +18,13 @@ from .verb import Computing, folder
 @click.option("--model", shell_complete=folder, show_default="the embedded one", help=drawing.MODEL)
 @click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
 @click.option("--dtype", type=click.Choice(settings_.DTYPES), default="float32", help="Type that weights compute in.")
-@click.option(
-    "--lora",
-    "loras",
-    metavar="SOURCE",
-    multiple=True,
-    shell_complete=folder,
-    show_default="none",
-    help="Merge this adapter into the model; several times for several, one after the other.",
-)
-@click.option(
-    "--lora-weight",
-    "weights",
-    metavar="FLOAT",
-    type=float,
-    multiple=True,
-    show_default="1",
-    help="How much of the adapter is added; as often as --lora, or not at all.",
-)
+@adapters.options
 @click.option("--controlnet", metavar="SOURCE", show_default="the embedded one's", help=drawing.CONTROLNET)
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 lets other machines in.")
 @click.option("--port", type=int, default=7860, help="Port to listen at.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors and the page's address.")
 def app(
-    model: str | None, variant: str | None, dtype: str, loras: tuple[str, ...], weights: tuple[float, ...],
+    model: str | None, variant: str | None, dtype: str, lora: tuple[str, ...], lora_weight: tuple[float, ...],
     controlnet: str | None, host: str, port: int, quiet: bool,
 ) -> None:  # fmt: skip
     """Show a page in the browser that draws, until Ctrl-C.
@@ -49,25 +32,17 @@ def app(
     It needs the extra `app`, and listens to this machine alone unless --host says otherwise.
     """
     check_whole("--port", port, 1, 65535)
-    if weights and len(weights) != len(loras):
-        raise ValueError(f"--lora-weight must be given as often as --lora, {len(loras)}, got {len(weights)}")
-    for weight in weights:
-        check_number("--lora-weight", weight, -settings_.SCALE, settings_.SCALE)
+    rows = adapters.rows(lora, lora_weight)
     if find_spec("gradio") is None:
         raise click.UsageError("the page needs gradio: pip install 'pixart_fn[app]'")
     with deferred():  # an interrupted import of MindSpore would abort
         from ..app import check_free, serve
         from ..checkpoint import controlnet as controlnet_
-        from ..checkpoint import lora as lora_
 
     check_free(host, port)
     settle_on_cpu()
-    adapters = [lora_.load(source) for source in loras]
-    each = weights or (1.0,) * len(loras)
-    rows = [(source, settings_.digest(source), weight) for source, weight in zip(loras, each, strict=True)]
-    params = drawing.load({"model": model, "variant": variant, "dtype": dtype, "shown": not quiet})
-    for adapter, (_, _, weight) in zip(adapters, rows, strict=True):
-        params = lora_.merge(params, adapter, weight)
+    merge = adapters.merging(rows)
+    params = merge(drawing.load({"model": model, "variant": variant, "dtype": dtype, "shown": not quiet}))
     net = controlnet_.load(controlnet) if controlnet is not None or model is None else None
     given = {"model": model, "variant": variant, "dtype": dtype, "controlnet": controlnet}
     loaded = {name: value for name, value in given.items() if value} | settings_.adapters(rows)

@@ -12,7 +12,7 @@ from PIL import Image
 from .. import picture as picture_
 from .. import sheets, solvers
 from ..backend import workers as workers_
-from . import drawing, given, outputs
+from . import adapters, drawing, given, outputs
 from .console import document, note, result
 from .outputs import Output
 from .verb import Computing, Several, file, folder
@@ -66,6 +66,7 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
     show_default="the embedded one",
     help="A folder in diffusers layout, or a hub id owner/name.",
 )
+@adapters.options
 @click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
 @click.option("--dtype", type=click.Choice(picture_.DTYPES), default="float32", help="Type that weights compute in.")
 @click.option("--tokens", type=int, show_default="the model's own", help="The most tokens of a prompt.")
@@ -93,6 +94,7 @@ def generate(words: tuple[str, ...], **options: Any) -> None:
     prompts = given.prompts(words, options["prompts"])
     given.check_memory(options["memory"])
     given.check_pictures(options)
+    options["adapters"] = adapters.rows(options["lora"], options["lora_weight"])
     axes = given.axes(options, len(prompts))
     every = outputs.outputs(prompts, axes, options)
     batches = outputs.batches(len(prompts), options["n"], workers)
@@ -114,7 +116,8 @@ def _write(every: list[Output], prompts: list[str], batches: list[range], option
         outputs.check_sheet(sheet, sheet.settings["height"], sheet.settings["width"])
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: None if quiet else note(str(message))
-        params = drawing.load(options)
+        merge = adapters.merging(options["adapters"])
+        params = merge(drawing.load(options))
         found = drawing.filled_in(params, sheet.settings, options)
         every = [Output(file, settings | found) for file, settings in every]
         if options["sheet"] and not options["size"]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import picture as picture_
+from .. import settings as settings_
 from .. import sheets
 from ..backend import workers as workers_
 from ..backend.workers import Workers
@@ -69,7 +70,8 @@ def _settings(axes: dict[str, list[Any]], options: dict[str, Any]) -> dict[str, 
     settings |= {"height": height, "width": width} | _pictures(options)
     # edges are those of the size that is drawn
     binning = not options["no_binning"] and (options["control"] is None or options["init"] is not None)
-    return settings | {"clean": not options["no_clean"], "binning": binning}
+    settings |= {"clean": not options["no_clean"], "binning": binning}
+    return settings | settings_.adapters(options["adapters"])
 
 
 def _pictures(options: dict[str, Any]) -> dict[str, Any]:

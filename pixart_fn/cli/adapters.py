@@ -1,0 +1,68 @@
+"""`--lora` and `--lora-weight`: the adapters that are merged into the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import click
+
+from .. import settings as settings_
+from ..checks import check_number
+from ..process.signals import deferred
+from .verb import file
+
+if TYPE_CHECKING:
+    from ..params import Params
+
+Row: TypeAlias = "tuple[str, str, float]"
+"""Of an adapter: its file or folder, its sha256, and its weight."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def options(function: _Function) -> _Function:
+    """Give a verb the two options."""
+    weight = click.option(
+        "--lora-weight",
+        metavar="FLOAT",
+        type=float,
+        multiple=True,
+        show_default="1",
+        help="How much of the adapter is added; as often as --lora, or not at all.",
+    )
+    lora = click.option(
+        "--lora",
+        metavar="SOURCE",
+        multiple=True,
+        shell_complete=file,
+        show_default="none",
+        help="Merge this adapter, a file or a folder, into the model; several times for several, one after the other.",
+    )
+    return lora(weight(function))
+
+
+def rows(sources: tuple[str, ...], weights: tuple[float, ...]) -> list[Row]:
+    """Check the options' values and return what they say of each adapter, before any work."""
+    if weights and len(weights) != len(sources):
+        raise ValueError(f"--lora-weight must be given as often as --lora, {len(sources)}, got {len(weights)}")
+    for weight in weights:
+        check_number("--lora-weight", weight, -settings_.SCALE, settings_.SCALE)
+    each = weights or (1.0,) * len(sources)
+    return [(source, settings_.digest(source), weight) for source, weight in zip(sources, each, strict=True)]
+
+
+def merging(rows: list[Row]) -> Callable[[Params], Params]:
+    """Read the adapters, before a model is loaded, and return what merges them into it, one after the other."""
+    if not rows:
+        return lambda params: params
+    with deferred():  # an interrupted import of MindSpore would abort
+        from ..checkpoint import lora
+
+    read = [(lora.load(source), weight) for source, _, weight in rows]
+
+    def merge(params: Params) -> Params:
+        for adapter, weight in read:
+            params = lora.merge(params, adapter, weight)
+        return params
+
+    return merge

@@ -1,0 +1,75 @@
+"""`generate --lora`: what is drawn is what the merged weights draw, and `show` prints the call that merges them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import command, tiny
+from helpers.adapters import filled
+from helpers.command import pixels, shown
+
+import pixart_fn as px
+from pixart_fn import checkpoint, cli, picture, settings
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return command.save_model(tmp_path_factory)
+
+
+@pytest.fixture
+def run(model, tmp_path, monkeypatch, capsys):
+    return command.runner(model, tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """Two adapters of the tiny model that change what it draws: a folder of peft's, and a file."""
+    folder = tmp_path_factory.mktemp("adapters")
+    named = folder / "a", folder / "b.safetensors"
+    for seed, path, layout in zip((1, 2), named, ("peft", "diffusers"), strict=True):
+        px.lora.save(filled(px.lora.Config(rank=2), tiny.params().transformer, seed), path, layout=layout)
+    return [str(path) for path in named]
+
+
+@pytest.mark.slow
+def test_the_adapters_are_merged_one_after_the_other_and_shown(run, adapters, capsys, model):
+    assert run("--out", "plain.png")[0] == 0
+    words = [word for source, weight in zip(adapters, ("0.5", "-1"), strict=True)
+             for word in ("--lora", source, "--lora-weight", weight)]  # fmt: skip
+    assert run("--out", "adapted.png", *words)[0] == 0
+    assert (pixels("plain.png") != pixels("adapted.png")).any()
+    stored = picture.read_settings("adapted.png")
+    assert stored["lora"] == adapters and stored["lora_weight"] == [0.5, -1.0]
+    assert stored["lora_sha256"] == [settings.digest(source) for source in adapters]
+    assert np.array_equal(np.asarray(shown(capsys, "adapted.png"), int), pixels("adapted.png"))
+    assert run("--out", "one.png", "--lora", adapters[0])[0] == 0
+    assert picture.read_settings("one.png")["lora"] == adapters[0]
+    assert np.array_equal(np.asarray(shown(capsys, "one.png"), int), pixels("one.png"))
+
+
+def test_a_folder_of_pictures_is_drawn_anew_with_another_weight(run, adapters, monkeypatch):
+    command.painted(monkeypatch)
+    assert run("--out", "many/", "--lora", adapters[0])[0] == 0
+    assert "1 of 1 pictures are there already" in run("--out", "many/", "--lora", adapters[0])[2]
+    status, _, err = run("--out", "many/", "--lora", adapters[0], "--lora-weight", "2")
+    assert status == 2 and "holds another picture; --force overwrites it" in err
+
+
+def test_mistakes_are_one_sentence_before_the_model_is_loaded(run, adapters, monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoint, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.safetensors").write_bytes(b"\0" * 16)
+    mistakes = {
+        "none.safetensors: No such file or directory": ["none.safetensors"],
+        "'empty' holds neither adapter_model.safetensors nor pytorch_lora_weights.safetensors": ["empty"],
+        "--lora-weight must be given as often as --lora, 1, got 2": [
+            adapters[0], "--lora-weight", "1", "--lora-weight", "1",
+        ],
+        "--lora-weight must be": [adapters[0], "--lora-weight", "nan"],
+        "bad.safetensors": ["bad.safetensors"],
+    }  # fmt: skip
+    for said, words in mistakes.items():
+        status, out, err = run("--lora", *words)
+        assert (status, out) == (2, "") and said in err and "Traceback" not in err
+    assert cli.main(["generate", "a cat", "--lora-weight", "1"]) == 2
