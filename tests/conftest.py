@@ -55,3 +55,13 @@ def pipeline(tmp_path, spiece) -> Path:
     shutil.copy(spiece, folder / "tokenizer" / "spiece.model")
     write_json(folder / "tokenizer" / "tokenizer_config.json", {"extra_ids": 0})
     return folder
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path) -> Path:
+    """huggingface_hub as with HF_HUB_OFFLINE=1 (read at its import) and an empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

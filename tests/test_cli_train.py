@@ -79,9 +79,8 @@ def test_what_is_given_reaches_the_training(run, monkeypatch):
     assert seen == {"recipe": recipe.read("lora", changes), "workers": Workers(0, 1), "progress": True}
     assert run("train", "small", *GIVEN, "--set", "model.train=lora")[1] == "out/adapter\n"
     assert run("train", "small", *GIVEN)[1] == "out/pipeline\n"
-    assert run("train", "small", *GIVEN, "--set", "run.steps=500")[2] == (
-        "pixart-fn: stopped after step 400 of 500; the same command goes on from here\n"
-    )
+    said = "pixart-fn: stopped after step 400 of 500; the same command goes on from here\n"
+    assert run("train", "small", *GIVEN, "--set", "run.steps=500") == (0, "out/pipeline\n", said)
 
 
 def test_texts_may_stand_without_quotes():
@@ -105,6 +104,11 @@ def test_only_the_first_worker_speaks(run, monkeypatch, words):
     assert seen == [{"workers": Workers(0 if words else 1, 2), "progress": False}]
 
 
+STOPPED = (
+    "pixart-fn: stopped; the same command goes on from here, and with --set run.minutes=0 it writes the model as it is"
+)
+
+
 def test_ctrl_c_says_how_to_go_on(run, monkeypatch, tmp_path):
     def stopped(made, **options):
         raise KeyboardInterrupt
@@ -115,7 +119,7 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "state.safetensors").touch()
     status, out, err = run("train", "small", *GIVEN)
-    assert (status, out, err.strip()) == (130, "", "pixart-fn: stopped; the same command goes on from here")
+    assert (status, out, err.strip()) == (130, "", STOPPED)
 
 
 WRONG = {
@@ -271,6 +275,9 @@ def test_from_a_folder_of_pictures_to_a_model_and_an_adapter_that_draw(run, tmp_
     short = [f"--set={each}" for each in ("data.batch_size=4", "run.steps=4", "optimiser.lr=1e-2", "run.ema=0")]
     sheets = [f"--set={each}" for each in ("samples.every=4", "samples.steps=2", 'samples.prompts=["a cat"]')]
     words = ("train", "small", "--data", "data", "--out", "run", "--set", "model.start=tiny", *short, *sheets)
+    status, out, err = run(*words, "--set", "run.minutes=0")  # what is there so far is written
+    assert (status, out) == (0, "run/pipeline\n") and "stopped after step 0 of 4" in err
+    assert px.load("run/pipeline").config.transformer == tiny.params().config.transformer
     status, out, err = run(*words)
     assert (status, out) == (0, "run/pipeline\n"), err
     rows = record.read("run")

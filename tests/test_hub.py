@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,85 +14,6 @@ from safetensors.numpy import save_file
 
 from pixart_fn import checkpoint
 from pixart_fn.checkpoint.hub import find
-
-
-@pytest.fixture
-def offline(monkeypatch, tmp_path) -> Path:
-    """huggingface_hub as with HF_HUB_OFFLINE=1 (read at its import) and an empty cache."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def test_hub_offline(offline):
-    with pytest.raises(OSError, match="'owner/name' is neither a folder nor in the hub's cache, and the hub can't be"):
-        checkpoint.load("owner/name")
-    with pytest.raises(OSError, match="'owner/name' at revision 'v2' is neither"):
-        checkpoint.load("owner/name", revision="v2")
-
-
-def cached(cache: Path, pipeline: Path, repo: str, ref: str) -> Path:
-    folder = cache / f"models--{repo.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / ref).write_text("0" * 40)
-    return Path(shutil.copytree(pipeline, folder / "snapshots" / ("0" * 40)))
-
-
-def test_hub_cache_serves_offline(offline, pipeline):
-    cached(offline, pipeline, "owner/name", "main")
-    assert_same(checkpoint.load("owner/name").vae, arrays("vae"))
-    assert_same(checkpoint.load("owner/name/").vae, arrays("vae"))
-    params = checkpoint.load(pipeline, vae="owner/name", text_encoder=None)
-    assert_same(params.vae, arrays("vae"))
-    with pytest.raises(OSError, match="revision 'v2'"):
-        checkpoint.load("owner/name", revision="v2")
-
-
-@pytest.mark.parametrize(
-    ("missing", "named"),
-    [
-        ("vae/config.json", r"vae/config\.json"),
-        ("transformer/diffusion_pytorch_model.safetensors", r"transformer/diffusion_pytorch_model\.safetensors"),
-        ("text_encoder/model-00002-of-00002.safetensors", r"text_encoder/model-00002-of-00002\.safetensors"),
-        ("scheduler/scheduler_config.json", r"scheduler/scheduler_config\.json"),
-        ("tokenizer/spiece.model", r"tokenizer/spiece\.model"),
-        ("model_index.json", r"model_index\.json"),
-    ],
-)
-def test_an_incomplete_cache_says_so(offline, pipeline, missing, named):
-    shard(pipeline)
-    (cached(offline, pipeline, "owner/name", "main") / missing).unlink()
-    message = rf"^the hub's cache of 'owner/name' is incomplete: {named} is missing; connect and run it again$"
-    with pytest.raises(OSError, match=message):
-        checkpoint.load("owner/name")
-
-
-def test_what_the_cache_has_in_place_of_something_else_is_taken_with_a_warning(offline, pipeline, tmp_path):
-    """Connected, another file may have been chosen."""
-    half = pipeline / "vae" / "diffusion_pytorch_model.fp16.safetensors"
-    weights_file(pipeline, "vae").rename(half)
-    snapshot = cached(offline, pipeline, "owner/name", "main")
-    message = r"cache of 'owner/name' holds only the variant 'fp16' of vae, which is used$"
-    with pytest.warns(UserWarning, match=message) as warned:
-        checkpoint.load("owner/name")
-    assert [warning.filename for warning in warned] == [__file__]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checkpoint.load("owner/name", variant={"vae": "fp16"})
-    shutil.rmtree(snapshot / "scheduler")
-    with pytest.warns(
-        UserWarning, match=r"cache of 'owner/name' holds no scheduler; the one of .*pipeline is used$"
-    ) as w:
-        checkpoint.load(pipeline, transformer="owner/name")
-    assert [warning.filename for warning in w] == [__file__]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checkpoint.load(pipeline)
-
-
-# --- a hub of folders -------------------------------------------------------------------------------------------------
 
 
 class Hub:
@@ -126,6 +46,7 @@ class Hub:
 def hub(monkeypatch, pipeline, tmp_path) -> Hub:
     made = Hub({"owner/name": pipeline}, tmp_path / "cache")
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: made)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://localhost")
     monkeypatch.setattr("huggingface_hub.snapshot_download", made.snapshot_download)
     return made
 

@@ -6,10 +6,13 @@ import glob
 import hashlib
 import os
 import re
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from ..files import atomic, reading
 
@@ -292,6 +295,7 @@ def _repository(repo: str, revision: str | None) -> Place:
     from huggingface_hub import HfApi, errors
 
     try:
+        _resolve()
         return Repository(repo, revision, frozenset(HfApi().list_repo_files(repo, revision=revision)))
     except (errors.HTTPError, OSError) as error:
         unlisted = error
@@ -299,6 +303,15 @@ def _repository(repo: str, revision: str | None) -> Place:
     if found is None:
         raise _explained(unlisted, repo, revision, stage="listing") from unlisted
     return found
+
+
+def _resolve() -> None:
+    """Raise an OSError at once where there is no network; huggingface_hub would ask again for 23 seconds."""
+    from huggingface_hub import constants
+
+    address, proxies = urlsplit(constants.ENDPOINT), getproxies()
+    if not {address.scheme, "all"} & {*proxies}:  # a proxy resolves the name itself
+        socket.getaddrinfo(address.hostname, address.port)
 
 
 def _called(repo: str, revision: str | None) -> str:

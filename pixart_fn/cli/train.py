@@ -114,11 +114,12 @@ def _run(recipe: Recipe, workers: Workers, shown: bool) -> None:
         state = job.run(recipe, workers=workers, progress=shown)
     except KeyboardInterrupt:
         if shown and (out / loop.STATE).exists():
-            note("stopped; the same command goes on from here")
+            note(
+                "stopped; the same command goes on from here, and with --set run.minutes=0 it writes the model as it is"
+            )
         raise
     if not shown:
         return
     if state.step < recipe.run.steps:
         note(f"stopped after step {state.step} of {recipe.run.steps}; the same command goes on from here")
-    else:
-        result(str(out / job.FOLDERS[recipe.model.train]))
+    result(str(out / job.FOLDERS[recipe.model.train]))

@@ -62,8 +62,8 @@ class Job(NamedTuple):
 def run(recipe: Recipe, *, workers: Workers = ALONE, progress: bool = True) -> TrainState:
     """Train as a recipe says, or go on where its folder stands, and write what came of it.
 
-    At the end `run.out` holds state.safetensors and metrics.jsonl, the sheets in samples/, and the moving average's
-    weights as pipeline/, adapter/ or controlnet/.
+    At the end, and when run.minutes are over, `run.out` holds state.safetensors and metrics.jsonl, the sheets in
+    samples/, and the moving average's weights as pipeline/, adapter/ or controlnet/.
 
     Args:
         recipe: from `recipe.read`.
@@ -94,7 +94,7 @@ def run(recipe: Recipe, *, workers: Workers = ALONE, progress: bool = True) -> T
         on_step=watch.together(shown, watch.tensorboard(out / "tensorboard") if workers.rank == 0 else None),
         workers=workers, progress=progress,
     )  # fmt: skip
-    if workers.rank == 0 and state.step >= recipe.run.steps:
+    if workers.rank == 0:
         write(recipe, job.params, state)
     return state
 
