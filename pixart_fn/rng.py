@@ -40,7 +40,7 @@ def key(seed: int) -> Key:
 
 
 def split(key: Key, n: int = 2) -> Key:
-    """Make n keys from one; the i-th depends on key and i alone, not on n.
+    """Make n keys from one; the i-th key depends only on the key and on i, not on n.
 
     Args:
         key: uint64 (2,); split it only once, as a second split gives the same keys.
@@ -62,7 +62,7 @@ def split(key: Key, n: int = 2) -> Key:
 
 
 def fold_in(key: Key, i: int) -> Key:
-    """Make the key of the i-th thing: a step, a layer, a batch.
+    """Make a new key from a key and a number, such as the number of a step, a layer or a batch.
 
     Args:
         key: uint64 (2,), or (B, 2), of which each row is folded alone.
@@ -71,7 +71,7 @@ def fold_in(key: Key, i: int) -> Key:
         uint64, the shape of key.
     Raises:
         TypeError: i is not an integer.
-        ValueError: key is none, or i is negative or does not fit into 64 bits.
+        ValueError: key isn't a key, or i is negative or does not fit into 64 bits.
     Example:
         >>> [px.fold_in(px.key(0), step).shape for step in range(3)]
         [(2,), (2,), (2,)]
@@ -91,7 +91,7 @@ def normal(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
         float32 of that shape.
     Raises:
         TypeError: shape isn't whole numbers.
-        ValueError: key is none, or shape has a number below 0, or is too large, or shape[0] isn't the number of keys.
+        ValueError: key isn't a key, shape has a number below 0 or is too large, or shape[0] isn't the number of keys.
     Example:
         >>> keys = px.split(px.key(0), 4)
         >>> together, alone = px.rng.normal(keys, (4, 3)), px.rng.normal(keys[2], (3,))
@@ -110,7 +110,7 @@ def normal(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
 
 
 def normal_like(key: Key, x: Array) -> Array:
-    """Draw `normal(key, x.shape)` as what x is.
+    """Draw `normal(key, x.shape)`, as a Tensor where x is a Tensor.
 
     Args:
         key: uint64 (2,), or (B, 2) for x of shape (B, …).
@@ -119,7 +119,7 @@ def normal_like(key: Key, x: Array) -> Array:
         A float32 array or Tensor of the shape of x.
     Raises:
         TypeError: x is neither an array nor a Tensor.
-        ValueError: key is none, or x has another number of rows than there are keys.
+        ValueError: key isn't a key, or x has another number of rows than there are keys.
     """
     if not hasattr(x, "shape"):
         raise TypeError(f"x must be an array or a Tensor, got {kind(x)}")
@@ -137,7 +137,7 @@ def _philox(key: Key, low: int, high: int) -> np.random.Philox:
 
 
 def check_key(key: Key) -> Key:
-    """Return the key, or raise where it is none.
+    """Return the key, or raise where it isn't a key.
 
     Args:
         key: what should be uint64 (2,) or (B, 2).

@@ -19,14 +19,14 @@ _chosen = "float32"
 def precision(mode: str | None = None) -> str:
     """Choose how products of matrices are computed from here on, in the whole process.
 
-    It is the one setting that isn't an argument.
+    This and `device` are the only settings that aren't arguments.
 
-    "float32" multiplies in float32. "bf16-math" rounds both factors to bfloat16 (8 bits of mantissa) and sums in
-    float32; tensors stay float32. AMX does that several times faster; nothing else here changes: softmax, coefficients,
-    the sampler and norms stay float32, but that group norm's means are products too. "tf32" does the same on an NVIDIA
-    GPU of the Ampere generation or newer, with factors of 10 bits, for products and convolutions. Without it both are
-    float32 there, although MindSpore's own default, as PyTorch's, is "tf32" for convolutions. Each mode compiles its
-    own graphs.
+    "float32" multiplies in float32. "bf16-math" needs a CPU with AMX: it rounds both factors to bfloat16 (8 bits of
+    mantissa) and sums in float32, while tensors stay float32. Softmax, coefficients, the sampler and norms stay float32
+    too, except the means of group norm, which are computed as products. "tf32" does the same on an NVIDIA GPU of the
+    Ampere generation or newer, with factors of 10 bits, for products and for convolutions. Without it both are float32
+    on a GPU, although MindSpore's own default for convolutions, like PyTorch's, is "tf32". Each mode compiles its own
+    graphs.
 
     Args:
         mode: "float32", "bf16-math", "tf32", or None to only ask.

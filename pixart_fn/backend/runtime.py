@@ -47,11 +47,11 @@ def set_environment() -> None:
 def device(name: str | None = None) -> str:
     """Choose the device that this process computes on, before MindSpore is first imported.
 
-    "CPU" computes on the CPU and launches each operation from the thread that asks for it, which is faster between
-    small graphs. "GPU" needs Linux on x86-64, an NVIDIA driver for CUDA 11 or newer (450.80 or newer) and the libraries
-    of the extra `gpu`, which are loaded here and now; CUDA_HOME is set in this process, unless the user's own holds
-    CUDA 11. "Ascend" needs the driver of an Ascend NPU. The environment variable PIXART_FN_DEVICE does the same when
-    pixart_fn is imported, and mindspore.set_device by the user is respected.
+    "CPU" launches each operation from the thread that calls it. "GPU" needs Linux on x86-64, an NVIDIA driver of
+    version 450.80 or newer, and the libraries of the extra `gpu`, which this call loads. It sets CUDA_HOME in this
+    process, unless the user's own holds CUDA 11. "Ascend" needs the driver of an Ascend NPU. The environment variable
+    PIXART_FN_DEVICE does the same as this call when pixart_fn is imported. If the user has called
+    mindspore.set_device, that choice is kept.
 
     Args:
         name: "CPU", "GPU" or "Ascend", in capitals or not; None to only ask.

@@ -54,24 +54,23 @@ def convert(
 ) -> None:
     """Convert a transformer from a file of PixArt's authors to diffusers layout, or from there to such a file.
 
-    The numbers stay what they are, bit by bit, and so does their type. The authors' learned null caption and their
-    table of positions, for which diffusers has no name, go to authors.safetensors beside the weights, so that the way
-    back gives them too. Nothing in a file is run: it is read by an interpreter that imports and calls nothing. The
-    names and the layout are those of the authors' own tools/convert_pixart_to_diffusers.py. Of the ways to compress
-    keys and values, "conv" is seen from its tensors. The others leave nothing in a file, so that config.json must be
-    given its kv_compress_config by hand.
+    Numbers and their types aren't changed. diffusers has no names for the authors' learned null caption and their table
+    of positions; these go to authors.safetensors beside the weights, from which the conversion back takes them. Nothing
+    in a file is run: it is read by an interpreter that imports and calls nothing. The names and the layout are those of
+    the authors' own tools/convert_pixart_to_diffusers.py. If a model compresses keys and values by "conv", its tensors
+    show it. For the other ways, write kv_compress_config into config.json by hand.
 
     Args:
         source: a file: .pth, .pt or .bin of torch.save, mindone's .ckpt of MindSpore, or a .safetensors with the
-            authors' names. For the way back a pipeline's or a transformer's folder, or a hub id.
-        target: a folder, in which transformer/ is written, for `px.load(pipeline, transformer=target)`. For the way
-            back the name of a .pth, .pt, .bin or .ckpt file.
+            authors' names. For the conversion back, a pipeline's or a transformer's folder, or a hub id.
+        target: a folder, in which transformer/ is written, for `px.load(pipeline, transformer=target)`. For the
+            conversion back, the name of a .pth, .pt, .bin or .ckpt file.
         size: the side in pixels that the model was trained at, 256, 512, 1024 or 2048, for a file whose positions
-            don't say it; PixArt-Σ-256 is one. Given, it overrules them.
+            don't say it, such as that of PixArt-Σ-256. If it is given, it overrules them.
         version: "alpha" or "sigma", for a file without positions and without a null caption, where `size` needs it.
         heads: of the attention, for a width other than the released models' 1152, which have 16.
-        weights: "state_dict", or "state_dict_ema" for the average over the training, which some files hold; on the way
-            back the name to write under.
+        weights: "state_dict", or "state_dict_ema" for the average over the training, which some files hold; for the
+            conversion back, the name under which they are written.
         progress: whether to show a progress bar.
     Raises:
         TypeError: an argument has the wrong type.

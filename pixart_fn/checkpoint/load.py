@@ -48,13 +48,13 @@ def load(
     stream: bool | None = None,
     dtype: str = "float32",
 ) -> Params:
-    """Load a pipeline; float32 weights stay in the mapped file until they are used, and other weights are converted.
+    """Load a pipeline.
 
-    From a hub repository only the files that are read are downloaded: the weights last, after all else was checked.
-    Symbolic links are followed, as the hub's cache needs it, but an index of shards can only name files of its own
-    folder. A file of 64 MiB or more that holds float32 stays mapped. It may be replaced, as `save` does it, but it must
-    not be cut off or overwritten in place while its weights are in use: a streamed encoder says so when it reads next,
-    but weights that are Tensors would end the process.
+    From a hub repository, only the files that are read are downloaded, and the weights last, after all other files
+    were checked. Symbolic links are followed, as the hub's cache needs it, but an index of shards can only name files
+    of its own folder. A file of 64 MiB or more that holds float32 isn't copied to memory but mapped. You may replace
+    such a file, as `save` does, but don't shorten it or write into it while its weights are in use: with a streamed
+    encoder that is an error, and with Tensors it would end the process.
 
     Args:
         source: None for the embedded checkpoint, a folder in diffusers layout, or a hub id "owner/name".
@@ -76,8 +76,7 @@ def load(
             takes more than half of the card's free memory in `dtype`; T5-XXL has 9 GiB in float16.
         dtype: the type of weights and of products with them: "float32", "float16" or, on Ascend, "bfloat16". Norms,
             softmax, T5's states, its feed-forward outputs and everything that leaves a model stay in float32. With
-            "float16", so does a VAE whose config.json says `force_upcast`. On CPUs, half precision is slower; on a GPU
-            "float16" is the fastest.
+            "float16", so does a VAE whose config.json says `force_upcast`. "float32" is the fastest on CPUs.
     Returns:
         Params, with trees in the order of each model's `shapes`.
     Raises:

@@ -21,12 +21,13 @@ from ..types import Array, NumPyArray
 
 @public
 def masked(denoise: Callable[[Array, float], Result], z: Array, mask: Array) -> Callable[[Array, float], Result]:
-    """Make a denoiser that knows the picture outside a mask: x0 = m · x0 + (1 - m) · z.
+    """Make a denoiser that gives known latents outside a mask: x0 = m · x0 + (1 - m) · z.
 
-    A deterministic solver whose x starts as α z + σ ε there keeps it so at every node, with the same ε, since each of
-    them is exact for an x0 that stays the same; a stochastic one mixes its own noise into ε. Where the grid ends at
-    σ = 0 they end at z, up to rounding, but for the stochastic `sa_solver` of ε. Where it ends above that
-    (`final="sigma_min"`), what is left is its noise. m · x + (1 - m) · z after the last step gives z itself.
+    If x starts as α z + σ ε outside the mask, a deterministic solver keeps it so at every node, with the same ε, since
+    every solver is exact for an x0 that stays the same. A stochastic solver mixes its own noise into ε. If the grid
+    ends at σ = 0, the result outside the mask is z up to rounding, except with the stochastic `sa_solver` of ε. If it
+    ends above that (`final="sigma_min"`), a little noise is left there. m · x + (1 - m) · z after the last step gives z
+    exactly.
 
     Args:
         denoise: (x_t, t) → x0; or (x_t, t) → (x0, variance), of which the variance is kept as it is.
@@ -71,7 +72,7 @@ def windows(
     weights: NumPyArray | None = None,
     at_once: int = 1,
 ) -> Callable[[Array, float], Result]:
-    """Make a denoiser of a large x_t from one of a window: the mean of what the windows give that cover a place.
+    """Make a denoiser of a large x_t from the denoiser of a window: where windows overlap, their results are averaged.
 
     x0 = Σ w_i x0_i / Σ w_i (MultiDiffusion, arXiv:2302.08113, eq. 5), which is the same as the mean of ε, since the
     windows see the same x_t. They begin at multiples of the stride, and the last one in each direction ends at the

@@ -32,10 +32,10 @@ PICTURES = 10_000
 
 @public
 def slerp(a: Array, b: Array, w: float | Sequence[float] | NDArray[np.float64]) -> Array:
-    """Go from one noise to another on the sphere, where noise keeps its length, each picture alone.
+    """Mix two noises so that their length is kept (spherical interpolation), for each picture alone.
 
-    sin((1 - w) θ)/sin θ · a + sin(w θ)/sin θ · b, where θ is the angle between a and b (Shoemake 1985). Where a and b
-    lie on one line, which leaves no way, it is the straight one.
+    sin((1 - w) θ)/sin θ · a + sin(w θ)/sin θ · b, where θ is the angle between a and b (Shoemake 1985). If a and b lie
+    on one line, this isn't defined, and they are mixed linearly.
 
     Args:
         a: floats (B, …), an array or a Tensor.
@@ -74,17 +74,17 @@ def slerp(a: Array, b: Array, w: float | Sequence[float] | NDArray[np.float64]) 
 def variations(
     params: Params, prompt: str, key: Key, n: int, amount: float = 0.3, **options: Unpack[Sized]
 ) -> Picture | Part:
-    """Draw pictures near the one that `generate` draws with the key.
+    """Draw pictures that are similar to the one that `generate` draws with the key.
 
-    Variation i starts from `slerp` between the key's noise and that of `split(key, n)[i]`. A stochastic solver's own
-    noise is the key's for all of them.
+    Variation i starts from `slerp` between the key's noise and that of `split(key, n)[i]`. Noise that a stochastic
+    solver adds is the same for all of them.
 
     Args:
         params: from `load`.
         prompt: one prompt.
         key: one key (2,).
         n: how many pictures.
-        amount: how far to go, within [0, 1]: 0 draws the picture itself n times, and 1 other ones.
+        amount: how different they are, within [0, 1]: 0 draws the picture of the key n times, and 1 draws others.
         **options: negative_prompt, steps, guidance, solver, grid, height, width, binning, controls, output, clean,
             tokens, tile, check, memory, on_step and progress, as `generate` takes them.
     Returns:
@@ -113,11 +113,11 @@ def variations(
 def interpolate(
     params: Params, prompt: str | Sequence[str], key: Key, n: int, **options: Unpack[Sized]
 ) -> Picture | Part:
-    """Draw the frames on the way from one prompt, or one key, to the next.
+    """Draw pictures on the way from one prompt, or one key, to the next.
 
-    The first and the last frame are what `generate` draws with the first and the last prompt and key. Between two
-    prompts the text states are mixed, where the shorter prompt goes on with the state of its last token; between two
-    keys the noise is (`slerp`). A stochastic solver's own noise is that of the key before.
+    The first and the last picture are what `generate` draws with the first and the last prompt and key. Between two
+    prompts the states of the text are mixed, where the state of its last token is repeated for the shorter prompt.
+    Between two keys the noise is mixed (`slerp`). Noise that a stochastic solver adds is that of the key before.
 
     Args:
         params: from `load`.

@@ -57,27 +57,27 @@ def image_to_image(
     strength: float = 0.6,
     **options: Unpack[Options],
 ) -> Picture | Part:
-    """Draw pictures anew from somewhere on the way to noise (SDEdit, arXiv:2108.01073).
+    """Add noise to pictures and draw from there (SDEdit, arXiv:2108.01073).
 
-    The last ⌊strength · S⌋ of S steps are taken, from x = α z + σ ε, where z is the picture's latents, ε the key's
-    noise, and α and σ are those of the first of these steps.
+    Of S steps, the last ⌊strength · S⌋ are taken. They start from x = α z + σ ε, where z is the picture's latents, ε
+    the key's noise, and α and σ are those of the first of these steps.
 
     Args:
         params: from `load`, with a VAE.
         pictures: as `encode_image` takes them; one picture for all prompts, or one for each.
         prompt: one prompt for all pictures, or one for each.
         key: one key (2,), which is split for several results, or (B, 2) with one key per result.
-        strength: within [0, 1]. With 0 nothing is sampled, and the picture goes through the VAE and back. With 1
-            nothing of the picture is left: the start is the noise that `generate` starts from with the key.
-        **options: negative_prompt, steps, guidance, solver, grid (the whole one), images_per_prompt, controls,
+        strength: within [0, 1]. With 0 nothing is sampled: the picture is only encoded and decoded. With 1 nothing of
+            the picture is left: the start is the noise from which `generate` starts with the key.
+        **options: negative_prompt, steps, guidance, solver, grid (the whole grid), images_per_prompt, controls,
             output, clean, tokens, tile, check, memory, on_step and progress, as `generate` takes them.
     Returns:
         As from `generate`: one PIL picture for one picture, one prompt as a string, and images_per_prompt=1, and
         otherwise a list; or an array or a Tensor.
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument isn't as described above, or strength leaves no step of so few; or a stage's result
-            isn't finite.
+        ValueError: an argument isn't as described above, or strength is so small that it leaves no step; or a stage's
+            result isn't finite.
         MemoryError: one picture doesn't fit into memory.
     """
     source = sources(params, pictures, prompt)
@@ -107,8 +107,8 @@ def inpaint(
 ) -> Picture | Part:
     """Draw a part of a picture anew, and leave the rest as it is.
 
-    The denoiser knows the latents outside the mask (`masked`), so that the solver keeps them at α z + σ ε, and at the
-    end they are the picture's own.
+    The denoiser gives the picture's own latents outside the mask (`masked`). So the solver keeps them at α z + σ ε, and
+    at the end they are the picture's own.
 
     Args:
         params: from `load`, with a VAE.
@@ -119,8 +119,8 @@ def inpaint(
         prompt: one prompt for all pictures, or one for each.
         key: one key (2,), which is split for several results, or (B, 2) with one key per result.
         strength: within [0, 1], as in `image_to_image`; with 1 nothing of the picture is left inside the mask.
-        paste: whether the pixels outside the mask are the picture's own; otherwise they have gone through the VAE. Of
-            output "latents" there are no pixels.
+        paste: whether the pixels outside the mask are the picture's own; otherwise they were encoded and decoded by the
+            VAE. It has no effect on output "latents".
         downscale: which latents are drawn anew, "nearest" or "any", as in `latent_mask`.
         window: (height, width) in pixels, or one number for both, of the windows in which a larger picture is drawn
             (`windows`); None draws in one piece.

@@ -20,11 +20,11 @@ class Guidance:
 
     Args:
         scale: w of `combine`, within ±LARGEST: a number, one number per picture (B,), or a function of t that gives
-            either; 1 evaluates no negative text.
-        interval: (low, high) in training-time units: guide where low ≤ t ≤ high, and evaluate the prompt alone
+            either. With 1 there is no guidance, and the negative text isn't evaluated.
+        interval: (low, high) in training-time units: guide where low ≤ t ≤ high, and evaluate only the prompt
             elsewhere (arXiv:2404.07724); None guides everywhere.
-        rescale: φ of `rescale`, within [0, 1], in what the model predicts; 0 is none.
-        pag_scale: short for worse=Perturb(pag_scale, layers=pag_layers): as `scale`; 0 is none.
+        rescale: φ of `rescale`, within [0, 1], applied to what the model predicts; 0 doesn't rescale.
+        pag_scale: a short form of worse=Perturb(pag_scale, layers=pag_layers), a number like `scale`; 0 turns it off.
         pag_layers: the transformer's blocks that are perturbed, counted from 0; None takes the middle one.
         compat: "diffusers", or "original" to guide three of the four channels and to read the negative text under the
             prompt's mask, as PixArt-α's own DDPM sampler does.
@@ -33,9 +33,9 @@ class Guidance:
             or for `guided` a `Weaker`; None is none.
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is out of its range, or it would change nothing: pag_layers without a pag_scale, method
-            where the scale is 1, interval, rescale or compat where moreover there is no worse branch, and zero_from or
-            the interval of worse where they lie outside interval; or pag_scale and worse are both given.
+        ValueError: an argument is out of its range; or pag_scale and worse are both given; or an argument would change
+            nothing. These are pag_layers without a pag_scale; method with a scale of 1; interval, rescale or compat
+            with a scale of 1 and no worse branch; and zero_from, or the interval of worse, outside of interval.
     Example:
         >>> px.Guidance(3.0, interval=(200, 800))
         Guidance(scale=3.0, interval=(200, 800))

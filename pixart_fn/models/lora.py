@@ -85,9 +85,9 @@ def apply(tree: Tree, adapter: Adapter, weight: float = 1.0) -> Tree:
     """Add an adapter to a tree by operations that can be differentiated with respect to the adapter.
 
     W' = W + weight · scale · B A, with scale = alpha/r, or alpha/√r for rsLoRA; LoHa and LoKr (arXiv:2309.14859) have
-    products of their own in place of B A. For DoRA, each row of that is stretched to the length that was learned,
-    m · W'/‖W'‖, and ‖W'‖ counts as a constant for the gradient (arXiv:2402.09353, sec. 4.3); so another weight than 1
-    changes the direction of a row alone, as in peft. Nothing is compiled.
+    other products in place of B A. For DoRA, each row of W' is scaled to the length that was learned, m · W'/‖W'‖, and
+    ‖W'‖ counts as a constant for the gradient (arXiv:2402.09353, sec. 4.3). So for DoRA, another weight than 1 changes
+    only the direction of a row, as in peft. Nothing is compiled.
 
     Args:
         tree: Params, or the tree of a transformer or of a text encoder; its leaves are Tensors. A weight in half
@@ -113,10 +113,10 @@ def apply(tree: Tree, adapter: Adapter, weight: float = 1.0) -> Tree:
 @public
 @exclusive
 def merge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0) -> Tree:
-    """Add one or several adapters to a tree on the host, in float64: W + Σ (W'ᵢ − W), with W'ᵢ as in `apply`.
+    """Add one or several adapters to a tree, with NumPy in float64: W + Σ (W'ᵢ − W), with W'ᵢ as in `apply`.
 
-    Of several DoRAs each is that of the weights as they were; peft stretches what one has made by the next. Nothing is
-    compiled.
+    Each of several DoRA adapters is computed from the original weights; peft applies each one to the result of the one
+    before. Nothing is compiled.
 
     Args:
         tree: as in `apply`, or of NumPy arrays; float16 and bfloat16 stay and are rounded once.
@@ -138,7 +138,7 @@ def merge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0) 
 def unmerge(tree: Tree, adapter: Adapters, weight: float | Sequence[float] = 1.0) -> Tree:
     """Take adapters that `merge` added off again; in float32 this restores the weights to about 1e-7 of their size.
 
-    Where the tree from before is still there, that is exact and takes no time: `merge` doesn't change it.
+    If you still have the tree from before, use that: it is exact, since `merge` doesn't change it.
 
     Args:
         tree: what `merge` gave.

@@ -168,7 +168,7 @@ def init(key: Key, config: Config) -> Tree:
         The tree, of float32 Tensors.
     Raises:
         TypeError: config isn't a Config.
-        ValueError: key is none.
+        ValueError: key isn't a key.
     """
     rng.check_key(key)
     flat = {}

@@ -130,11 +130,12 @@ def apply(
         collect: names of what is returned beside the result: "block3" for what leaves the fourth block, (B, N, D);
             "block3/self" and "block3/cross" for the softmax of its self-attention, (B, A, N, N), or with fewer keys
             where they are compressed, and of its cross-attention, (B, A, N, L). Attention that is collected isn't
-            computed in parts. None costs nothing.
-        recompute: what `value_and_grad` keeps until it goes backwards: the input of each block, which is then computed
-            once more; or where False all that the gradient needs, which takes less time and some twenty times the
-            memory. Blocks whose self-attention goes in parts, since there are many patches, is collected, blurred or
-            perturbed, or whose keys are compressed, are computed again anyway.
+            computed in parts.
+        recompute: what `value_and_grad` keeps for the backward pass. With True it keeps the input of each block, which
+            is then computed again; with False it keeps all that the gradient needs, which takes less time and about
+            twenty times the memory. A block is computed again in either case where its self-attention is computed in
+            parts, since there are many patches, or is collected, blurred or perturbed, or where its keys are
+            compressed.
     Returns:
         (B, out_channels, h, w) float32: ε in the first C channels, then, if there are more, the learned variance. With
         `collect`, that and a dict of what was asked for.

@@ -193,13 +193,12 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init(key: Key, config: Config) -> Tree:
-    """Draw initial weights much as PixArt-α does.
+    """Draw initial weights, nearly as PixArt-α does.
 
-    Linears are Xavier's, tables N(0, 1/D) and the modulation N(0, 0.02²); zero are the biases, and the weights where
-    text enters the residual stream (attn2.to_out) and where it leaves it (proj_out). Keys and values are compressed to
-    averages. Embedders are N(0, 1/fan-in):
-    about the original's 0.02 for T5-XXL's 4096 channels, where 0.02 itself would mute the text of a narrow encoder by
-    two orders of magnitude, and training would hardly find it.
+    Linear layers are Xavier's, tables N(0, 1/D) and the modulation N(0, 0.02²). Biases are zero, and so are the weights
+    through which text enters the residual stream (attn2.to_out) and the weights of the output (proj_out). Keys and
+    values are compressed to averages. Embedders are N(0, 1/fan-in). For T5-XXL's 4096 channels that is about the
+    original's 0.02; for a narrow text encoder 0.02 would make the text too weak to be learned.
 
     Args:
         key: of the drawing, from `px.key`.
@@ -208,7 +207,7 @@ def init(key: Key, config: Config) -> Tree:
         The tree, of float32 Tensors.
     Raises:
         TypeError: config isn't a Config.
-        ValueError: key is none.
+        ValueError: key isn't a key.
     """
     rng.check_key(key)
     flat = {}

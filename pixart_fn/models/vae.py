@@ -217,7 +217,7 @@ def sample(key: Key, moments: Moments) -> Tensor:
         (B, C, h, w) float32, unscaled.
     Raises:
         TypeError: moments isn't a Moments of two Tensors.
-        ValueError: key is none or is for another number of pictures, or the shapes of mean and logvar differ.
+        ValueError: key isn't a key or is for another number of pictures, or the shapes of mean and logvar differ.
     """
     check_type("moments", moments, Moments, "a Moments, as vae.encode gives")
     for name, part in moments._asdict().items():

@@ -189,7 +189,7 @@ def init(key: Key, config: EitherConfig) -> Tree:
         The tree, of float32 Tensors.
     Raises:
         TypeError: config is no configuration of a VAE.
-        ValueError: key is none.
+        ValueError: key isn't a key.
     """
     rng.check_key(key)
     flat = {}

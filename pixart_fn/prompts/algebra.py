@@ -41,20 +41,18 @@ def weighted(
 ) -> Text:
     """Encode prompts with weights, such as "a (red:1.5) cat", as `parse` reads them.
 
-    A token of weight w has the state e + w (z - e), where z is its own state and e that of the empty prompt, as in the
-    library Compel. Below 1, the other tokens are encoded as if they didn't see the word, by the share 1 - w; so a word
-    of weight 0 leaves nothing behind but a token that says as much as the empty prompt. Where several words have
-    weights below 1, w1 ≤ w2 ≤ …, the states are
+    A token with weight w has the state e + w (z - e), where z is its own state and e that of the empty prompt, as in
+    the library Compel. With a weight below 1, the states of the other tokens are mixed too: with the share 1 - w, they
+    are those of the prompt without the word. So a word with the weight 0 leaves nothing but a token that says as much
+    as the empty prompt. If several words have weights below 1, w1 ≤ w2 ≤ …, the states are
 
         w1 · all + (w2 - w1) · without the first + (w3 - w2) · without the first two + … + (1 - wn) · without all n.
 
-    Compel blends by tan((1 - w) π / 2) and leaves out one word at a time, so that half of each of two words with the
-    weight 0 stays; with one word both give the prompt with it at 1, without it at 0, and the mean of these at 0.5.
+    For one word, Compel gives the same at the weights 0, 0.5 and 1. Between these it mixes by tan((1 - w) π / 2), and
+    it leaves out one word at a time, so that of two words with the weight 0 half of each remains.
 
-    T5 asks for less than CLIP. Its states know no absolute place, so that the one state of the empty prompt, that of
-    </s>, is the e of every place; CLIP has another e for each of 77 places. There is no start token to leave alone, and
-    no pooled vector that would keep the old weights. The transformer projects the states without a norm before it, so
-    that nothing undoes a weight.
+    T5's states don't depend on a token's absolute position, so the only state of the empty prompt, that of </s>, is
+    used as e for every token.
 
     Args:
         params: from `load`, with a text encoder.
@@ -97,12 +95,12 @@ def weighted(
 @public
 @exclusive
 def blend(texts: Sequence[Text], weights: Sequence[float]) -> Text:
-    """Add up the states of texts, each times its weight, token by token.
+    """Add the states of several texts, each multiplied by its weight, token by token.
 
-    A shorter text goes on with the state of its last token, </s>, since what T5 gives for padding means nothing;
-    the mask is that of the longest whose weight isn't 0. Weights that sum to 1 keep the size of the states, and
-    they may be negative: weights 2 and -1 go away from the second text. The library Compel divides weights by their
-    sum; this doesn't.
+    For a shorter text, the state of its last token, </s>, is repeated, since T5's states of padding mean nothing. The
+    mask is that of the longest text whose weight isn't 0. Weights that sum to 1 keep the size of the states. They may
+    be negative: the weights 2 and -1 move away from the second text. Unlike the library Compel, this doesn't divide
+    weights by their sum.
 
     Args:
         texts: each (B, L, C) and (B, L), of one C; B rows, or one row for all.
@@ -134,9 +132,9 @@ def blend(texts: Sequence[Text], weights: Sequence[float]) -> Text:
 @public
 @exclusive
 def concatenate(texts: Sequence[Text]) -> Text:
-    """Put the tokens of texts one after another, as if one prompt had them all; the library Compel calls that "and".
+    """Put the tokens of several texts one after another; the library Compel calls that "and".
 
-    No text has changed another one's states, as in one prompt they would.
+    Each text was encoded alone, so unlike in one long prompt, the words of one don't change the states of another.
 
     Args:
         texts: each (B, L, C) and (B, L), of one C; B rows, or one row for all.

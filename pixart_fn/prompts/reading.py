@@ -51,8 +51,8 @@ class Weighed(NamedTuple):
 def parse(prompt: str) -> list[Part]:
     r"""Read the weights of a prompt such as "a (red:1.5) cat".
 
-    What stands in "(…:number)" has that weight, and all else has the weight 1. Weights that lie within each other are
-    multiplied. Other parentheses are a part of the prompt, and so are those after a backslash: "\(scale 1:20\)".
+    The text in "(…:number)" has that weight, and all other text has the weight 1. Nested weights are multiplied. Other
+    parentheses are a part of the prompt, and so are those after a backslash: "\(scale 1:20\)".
 
     Args:
         prompt: a prompt of at most 10,000 characters; each weight, and the product of those within each other, is

@@ -2,21 +2,22 @@
 
 Which to take:
 
-- `dpmpp_2m()` is the default of PixArt's checkpoints: one evaluation per step, 15 to 25 steps.
-- `dpmpp_2s()` or `ddim()` for 10 steps and fewer, where the differences between steps that 2M uses are too rough.
-- `dpmpp_2s_ancestral()` (two evaluations per step) or `ddpm()` for new noise at each step, `sa_solver()` from 20 steps.
-- `dpmpp_2m()` on `schedule.reverse` of a grid that is even in λ finds the noise of a picture, and leads back from it.
-- `lcm()` is for models that were distilled to it, `ddpm("learned_range")` for the variance that PixArt-α learned.
-- `dpmpp_3m()`, `deis()`, `unipc()` and `heun()` are for many steps, where their order pays.
-- `lms()`, `pndm()` and `kdpm2_ancestral()` multiply errors of x0 in large steps, and warn where that ends in noise.
+- `dpmpp_2m()` with 15 to 25 steps. It is the default of PixArt's checkpoints and evaluates the model once per step.
+- `ddim()` with 5 steps or fewer.
+- `dpmpp_2s_ancestral()`, which evaluates the model twice per step, if every step should add new noise.
+- `dpmpp_2m()` on `schedule.reverse` of a grid that is uniform in λ, to find the noise of a picture.
+- `lcm()` for models that were distilled for it, and `ddpm("learned_range")` for the variance that PixArt-α learned.
+
+`dpmpp_3m()`, `deis()`, `unipc()` and `heun()` have a higher order or more evaluations, for many steps. `lms()`,
+`pndm()` and `kdpm2_ancestral()` amplify errors of x0 in large steps, and warn where the picture would be noise.
 
 SOLVERS holds all of them by name, and `named` makes a solver from its name.
 
-Write your own: one function that returns a Solver, which `sample` and `generate` take as they take those here.
+To write your own, write a function that returns a Solver. `sample` and `generate` take it as they take those here.
 
-Where the next x is linear in x, in the predictions so far and in noise, `multistep`, `singlestep` or
-`predictor_corrector` of `pixart_fn.solvers.linear` makes the Solver of a function that gives the coefficients. For
-example, this is DDIM:
+If the next x is linear in x, in the predictions so far and in noise, write a function that gives the coefficients;
+`multistep`, `singlestep` or `predictor_corrector` of `pixart_fn.solvers.linear` makes the Solver from it. For example,
+this is DDIM:
 
     import pixart_fn as px
     from pixart_fn.solvers import linear
@@ -37,9 +38,9 @@ example, this is DDIM:
     noise = px.rng.normal(px.key(0), (1, 4, 8, 8))
     x = px.sample(px.key(0), lambda x, t: 0.9 * x, mine(), grid, noise)
 
-Else write `step(key, denoise, grid, i, state) → (state, StepInfo)` over a NamedTuple whose field `x` is the sample, and
-return px.Solver(the NamedTuple, step), as `heun` in `pixart_fn.solvers.euler` does. `linear.OneStepState` is the
-NamedTuple of a method that remembers nothing, and `linear.report` makes the StepInfo, which is in `pixart_fn.types`.
+Otherwise write `step(key, denoise, grid, i, state) → (state, StepInfo)`, where state is a NamedTuple whose field `x` is
+the sample, and return px.Solver(the NamedTuple, step), as `heun` in `pixart_fn.solvers.euler` does. A method that
+remembers nothing can use `linear.OneStepState`, and `linear.report` makes the StepInfo.
 
 To add a solver to this package, write it in a file of this folder under `@maker`, and add one line to the table.
 """

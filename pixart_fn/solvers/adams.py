@@ -17,8 +17,8 @@ BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59
 def lms(order: int = 4) -> Solver:
     """Linear multistep: the polynomial through the last ε, integrated over ρ (k-diffusion's LMS).
 
-    x/α moves by ∫ ε dρ from node to node, whatever their distances. Where steps stay long in ρ up to the end, as those
-    of even times do, it multiplies errors of x0 (10 times in 20 steps of the usual grid) and warns; take it on the ρ of
+    x/α moves by ∫ ε dρ from node to node, whatever their distances. On grids of even times, whose steps stay long in ρ
+    up to the end, it amplifies errors of x0 (10 times in 20 steps of the usual grid) and warns. Use it on a grid of
     `schedule.karras`.
 
     Args:

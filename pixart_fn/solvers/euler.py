@@ -148,8 +148,8 @@ def _midpoint_error(grid: Grid, eta: float) -> float:
 def kdpm2_ancestral() -> Solver:
     """`kdpm2` to ρ_down, and noise up to the next ρ.
 
-    It multiplies what x0 changes by within a step, and warns where that is much: in 10 steps of the usual grid, not in
-    20, and where the last node but one is t = 0 or 1. `dpmpp_2s_ancestral` adds at most the change itself.
+    It amplifies the change of x0 within a step, and warns where it does so strongly: in 10 steps of the usual grid, but
+    not in 20, and where the last node but one is t = 0 or 1. `dpmpp_2s_ancestral` doesn't amplify it.
 
     Returns:
         The solver, with two evaluations per step, and one where a step ends at σ = 0.

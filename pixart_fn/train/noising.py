@@ -77,7 +77,7 @@ def examples(batch: Batch, key: Key) -> Examples:
         The examples.
     Raises:
         TypeError: batch isn't a Batch, or x0 or weight no array of floating-point numbers.
-        ValueError: key is none or one of another number of examples, or x0 or weight has another shape, or a weight is
+        ValueError: key isn't a key or is for another number of examples, x0 or weight has another shape, or a weight is
             below 0 or not finite.
     """
     check_type("batch", batch, Batch, "a Batch, as pixart_fn.train.batch defines it")

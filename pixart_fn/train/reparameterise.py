@@ -81,7 +81,8 @@ def from_dit(
         TypeError: an argument has the wrong type.
         FileNotFoundError: there is no such folder, or a file in it is missing.
         OSError: the hub can't give a file, or a file can't be read.
-        ValueError: key is none; compat is neither; or the source is no DiT, is damaged, or has other sizes than config.
+        ValueError: key isn't a key; compat is neither; or the source isn't a DiT, is damaged, or has other sizes than
+            config.
     """
     rng.check_key(key)
     check_config(config)
@@ -296,7 +297,8 @@ def with_conditions(key: Key, p: Tree, old: transformer.Config, new: transformer
         The tree, which shares its Tensors with p.
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: key is none, p doesn't hold the tensors of its configuration, or the configurations differ in more.
+        ValueError: key isn't a key, p doesn't hold the tensors of its configuration, or the configurations differ in
+            other fields.
     """
     rng.check_key(key)
     check_config(old)

@@ -151,7 +151,7 @@ def init(
         The state before the first step.
     Raises:
         TypeError: an argument has the wrong type, or a leaf of params isn't a float Tensor.
-        ValueError: key is none, or params has no leaf.
+        ValueError: key isn't a key, or params has no leaf.
     """
     check_type("optimiser", optimiser, Transformation, "an optimiser, such as optim.adamw(1e-4)")
     check_type("ema", ema, (Transformation, type(None)), "None or a moving average, such as optim.ema(0.9999)")
