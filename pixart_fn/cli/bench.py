@@ -44,8 +44,8 @@ class Row(NamedTuple):
 def bench(as_json: bool, quiet: bool) -> None:
     """Measure how fast this machine draws and trains with the embedded checkpoint.
 
-    It takes about a minute. First pictures and steps include the compilation, and other numbers are medians. What else
-    the machine does meanwhile makes it slower.
+    It takes about a minute. The first picture and the first step include the compilation; the other numbers are
+    medians. Close other programs before, since they make it slower.
     """
     if not quiet:
         note("this takes about a minute")

@@ -20,15 +20,17 @@ from .verb import Verb, file
 @click.argument("target", metavar="OUT", shell_complete=file)
 @click.option("--size", metavar="PIXELS", type=int, show_default="as IN says", help="Side that IN was trained at.")
 @click.option("--version", metavar="alpha|sigma", show_default="as IN says", help="Which PixArt IN is.")
-@click.option("--heads", metavar="N", type=int, show_default="16 where released", help="Heads of its attention.")
+@click.option(
+    "--heads", metavar="N", type=int, show_default="16, as in released models", help="Heads of the attention of IN."
+)
 @click.option("--weights", metavar="NAME", default="state_dict", help="state_dict, or state_dict_ema for the average.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def convert(source: str, target: str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Convert a transformer between the authors' files and diffusers layout.
 
-    IN is a .pth, .pt or .bin file, mindone's .ckpt, or a .safetensors with the authors' names, and OUT a folder:
-    `load` takes it as transformer=. Or IN is a pipeline's or a transformer's folder, and OUT a .pth or .ckpt file.
+    IN is a .pth, .pt or .bin file, mindone's .ckpt, or a .safetensors with the authors' names. OUT is then a folder,
+    which px.load takes as transformer=. Or IN is a pipeline's or a transformer's folder, and OUT a .pth or .ckpt file.
     Nothing in a file is run, and no number is rounded.
     """
     with deferred():  # an interrupted import of MindSpore would abort

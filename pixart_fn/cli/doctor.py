@@ -42,10 +42,10 @@ class Check(NamedTuple):
 @click.command(cls=Computing)
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def doctor(as_json: bool) -> int:
-    """Say what is installed, whether it computes rightly, and what would be slow here.
+    """Say what is installed, whether its results are right, and what would be slow here.
 
-    A product of matrices and a picture of the embedded checkpoint are computed and compared with what they must be. The
-    exit status is 1 where one is wrong. Nothing is downloaded. The text is made to be pasted into an issue.
+    A product of matrices and a picture of the embedded checkpoint are computed and compared with known results. The
+    exit status is 1 if one is wrong. Nothing is downloaded. You can paste the text into an issue.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

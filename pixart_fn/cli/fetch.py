@@ -27,21 +27,21 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 @click.command(cls=Verb)
 @click.argument("name", shell_complete=_names)
-@click.option("--variant", metavar="VARIANT", help="Of the weights, such as fp16.")
+@click.option("--variant", metavar="VARIANT", help="Variant of the weights' files, such as fp16.")
 @click.option(
     "--to",
     metavar="DIR",
     shell_complete=folder,
     help="A new folder; by default huggingface_hub's cache, where px.load finds it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the call, and what it takes, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the call and its arguments as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors and the call that loads it.")
 def fetch(name: str, variant: str | None, to: str | None, as_json: bool, quiet: bool) -> None:
     """Download a released checkpoint.
 
-    NAME is one of those that `pixart-fn models` lists. What px.load reads of it is downloaded, the text encoder too,
-    and the size and hash of every file are checked. After a stop, the same command goes on. The call that loads it is
-    printed.
+    NAME is one of those that `pixart-fn models` lists. All files that px.load reads are downloaded, those of the text
+    encoder too. The size and the hash of every file are checked, and the call that loads the checkpoint is printed.
+    After a stop, the same command goes on.
     """
     with deferred():  # an interrupted import of MindSpore would abort
         from ..checkpoint import fetch as fetch_

@@ -33,7 +33,7 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.option("--out", metavar="FILE|DIR", default="picture.png", shell_complete=file, help=OUT)
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @click.option("--n", type=int, default=1, help="How many pictures to draw of each prompt.")
-@click.option("--sheet", is_flag=True, help="Put all pictures into one file, labelled by what varies.")
+@click.option("--sheet", is_flag=True, help="Put all pictures into one file, with labels.")
 @click.option("--seed", type=Several(click.INT), default=0, help="Seed of the noise.")
 @click.option("--steps", type=Several(click.INT), show_default="the model's own", help="Number of steps of the solver.")
 @click.option(
@@ -50,7 +50,9 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.option(
     "--init", metavar="PICTURE", shell_complete=file, help="Draw from this picture, fitted to --size or to the model."
 )
-@click.option("--strength", type=float, show_default="0.6, 1 with --mask", help="0 keeps --init, 1 keeps nothing.")
+@click.option(
+    "--strength", type=float, show_default="0.6, 1 with --mask", help="0 keeps --init, 1 keeps nothing of it."
+)
 @click.option(
     "--mask",
     metavar="PICTURE",
@@ -59,7 +61,7 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 )
 @click.option("--control", metavar="PICTURE", shell_complete=file, help="Follow the edges of this picture (Canny).")
 @click.option("--controlnet", metavar="SOURCE", show_default="the embedded one's", help=drawing.CONTROLNET)
-@click.option("--control-scale", type=float, show_default="1", help="What the effect of --control is multiplied by.")
+@click.option("--control-scale", type=float, show_default="1", help="Strength of --control.")
 @click.option(
     "--model",
     shell_complete=folder,
@@ -72,19 +74,19 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.option("--tokens", type=int, show_default="the model's own", help="The most tokens of a prompt.")
 @click.option("--tile", metavar="PIXELS", type=int, show_default="no tiles", help="Decode in squares, to save memory.")
 @click.option("--memory", metavar="GIB", type=float, show_default="what is free", help="The most memory to use.")
-@click.option("--no-clean", is_flag=True, help="Don't clean prompts as the models' training did.")
-@click.option("--no-binning", is_flag=True, help="Draw at the size itself, not at the nearest trained one.")
+@click.option("--no-clean", is_flag=True, help="Don't clean prompts as in the training of PixArt.")
+@click.option("--no-binning", is_flag=True, help="Draw at --size itself, not at the nearest size of the training.")
 @click.option("--json", "as_json", is_flag=True, help="Print files, settings and calls as JSON at the end.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @click.option("--grid", is_flag=True, hidden=True, expose_value=False, is_eager=True, callback=_renamed)
 def generate(words: tuple[str, ...], **options: Any) -> None:
     """Draw pictures of PROMPT and print the names of the files.
 
-    With --sheet, one or two of --solver, --seed, --guidance and --steps may be several values with commas between them.
-    Into a folder, the same command goes on where it was stopped: pictures that are there with the same settings are
-    kept.
+    With --sheet, one or two of --solver, --seed, --guidance and --steps may have several values with commas between
+    them. If --out is a folder, the same command goes on where it was stopped: pictures that are there already, with the
+    same settings, are kept.
 
-    `msrun … python -m pixart_fn generate …` shares the pictures out to several workers.
+    `msrun … python -m pixart_fn generate …` divides the pictures among several workers.
     """
     if workers_.is_scheduler():  # the workers here exchange nothing
         return

@@ -24,8 +24,9 @@ NUMBERS = HEADINGS[1:6]
 def models(as_json: bool) -> None:
     """List the released checkpoints.
 
-    Steps and guidance are what each wants; a guidance of 1 is none. About GiB is the memory of all its weights in
-    float32. Here says whether huggingface_hub's cache holds it. `pixart-fn fetch NAME` downloads one.
+    Steps, guidance and tokens are those that each was made for; a guidance of 1 is none. "about GiB" is the memory of
+    all weights in float32, and "here" says whether huggingface_hub's cache holds them. `pixart-fn fetch NAME` downloads
+    one.
     """
     with deferred():  # an interrupted import of MindSpore would abort
         from ..checkpoint import fetch, manifest

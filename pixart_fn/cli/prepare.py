@@ -38,25 +38,28 @@ NAMED = 3
 @click.option(
     "--size", metavar="N|multi", show_default="the model's own", help="Side of squares, or multi, multi-512 …"
 )
-@click.option("--kind", type=click.Choice(KINDS), show_default="told by what is there", help="What SOURCE is.")
+@click.option("--kind", type=click.Choice(KINDS), show_default="found out from SOURCE", help="What SOURCE is.")
 @click.option("--column", show_default="the usual one", help="Name of the captions in metadata.")
 @click.option("--caption", show_default="none", help="Caption of every picture that has none.")
 @click.option(
-    "--edges", type=click.Choice(EDGES), show_default="none", help="Encode the edges in their place, for a ControlNet."
+    "--edges",
+    type=click.Choice(EDGES),
+    show_default="none",
+    help="Encode the pictures' edges instead, for a ControlNet.",
 )
 @click.option("--workers", metavar="N", type=int, default=2, help="Threads that read pictures.")
 @click.option("--shard", metavar="I/N", show_default="all", help="Encode the I-th of N parts, from 0.")
-@click.option("--no-clean", is_flag=True, help="Don't clean captions as the models' training did.")
+@click.option("--no-clean", is_flag=True, help="Don't clean captions as in the training of PixArt.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def prepare(source: str, **options: Any) -> None:
     """Encode pictures and captions for training.
 
     SOURCE is a folder of pictures with .txt files beside them or a metadata.jsonl, a .tar of webdataset or a folder of
-    them, or PixArt's data_info.json. `train` reads what is written. The same command goes on where it was stopped.
-    With --size multi, each picture takes the nearest of the sizes that the released models were trained at, those of
-    the model's own resolution or, as in multi-512, of another.
+    them, or PixArt's data_info.json. `pixart-fn train` reads the folder that is written. The same command goes on where
+    it was stopped. With --size multi, each picture is brought to the nearest of the sizes that the released models of
+    this resolution were trained at; multi-512 takes the sizes of another resolution.
 
-    `msrun … python -m pixart_fn prepare …` shares the pictures out to several workers.
+    `msrun … python -m pixart_fn prepare …` divides the pictures among several workers.
     """
     if workers_.is_scheduler():  # the workers here exchange nothing
         return

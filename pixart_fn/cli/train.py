@@ -29,7 +29,7 @@ class Fields(Computing):
         fields = _recipes().fields()
         formatter.write_paragraph()
         formatter.write_text(
-            'The fields of a recipe ("none" is a field that isn\'t given; data.path and run.out must be):'
+            'The fields of a recipe ("none" says what holds if a field isn\'t given; only data.path and run.out must be):'
         )
         for section in dict.fromkeys(each.name.partition(".")[0] for each in fields):
             with formatter.section(f"[{section}]"):
@@ -66,8 +66,8 @@ def _recipes() -> ModuleType:
     metavar="FIELD=VALUE",
     help="Change a field, such as run.steps=500, or take it out: run.minutes=none.",
 )
-@click.option("--data", metavar="DIR", shell_complete=folder, help="What to train on: data.path.")
-@click.option("--out", metavar="DIR", shell_complete=folder, help="The run's folder: run.out.")
+@click.option("--data", metavar="DIR", shell_complete=folder, help="Folder to train on; the same as data.path.")
+@click.option("--out", metavar="DIR", shell_complete=folder, help="Folder of the run; the same as run.out.")
 @click.option("--list", "listed", is_flag=True, help="List the recipes that come with the package.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def train(
@@ -75,8 +75,8 @@ def train(
 ) -> None:
     """Train as a recipe says.
 
-    RECIPE is a .toml file, or the name of one that comes with the package. The same command goes on where it was
-    stopped. With --set, values are TOML, but texts may stand without quotes.
+    RECIPE is a .toml file, or the name of a recipe that comes with the package. The same command goes on where it was
+    stopped. The values of --set are written as in TOML, but texts need no quotes.
 
     `msrun … python -m pixart_fn train …` trains with several workers.
     """

@@ -16,8 +16,8 @@ else:
 
 STATUS = (
     ("0", "Done."),
-    ("1", "It failed on the way: the memory, the disk, the network, or what doctor checks."),
-    ("2", "Something given can't be used, as one sentence says."),
+    ("1", "The memory, the disk, the network or the device failed, or doctor found a mistake."),
+    ("2", "Something that was given can't be used; one sentence says what."),
     ("130", "Stopped by Ctrl-C."),
 )
 EMPTY = ("negative", "caption")
@@ -51,7 +51,7 @@ class Computing(Verb):
                 ["--device"],
                 type=click.Choice([name.lower() for name in device.NAMES], case_sensitive=False),
                 show_default=f"{runtime.CHOICE}, or the CPU",
-                help="What to compute on.",
+                help="Device to compute on.",
             )
         )
 

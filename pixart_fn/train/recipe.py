@@ -51,20 +51,20 @@ class Model:
 
     start: str | None = _help(None, 'a pipeline\'s folder or hub id; "embedded", and none: the embedded checkpoint')
     transformer: str | None = _help(
-        None, "folder or hub id of another transformer than start's, as of the stage before"
+        None, "folder or hub id of a transformer in place of start's, as of the stage before"
     )
-    variant: str | None = _help(None, "of the weights' files, such as fp16")
+    variant: str | None = _help(None, "variant of the weights' files, such as fp16")
     init: Literal["start", "random", "dit"] = _help(
         "start", "the first weights: those of start or transformer, random ones, or a class-conditional DiT's"
     )
     dit: str | None = _help(None, 'a DiT in diffusers layout, for init = "dit"')
     sample_size: Annotated[int, whole(1, 2**14)] | None = _help(None, "side of the latents; none: that of start")
-    interpolation_scale: Above0 | None = _help(None, "stretch of positions; none: they span what they spanned at start")
-    conditions: bool | None = _help(None, "whether it sees resolution and aspect ratio; none: as start does")
+    interpolation_scale: Above0 | None = _help(None, "scale of positions; none: they span the range of start's")
+    conditions: bool | None = _help(None, "whether resolution and aspect ratio are inputs; none: as in start")
     train: Literal["transformer", "lora", "controlnet"] = _help(
-        "transformer", "all weights of the transformer, an adapter, or a ControlNet"
+        "transformer", "what is trained: the whole transformer, an adapter, or a ControlNet"
     )
-    controlnet: str | None = _help(None, "a ControlNet to go on with; none: a new one, which changes nothing yet")
+    controlnet: str | None = _help(None, "a ControlNet to train further; none: a new one without an effect")
     copied: Annotated[int, whole(1, 1000)] | None = _help(
         None, "blocks that a new ControlNet copies; none: nearly half, 13 of 28"
     )
@@ -74,11 +74,11 @@ class Model:
 class LoRA:
     """The adapter, where model.train is "lora"."""
 
-    rank: Annotated[int, whole(1, 2**16)] = _help(16, "of the adapter's matrices")
+    rank: Annotated[int, whole(1, 2**16)] = _help(16, "rank of the adapter's matrices")
     alpha: Above0 = _help(16.0, "the update is multiplied by alpha / rank")
     targets: Texts | None = _help(None, "names of modules; none: the attentions' projections")
     dora: bool = _help(False, "whether to train magnitudes too (DoRA)")
-    rslora: bool = _help(False, "whether to divide alpha by √rank instead")
+    rslora: bool = _help(False, "whether the update is multiplied by alpha / √rank instead (rsLoRA)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,32 +86,32 @@ class Data:
     """What it sees."""
 
     path: str = _help("", "a folder that `pixart-fn prepare` wrote, or the authors' features")
-    kind: Literal["prepared", "alpha", "sigma"] = _help("prepared", "which of the two, α's or Σ's")
-    resolution: Annotated[int, whole(8, 2**14)] | None = _help(None, "of the authors' features, in pixels")
-    multiscale: bool = _help(False, "whether the authors' features are of many sizes")
-    real_prompt_ratio: Share | None = _help(None, "how often Σ's caption is the original one")
-    batch_size: Count = _help(16, "examples a step, of all workers together")
+    kind: Literal["prepared", "alpha", "sigma"] = _help("prepared", "what path is: prepared, or the features of α or Σ")
+    resolution: Annotated[int, whole(8, 2**14)] | None = _help(None, "resolution of the authors' features, in pixels")
+    multiscale: bool = _help(False, "whether the authors' features have many sizes")
+    real_prompt_ratio: Share | None = _help(None, "for Σ's features: how often the original caption is taken")
+    batch_size: Count = _help(16, "examples per step, of all workers together")
     dropout: Share = _help(0.1, "how often a caption is replaced by the empty prompt")
-    sample: bool = _help(True, "whether latents are drawn from the VAE's posterior; false: its mean")
-    control: str | None = _help(None, "a second prepared folder, of the same pictures' edges (ControlNet)")
-    prior: str | None = _help(None, "a second prepared folder, of the class (DreamBooth)")
-    prior_weight: AtLeast0 = _help(1.0, "of an example of the class in the loss")
+    sample: bool = _help(True, "whether latents are drawn from the VAE's posterior; false: its mean is taken")
+    control: str | None = _help(None, "a second prepared folder with the same pictures' edges (for a ControlNet)")
+    prior: str | None = _help(None, "a second prepared folder with pictures of the class (for DreamBooth)")
+    prior_weight: AtLeast0 = _help(1.0, "weight of an example of the class in the loss")
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """What is made small."""
 
-    kind: Literal["diffusion", "lcm"] = _help("diffusion", "lcm distils the start into few steps")
-    prediction: Literal["epsilon", "x0", "v"] | None = _help(None, "none: that of start's scheduler")
-    learned_variance: bool | None = _help(None, "none: where the transformer has channels for it")
-    weighting: Literal["none", "snr", "min_snr"] = _help("none", "of times, as a function of the SNR")
-    gamma: Above0 = _help(5.0, "of min_snr")
-    huber: Above0 | None = _help(None, "c of the pseudo-Huber distance; none: the squared error, for lcm c = 0.001")
-    noise_offset: AtLeast0 = _help(0.0, "of each channel's noise")
+    kind: Literal["diffusion", "lcm"] = _help("diffusion", "the loss; lcm distils start into a model of few steps")
+    prediction: Literal["epsilon", "x0", "v"] | None = _help(None, "what is predicted; none: as start's scheduler says")
+    learned_variance: bool | None = _help(None, "whether a variance is trained; none: if there are channels for it")
+    weighting: Literal["none", "snr", "min_snr"] = _help("none", "weight of the loss by the SNR at each time")
+    gamma: Above0 = _help(5.0, "γ of the weighting min_snr")
+    huber: Above0 | None = _help(None, "c of the pseudo-Huber distance; none: the squared error, or c = 0.001 for lcm")
+    noise_offset: AtLeast0 = _help(0.0, "how much of one number per channel is added to the noise")
     times: Literal["uniform", "logit_normal", "importance"] = _help("uniform", "how times are drawn")
-    guidance: AtLeast0 = _help(5.5, "of LCM's teacher; 5.5 is the authors' 4.5")
-    ddim_steps: Count = _help(50, "of LCM's teacher")
+    guidance: AtLeast0 = _help(5.5, "scale of guidance of LCM's teacher; 5.5 is what the authors call 4.5")
+    ddim_steps: Count = _help(50, "steps of DDIM of LCM's teacher")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,15 +119,15 @@ class Optimiser:
     """How it is made small."""
 
     name: Literal["adamw", "lion", "came", "adafactor", "sgd"] = _help("adamw", "the optimiser")
-    lr: AtLeast0 = _help(2e-5, "learning rate at its highest")
-    schedule: Literal["constant", "linear", "cosine", "stable"] = _help("constant", "of the rate after the warm-up")
-    warmup: Steps = _help(0, "steps in which the rate rises from 0")
-    weight_decay: AtLeast0 = _help(0.03, "of weights with two axes or more")
-    clip: AtLeast0 = _help(0.01, "the gradient's greatest norm; 0: any")
+    lr: AtLeast0 = _help(2e-5, "highest learning rate")
+    schedule: Literal["constant", "linear", "cosine", "stable"] = _help("constant", "learning rate after the warm-up")
+    warmup: Steps = _help(0, "steps in which the learning rate rises from 0")
+    weight_decay: AtLeast0 = _help(0.03, "weight decay, for weights with two axes or more")
+    clip: AtLeast0 = _help(0.01, "norm to which gradients are clipped; 0: no clipping")
     b1: Beta | None = _help(None, "β of the first moment, not for sgd; none: the optimiser's own")
     b2: Beta | None = _help(None, "β of the second moment of adamw, lion and came; none: the optimiser's own")
     eps: Above0 | None = _help(None, "ε of adamw; none: its own")
-    momentum: Beta | None = _help(None, "of sgd; none: 0")
+    momentum: Beta | None = _help(None, "momentum of sgd; none: 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,25 +135,25 @@ class Run:
     """How long, how fast, and where to."""
 
     out: str = _help("", "the run's folder: state, metrics, samples, and at the end the pipeline or adapter")
-    steps: Steps = _help(1000, "of the whole run")
-    minutes: AtLeast0 | None = _help(None, "at most in this call; none: no limit")
-    save_every_minutes: AtLeast0 = _help(5.0, "how much a kill can lose")
-    seed: Seed = _help(0, "of everything that is drawn")
-    accumulate: Count = _help(1, "parts in which a worker's batch is differentiated")
+    steps: Steps = _help(1000, "steps of the whole run")
+    minutes: AtLeast0 | None = _help(None, "the most minutes of this call; none: no limit")
+    save_every_minutes: AtLeast0 = _help(5.0, "minutes between two saves, which a killed run can lose")
+    seed: Seed = _help(0, "seed of all random numbers")
+    accumulate: Count = _help(1, "into how many parts a worker's batch is divided, to save memory")
     recompute: bool = _help(True, "compute blocks again for the gradient, which takes less memory and more time")
-    dtype: Literal["float32", "float16", "bfloat16"] = _help("float32", "in which the transformer computes")
-    save: Literal["pipeline", "transformer"] = _help("pipeline", "how much of the pipeline is written at the end")
-    ema: Beta = _help(0.9999, "of the average; 0: none")
-    ema_warmup: bool = _help(True, "whether the average forgets sooner at first, by (1 + step) / (10 + step)")
+    dtype: Literal["float32", "float16", "bfloat16"] = _help("float32", "type in which the transformer computes")
+    save: Literal["pipeline", "transformer"] = _help("pipeline", "what is written at the end")
+    ema: Beta = _help(0.9999, "decay of the weights' moving average; 0: no average")
+    ema_warmup: bool = _help(True, "whether the decay is at most (1 + step) / (10 + step)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
     """Pictures on the way."""
 
-    every: Steps = _help(0, "steps between two sheets; 0: none")
-    prompts: Texts = _help((), "of the pictures, at least one where every is above 0")
-    steps: Count = _help(20, "of the solver")
+    every: Steps = _help(0, "steps between two sheets of pictures; 0: no sheets")
+    prompts: Texts = _help((), "prompts of the pictures, at least one if every is above 0")
+    steps: Count = _help(20, "steps of the solver")
     guidance: AtLeast0 = _help(4.5, "scale of guidance")
 
 
@@ -162,13 +162,13 @@ class Recipe:
     """Everything that decides a training; `read` makes it from a file, and `pixart-fn train --help` lists it.
 
     Args:
-        model: what is trained, and from where.
-        lora: the adapter, where one is trained.
-        data: what it sees.
-        loss: what is made small.
-        optimiser: how.
-        run: how long, how fast, and where to.
-        samples: pictures on the way.
+        model: what is trained, and with which weights it begins.
+        lora: the adapter, if one is trained.
+        data: the pictures and captions.
+        loss: the loss.
+        optimiser: the optimiser and its learning rate.
+        run: how long the training is, how it computes, and where its files are written.
+        samples: pictures that are drawn during the training.
     """
 
     model: Model = Model()
