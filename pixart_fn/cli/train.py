@@ -29,7 +29,7 @@ class Fields(Computing):
         fields = _recipes().fields()
         formatter.write_paragraph()
         formatter.write_text(
-            'The fields of a recipe ("none" says what holds if a field isn\'t given; only data.path and run.out must be):'
+            'The fields of a recipe ("none" says what holds if a field isn\'t given; data.path and run.out must be):'
         )
         for section in dict.fromkeys(each.name.partition(".")[0] for each in fields):
             with formatter.section(f"[{section}]"):
