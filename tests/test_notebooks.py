@@ -24,6 +24,7 @@ ROOT = Path(px.__file__).parent.parent
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 ALLOWED = {
     "dataclasses",
+    "hypothesis",
     "json",
     "matplotlib",
     "mindspore",
@@ -43,6 +44,7 @@ SHORT = {
     "06_differentiate": "steps, ascents, last_steps = 2, 1, 2",
     "07_look_inside": "steps = 5",
     "08_released_checkpoint": "layers = 1",
+    "09_property_based_tests": "steps, points, many = 2, 200, 4",
 }
 """What stands in the place of the cell that is tagged "parameters"."""
 PICTURE, NOTEBOOK = 60_000, 500_000

@@ -155,9 +155,9 @@ def any_grid(draw: DrawFn, finals: tuple[str, ...], schedule: Schedule | None, s
     if kind == "sigmas":
         values = draw(st.sampled_from((karras, uniform_lambda, beta)))
         return rho_grid(noise, values(noise, draw(st.integers(1, steps))), final=final)
-    # Multiples of 1/64: distinct times stay distinct in λ.
-    t = draw(st.lists(st.integers(1, 64 * (noise.steps - 1)), min_size=1, max_size=steps, unique=True))
-    return grid(noise, np.array(sorted(t, reverse=True)) / 64, final=final)
+    parts = draw(st.sampled_from((1, 64)))  # of a time: distinct ones stay distinct in λ
+    t = draw(st.lists(st.integers(1, parts * (noise.steps - 1)), min_size=1, max_size=steps, unique=True))
+    return grid(noise, np.array(sorted(t, reverse=True)) / parts, final=final)
 
 
 @public
