@@ -1,4 +1,4 @@
-"""Edge maps of pictures, white on black, which a ControlNet follows; all but HED's take NumPy and Pillow alone.
+"""Edge maps of pictures, white on black, which a ControlNet follows; all but HED's need only NumPy and Pillow.
 
 H/W pixel size.
 """

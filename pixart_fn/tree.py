@@ -1,7 +1,7 @@
-"""Pytrees: nested dicts, lists, tuples and NamedTuples with arrays as leaves. Nothing else knows what a pytree is.
+"""Pytrees: nested dicts, lists, tuples and NamedTuples with arrays as leaves.
 
-A dict is a node whose children have names, whatever their order; so is a NamedTuple, and so is an object whose class
-lists subtrees in `TREES` and has a `replace`, as `px.Params` does. None is a tree without leaves.
+The children of a dict and of a NamedTuple have names, and their order doesn't matter. An object whose class lists
+subtrees in `TREES` and has a method `replace`, as `px.Params` does, is a tree too. None is a tree without leaves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Editing: other starts for the sampling, denoisers that wrap another, and what is made of noise and prompts.
+"""Editing pictures: other starts for the sampling, denoisers that wrap another one, and mixtures of noises and prompts.
 
 For example:
 

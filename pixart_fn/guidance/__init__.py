@@ -1,14 +1,14 @@
 """Guidance: from a model to a denoiser, and from denoisers to a guided one. Solvers see only x0.
 
-- `Guidance` is a value: which scale, where, and how else. `guided` makes one denoiser of its branches by it.
-- `Projected` and `ZeroStar` are its other methods to combine the text and the negative text.
-- `Perturb`, `Skip` and `Blur` are worse models to move away from, made of the model; `Weaker` is one of your own.
-- `combine`, `adaptive_projected`, `zero_star`, `away`, `rescale` and `first_channels` are the formulas, functions of
-  values.
+- `Guidance` holds the settings of guidance. `guided` makes one denoiser from a Guidance and several denoisers.
+- `Projected` and `ZeroStar` are other methods to combine the predictions for the text and for the negative text.
+- `Perturb`, `Skip` and `Blur` change the model to a worse one, to move away from; `Weaker` takes a model of your own.
+- `combine`, `adaptive_projected`, `zero_star`, `away`, `rescale` and `first_channels` are the formulas, as functions of
+  predictions.
 - `denoiser` and `variance_denoiser` turn a model's output into x0.
-- `compose`, `interval`, `clip` and `threshold` turn denoisers into a denoiser.
+- `compose`, `interval`, `clip` and `threshold` make a denoiser from other denoisers.
 
-Write your own: a denoiser of two denoisers, which `px.sample` takes as any other. Here the scale falls from 5 to 1:
+To write your own guidance, write a denoiser that calls two denoisers. Here the scale falls from 5 to 1:
 
     conditional = px.text_denoiser(params, text, guidance=1)
     unconditional = px.text_denoiser(params, px.encode_prompt(params, ""), guidance=1)

@@ -1,7 +1,7 @@
 """The T5 v1.1 encoder (arXiv:1910.10683, arXiv:2002.05202): token ids to text states.
 
-B batch, L tokens, D width, A heads, K head width. Numerics of transformers' T5EncoderModel: attention isn't scaled,
-the norm has no mean and no bias, and every layer adds the relative position bias whose table lives in the first.
+B batch, L tokens, D width, A heads, K head width. It computes what transformers' T5EncoderModel computes: attention
+isn't scaled, the norm has no mean and no bias, and every layer adds the relative position bias of the first layer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where there is how much noise: noise schedules, times to visit, and grids, in NumPy float64 on the host.
+"""How much noise there is at which time: noise schedules, times to visit, and grids, in NumPy's float64.
 
 Everything preserves variance: x_t = α(t) x0 + σ(t) ε with α² + σ² = 1, λ = log(α/σ), and ρ = σ/α, which the EDM papers
 call σ. Time counts training steps, t = 0 … T - 1, and may be fractional.

@@ -1,8 +1,8 @@
 """Teaching a trained model something new: a word, or the one thing of DreamBooth (arXiv:2208.12242).
 
-`add_token` and its companions are textual inversion, which learns the embeddings of a new token alone. DreamBooth
-trains on a few pictures of one thing, beside pictures of its class that the model drew before. `px.lora` is a third
-way, and works together with either.
+`add_token` and the functions on tokens are for textual inversion, which learns only the embeddings of a new token.
+DreamBooth trains on a few pictures of one thing, mixed with pictures of its class that the model drew before. `px.lora`
+is a third way, and can be combined with both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Losses that make a network of few steps of one of many: latent consistency and distribution matching.
+"""Losses that train a network to draw in few steps, from one of many steps: latent consistency, distribution matching.
 
 They are functions of networks, each (x_t, t) → its output with the text inside, of a batch and of a key. A student with
 an adapter, as in LCM-LoRA, is only another network. B examples, C latent channels, h/w latent size, T training times.

@@ -1,7 +1,7 @@
 """How good pictures are, from features of any network: FID, KID, CLIP score, precision and recall.
 
-The functions take arrays, on the host and without MindSpore: Inception's features for FID and KID, CLIP's for the CLIP
-score, VGG's or DINOv2's for precision and recall. Whether glyphs are recognised is judged by `train.emoji.judge`.
+The functions take arrays of NumPy and don't need MindSpore. Give them Inception's features for FID and KID, CLIP's for
+the CLIP score, and VGG's or DINOv2's for precision and recall; this package doesn't compute these features.
 N pictures, D features of each.
 """
 

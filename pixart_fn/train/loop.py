@@ -1,4 +1,4 @@
-"""The training loop: resumable at any step, and the same whether it was interrupted or not."""
+"""The training loop: it can be resumed at any step, with the same result as without an interruption."""
 
 from __future__ import annotations
 

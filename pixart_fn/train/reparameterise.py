@@ -1,4 +1,4 @@
-"""The transformer that a stage of training begins with: a class-conditional DiT's, or that of another size.
+"""The weights with which a stage of training begins: those of a class-conditional DiT, or of another resolution.
 
 D width, N embedded classes. Numbers are worked out in float64 and stored in float32.
 """

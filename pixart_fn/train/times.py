@@ -1,7 +1,7 @@
-"""At which times a loss is taken: uniform, logit-normal, or where the loss is large.
+"""The times at which a loss is computed: uniform, logit-normal, or more often where the loss is large.
 
-Each sampler is a few pure functions. What one remembers is a value that the training step carries, and the time of an
-example depends on the example's own key and on that value alone. B examples, T training times.
+Each sampler consists of a few pure functions. What it remembers is a value in the training state. The time of an
+example depends only on the example's own key and on this value. B examples, T training times.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one sees of a training while it runs: sheets of pictures, TensorBoard's curves."""
+"""What you can look at while a training runs: sheets of pictures, and curves in TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data to train on: where pictures lie, their encoding once, and which of them a step sees.
+"""Data to train on: sources of pictures, their encoding before the training, and the batches of each step.
 
 For example:
 

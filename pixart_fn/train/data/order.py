@@ -1,9 +1,9 @@
 """Which examples a step sees: a function of (seed, step, rank), so that a restart goes on exactly.
 
-The examples of one size are a bucket. Each bucket is a stream without end: a permutation of its examples, then another
-one, and so on, which is cut into batches. So every example is seen equally often, nothing is dropped at the end of an
-epoch, and a bucket that is smaller than a batch needs no rule of its own. Epoch e of the dataset is the batches that
-end within the e-th permutation of their bucket, in a random order.
+The examples of one size form a bucket. The examples of a bucket come in a random order, then in another random order,
+and so on without end, and this stream is cut into batches. So every example is seen equally often, and none is left out
+at the end of an epoch. Epoch e of the dataset has the batches that end within the e-th permutation of their bucket, in
+a random order.
 
 B examples of a batch of all workers together, N in the dataset, L tokens, D width of a state.
 """

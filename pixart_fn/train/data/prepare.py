@@ -1,7 +1,7 @@
 """Encode a source once, so that training reads latents and text states in place of pictures and captions.
 
-The same command goes on where it was stopped, and several machines share the work by shards. What is written depends
-on the source, the models and the options alone: a chunk of examples is encoded the same way wherever and whenever.
+The same call goes on where it was stopped, and several machines can divide the work among them. The files depend only
+on the source, the models and the options: a chunk of examples is always encoded to the same bytes.
 """
 
 from __future__ import annotations
