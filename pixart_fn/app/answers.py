@@ -46,7 +46,7 @@ class Answers:
         self._jobs, self._keeper = Jobs(limits.waiting), Keeper()
 
     def begin(self, seed: float | None, randomise: bool, request: gr.Request) -> tuple[Any, ...]:
-        """Choose the seed of a drawing, unless it can't be taken on."""
+        """Choose the seed of a drawing, unless the visitor draws already."""
         try:
             self._jobs.check(_visitor(request))
         except Busy as error:

@@ -23,12 +23,10 @@ class Jobs:
         self._changed = threading.Condition(threading.RLock())
 
     def check(self, visitor: str) -> None:
-        """Raise Busy where the visitor draws already, or too many wait."""
+        """Raise Busy where the visitor draws already."""
         with self._changed:
             if visitor in self._events:
                 raise Busy("a picture is being drawn already; cancel it or wait for it")
-            if len(self._events) >= self._most:
-                raise Busy(f"{self._most} drawings wait already, which is the most; try again in a while")
 
     def begin(self, visitor: str) -> threading.Event:
         """Note that a visitor draws.
@@ -38,10 +36,12 @@ class Jobs:
         Returns:
             What is set once the drawing must stop.
         Raises:
-            Busy: as `check` says.
+            Busy: the visitor draws already, or too many wait.
         """
         with self._changed:
             self.check(visitor)
+            if len(self._events) >= self._most:
+                raise Busy(f"{self._most} drawings wait already, which is the most; try again in a while")
             self._events[visitor] = threading.Event()
             return self._events[visitor]
 

@@ -57,15 +57,17 @@ def build(params: Params, controlnet: Net | None, limits: Limits, loaded: Mappin
                 given = {"prompt": prompt, **_usual(params, table, limits), **_sampling(params, limits)}
                 given |= _more(controlnet is not None)
         _connect(answers, given, results, draw, cancel)
-        given["source"].change(answers.paintable, given["source"], given["editor"], **_AT_ONCE)
+        given["source"].change(answers.paintable, given["source"], given["editor"], **_SAID)
         if controlnet is not None:
-            given["control"].change(answers.edges, [given["control"], given["size"]], given["edge_map"], **_AT_ONCE)
-            given["size"].change(answers.edges, [given["control"], given["size"]], given["edge_map"], **_AT_ONCE)
+            given["control"].change(answers.edges, [given["control"], given["size"]], given["edge_map"], **_SAID)
+            given["size"].change(answers.edges, [given["control"], given["size"]], given["edge_map"], **_SAID)
         blocks.unload(answers.leave)
     return blocks
 
 
-_AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+_SAID: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""How events are answered whose errors are shown, which gradio does for those in its queue alone."""
+_AT_ONCE = _SAID | {"queue": False}
 
 
 def _results(answers: Answers, limits: Limits) -> Results:
@@ -148,17 +150,14 @@ def _connect(answers: Answers, given: dict[str, Any], results: Results, draw: An
     names = [name for name in given if name not in ("randomise", "edge_map")]
     inputs = [given[name] for name in names]
     busy = [draw, cancel]
-    private = {"show_progress": "hidden", "api_visibility": "private"}
     begun = gr.on(
         [draw.click, given["prompt"].submit, given["negative"].submit],
         answers.begin,
         [given["seed"], given["randomise"]],
         [given["seed"], results.stage, *busy],
-        **_AT_ONCE,
+        **_SAID,
     )
-    drawn = begun.success(
-        answers.drawer(names), [results.kept, *inputs], [*results, *busy], concurrency_limit=None, **private
-    )
+    drawn = begun.success(answers.drawer(names), [results.kept, *inputs], [*results, *busy], **_SAID)
     drawn.failure(answers.free, results.stage, [results.stage, *busy], **_AT_ONCE)
     cancel.click(answers.cancel, None, results.stage, **_AT_ONCE)
     shown = [results.stage, results.details, results.download, results.beside]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-import threading
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,8 @@ def serve(
     try:
         launch(built, host, port, limits or Limits())
         print(f"The page is at http://{host}:{port} and ends with Ctrl-C.", flush=True)
-        threading.Event().wait()
+        while True:  # a wait without an end isn't interrupted where MindSpore has taken Ctrl-C in another thread
+            time.sleep(0.5)
     finally:
         built.close(verbose=False)
 
@@ -118,7 +119,7 @@ def launch(built: gr.Blocks, host: str, port: int, limits: Limits) -> None:
     """
     from .look import look
 
-    built.queue(max_size=4 * limits.waiting, api_open=False)
+    built.queue(default_concurrency_limit=None, max_size=4 * limits.waiting, api_open=False)
     built.launch(
         server_name=host,
         server_port=port,
