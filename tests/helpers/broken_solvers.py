@@ -95,6 +95,27 @@ def doubled():
     return stepping()._replace(init=lambda x: Twice(2 * x))
 
 
+def emptied():
+    """The x that init takes over is set to 0."""
+
+    def init(x):
+        kept = x.copy()
+        x[...] = 0
+        return linear.OneStepState(kept)
+
+    return stepping()._replace(init=init)
+
+
+def calling_twice():
+    """The denoiser is called a second time for nothing."""
+
+    def step(key, denoise, grid, i, state):
+        denoise(state.x, float(grid.t[i]))
+        return stepping().step(key, denoise, grid, i, state)
+
+    return px.Solver(linear.OneStepState, step)
+
+
 def at_numpy_times():
     """The denoiser is given a NumPy number, with which float32 becomes float64 in NumPy 2."""
 
@@ -148,6 +169,10 @@ PROTOCOL = {
         lambda: stepping(report=lambda info, grid, i: info._replace(evaluations=0)),
         "x0 of step 0 isn't what the denoiser gave at the first of its 0 calls",
     ),
+    "it calls twice and says once": (
+        calling_twice,
+        "the steps say that they call the denoiser 1 times, and they call it 2 times",
+    ),
     "it ends without a number": (lambda: stepping(lambda grid, i, new, x0: new * np.nan), "must be finite"),
     "it gives NumPy's times": (at_numpy_times, "denoise must be called with a float within"),
 }
@@ -155,13 +180,14 @@ PROTOCOL = {
 
 ONE = {
     "pure: in place": (in_place, {}, "step 0 changes an array of the state"),
+    "pure: init": (emptied, {}, "the x that init is given is changed in place"),
     "pure: remembers": (remembers, {}, "taken twice from one state"),
     "dtype": (
         lambda: stepping(lambda grid, i, new, x0: new.astype(np.float64)),
         {},
         "step 0 makes float64 of float32",
     ),
-    "exact": (lambda: stepping(stops_short), {}, "and it ends 1 off, on Grid(1 step,"),
+    "exact": (lambda: stepping(stops_short), {}, "and it ends 1 off, on Grid(1 step, t 500"),
     "batch": (
         lambda: stepping(denoised=lambda x0: (0.9 * x0 + 0.1 * x0.mean(0)).astype(x0.dtype)),
         {},
