@@ -72,7 +72,7 @@ def check_solver(
     - "order": errors fall with the claimed order at least, as `convergence` measures it against the exact solution.
 
     Each but the last is tried on a grid of one step, on grids, schedules, denoisers and keys that hypothesis draws, the
-    same ones each time, and on a usual grid of six steps; what fails is made as small as it gets.
+    same ones each time, and on a usual grid of six steps. What hypothesis finds is made as small as it gets.
 
     Args:
         solver: a Solver, or the name of one in `px.solvers`.
