@@ -116,7 +116,7 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Seq
 
 
 def training(named: Mapping[str, Sequence[Mapping[str, object]]], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Draw how trainings went: the loss, the gradient's norm and the examples a second, over the steps.
+    """Draw the curves of trainings: the loss, the gradient's norm and the examples per second, over the steps.
 
     The pale line is what was recorded, and the strong one its moving average over a thirtieth of the steps.
 

@@ -24,8 +24,8 @@ ENDINGS = (".png", ".svg", ".pdf")
 def plot(runs: tuple[str, ...], out: str, force: bool) -> None:
     """Draw the curves of trainings.
 
-    RUN is the folder of a training. Loss, gradient norm and examples a second are drawn, of several runs into the same
-    axes, and the name of the file is printed.
+    RUN is the folder of a training. The loss, the norm of the gradient and the examples per second are drawn. Several
+    runs are drawn into the same axes. The name of the file is printed.
     """
     file = Path(os.path.expanduser(out))
     if file.suffix.lower() not in ENDINGS:

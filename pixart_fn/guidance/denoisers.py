@@ -52,10 +52,10 @@ def guided(
 ) -> Callable[[Array, float], Result]:
     """Guide a denoiser as a Guidance says.
 
-    With the momentum of a `Projected` the denoiser remembers a running difference from one t to the next lower one. A
-    sampling that begins at or above the last time but one of the sampling before, as on the same grid, begins with
-    nothing remembered; for one that begins below, and for two that take turns, make a denoiser each. Where
-    `dpm_adaptive` tries a step again, it is forgotten too.
+    With the momentum of a `Projected`, the denoiser remembers a running difference from one t to the next lower one. It
+    forgets it when t rises again to the time before the last one or above, as when another sampling begins on the same
+    grid, or when `dpm_adaptive` repeats a step. If samplings take turns, or one begins at a lower t than another ended,
+    make a denoiser for each.
 
     Args:
         guidance: a Guidance, or its scale alone.
@@ -139,7 +139,7 @@ def interval(
 ) -> Callable[[Array, float], Result]:
     """Use one denoiser where low ≤ t ≤ high and another elsewhere (arXiv:2404.07724).
 
-    With the guided one inside and the conditional one outside, nothing is evaluated without the condition there.
+    With the guided denoiser inside and the conditional one outside, a step outside evaluates the model only once.
 
     Args:
         inside: a denoiser.
@@ -168,7 +168,7 @@ def interval(
 
 
 def compose(base: Denoiser, parts: Sequence[tuple[Denoiser, Scale]]) -> Denoiser:
-    """Add up what several prompts change: x0 = x0_base + Σ w_k (x0_k - x0_base) (arXiv:2206.01714, eq. 11).
+    """Add the directions of several prompts: x0 = x0_base + Σ w_k (x0_k - x0_base) (arXiv:2206.01714, eq. 11).
 
     A negative w_k steers away. With one part this is classifier-free guidance.
 

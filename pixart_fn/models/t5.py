@@ -250,8 +250,8 @@ def _check_ids(config: Config, ids: Tensor, mask: Tensor) -> None:
 def quantize(p: Tree) -> Tree:
     """Round an encoder's matrices to int8 with one scale for each row, which takes a quarter of float32's memory.
 
-    Each layer becomes float32 again when it is its turn, so this saves memory, not arithmetic. Norms and the table of
-    positions stay as they are.
+    Each layer is turned into float32 again before it is evaluated, so this saves memory, not time. Norms and the table
+    of positions stay as they are.
 
     Args:
         p: the encoder's tree.

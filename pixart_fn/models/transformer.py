@@ -111,7 +111,7 @@ def apply(
     """Evaluate the network on noisy latents.
 
     Args:
-        p: the transformer's tree; where `quantize` made it, each block becomes float32 when it is its turn.
+        p: the transformer's tree; if `quantize` made it, each block is turned into float32 before it is evaluated.
         config: its configuration.
         x: (B, C, h, w), floating-point, h and w multiples of the patch size.
         t: (B,), in training-time units 0 … 999; fractions are fine.
@@ -119,11 +119,11 @@ def apply(
         mask: (B, L), 1 where a token is real and 0 elsewhere.
         resolution: (B, 2), height and width in pixels, where the configuration has micro-conditions; None elsewhere.
         aspect_ratio: (B, 1), height / width, where the configuration has micro-conditions; None elsewhere.
-        perturbed: the blocks, from 0, in which self-attention is the identity: each patch sees itself alone, as
-            perturbed-attention guidance wants it (arXiv:2403.17377).
-        skipped: the blocks that are left out, as skip-layer guidance wants it.
-        blurred: the blocks whose queries of self-attention are blurred over the picture, as smoothed-energy guidance
-            wants it (arXiv:2408.00760).
+        perturbed: the blocks, from 0, in which self-attention is the identity, so that each patch sees only itself, for
+            perturbed-attention guidance (arXiv:2403.17377).
+        skipped: the blocks that are left out, for skip-layer guidance.
+        blurred: the blocks whose queries of self-attention are blurred over the picture, for smoothed-energy guidance
+            (arXiv:2408.00760).
         blur_sigma: the blur's deviation in patches, above 0; infinite for the mean of all patches.
         residuals: each (B, N, D): what is added to what enters the second block, the third and so on, as a ControlNet
             makes it.
@@ -264,9 +264,9 @@ def embedded(p: Tree, config: Config, x: Tensor) -> Tensor:
 def quantize(p: Tree) -> Tree:
     """Round a transformer's matrices to int8 with one scale for each row, which takes a quarter of float32's memory.
 
-    Each block becomes float32 again when it is its turn, so this saves memory, not arithmetic. Tables, biases, the
-    patches' convolution and the compression of keys become float32. `px.save` writes what the numbers stand for, in
-    float32 again; training and adapters want the tree from before.
+    Each block is turned into float32 again before it is evaluated, so this saves memory, not time. Tables, biases, the
+    patches' convolution and the compression of keys become float32. `px.save` writes the rounded weights as float32.
+    Training and adapters need the tree that isn't quantized.
 
     Args:
         p: the transformer's tree, in any dtype; adapters have to be merged before.

@@ -76,11 +76,11 @@ _FORMULAS = {
 def from_config(scheduler_config: Json) -> Sampler:
     """Make what a checkpoint's scheduler_config.json describes, each option as diffusers 0.42 takes it.
 
-    An absent option has its class's default. A field of another class is ignored whatever it holds, since diffusers
-    leaves those of every class that a file has gone through. One step starts at the last training time (see
-    `schedule.timesteps`). What clips or thresholds x0 is `wrap`, but for DDIM: there diffusers puts the clipped x0
-    beside the noise of the x0 that isn't clipped (its use_clipped_model_output is False), which no denoiser can say, so
-    that it is a solver of its own, `ddim.beside_old_noise`.
+    An absent option has its class's default. A field of another class is ignored, since diffusers leaves such fields in
+    a file that was saved by several classes. A grid of one step starts at the last training time (see
+    `schedule.timesteps`). `wrap` clips or thresholds x0, except for DDIM: there diffusers combines the clipped x0 with
+    the noise that belongs to the x0 before clipping (its use_clipped_model_output is False). No denoiser can do this,
+    so it is part of the solver, `ddim.beside_old_noise`.
 
     Args:
         scheduler_config: the parsed file.

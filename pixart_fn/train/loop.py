@@ -69,7 +69,7 @@ def run(
         on_step: called after each step with the state and the metrics, by the first worker. What it keeps of the
             parameters must be copied, since the next step takes their memory. A step that Ctrl-C ends is left out.
         workers: which part of the job this process is; all read the same folder, and the first writes it.
-        progress: whether to show a bar, with the loss and the examples a second.
+        progress: whether to show a bar, with the loss and the examples per second.
     Returns:
         The last state.
     Raises:

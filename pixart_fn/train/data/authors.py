@@ -168,7 +168,7 @@ def open(
     width: int = 4096,
     channels: int = 4,
 ) -> Features:
-    """Open the features that the authors' scripts extracted, of which each example is read when its turn comes.
+    """Open the features that the authors' scripts extracted; each example is read when it is needed.
 
     Args:
         path: the folder with data_info.json, or with partition/data_info.json, or that file.

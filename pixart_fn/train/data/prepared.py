@@ -109,7 +109,7 @@ class Prepared:
 
 @public
 def open(path: str | os.PathLike[str]) -> Prepared:
-    """Open a folder that `prepare.run` has written; each example is read when its turn comes.
+    """Open a folder that `prepare.run` has written; each example is read when it is needed.
 
     Args:
         path: the folder.

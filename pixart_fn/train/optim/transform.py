@@ -149,9 +149,9 @@ def step(
 ) -> tuple[Tree, Tree, Tree]:
     """Take one step: params + update(gradients), and the parameters' moving average.
 
-    It gives what `update`, `apply_updates` and the `update` of `ema` give, with less memory: the last pass of the
-    transformation goes leaf by leaf through the sum and the average too. With `donate` it takes no memory beside its
-    arguments but for one leaf for each thread, where the transformation has no second pass.
+    The result is that of `update`, `apply_updates` and the `update` of `ema`, but it takes less memory: the last pass
+    of the transformation, the sum and the average are computed leaf by leaf. With `donate`, and if the transformation
+    has only one pass, it takes no memory beside its arguments except one leaf for each thread.
 
     Args:
         transformation: from gradients to updates.
