@@ -67,6 +67,16 @@ def test_what_is_said_of_noise_that_is_not_claimed():
     assert "leave out stochastic=True" in lacking("ddim", stochastic=True)["key"]
 
 
+def test_what_a_solver_raises_is_one_line():
+    def step(key, denoise, grid, i, state):
+        if state.x.shape[-1] > 4:
+            raise RuntimeError("too\nwide")
+        return solvers.ddim().step(key, denoise, grid, i, state)
+
+    found = lacking(Solver(solvers.ddim().init, step), stochastic=True)
+    assert found["order"].startswith("the solver raises RuntimeError: too wide, on Grid(30 steps")
+
+
 def test_a_solver_that_fails_now_and_then():
     others = [name for name in testing.PROPERTIES if name != "dtype"]
     (said,) = lacking(broken.fails_later(3), examples=5, skip=others).values()  # the third step is hypothesis's first

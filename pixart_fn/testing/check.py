@@ -154,7 +154,8 @@ def _measured(subject: Subject, order: float, lengths: Sequence[float], broken: 
     try:
         found = convergence(subject.solver, stochastic=subject.stochastic, lengths=lengths)
     except Exception as error:
-        broken.append(f"order: the solver raises {type(error).__name__}: {error}, on {lambda_grid(30, lengths)!r}")
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        broken.append(f"order: the solver raises {said}, on {lambda_grid(30, lengths)!r}")
         return None
     if not found.order >= order - SLACK:
         broken.append(f"order: {order:g} is claimed and {found.order:.2f} is measured, from {_errors(found)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
@@ -59,13 +60,16 @@ def fail(sentence: str, case: Case) -> NoReturn:
     raise AssertionError(f"{sentence}, on {case.grid!r} with {case.denoise!r}")
 
 
-def run(subject: Subject, case: Case) -> list[StepInfo]:
-    """Take every step from a copy of x; an exception of the solver's is a failure too."""
-    denoise = taken_by(subject.solver, case.denoise)
+def run(
+    subject: Subject, case: Case, state: SolverState | None = None, start: int = 0, steps: int | None = None
+) -> list[StepInfo]:
+    """Take every step from a copy of x, or so many from a state; an exception of the solver's is a failure too."""
+    denoise, x = taken_by(subject.solver, case.denoise), case.x.copy() if state is None else state
     try:
-        return list(iterate(case.key, denoise, subject.solver, case.grid, case.x.copy()))
+        return list(islice(iterate(case.key, denoise, subject.solver, case.grid, x, start=start), steps))
     except Exception as error:
-        raise AssertionError(f"the solver raises {type(error).__name__}: {error}, on {case.grid!r}") from error
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise AssertionError(f"the solver raises {said}, on {case.grid!r}") from error
 
 
 def distance(ours: NumPyArray, theirs: NumPyArray) -> float:
@@ -114,12 +118,11 @@ def _check_info(info: StepInfo, i: int, calls: list[tuple[object, NumPyArray]], 
 
 def pure(subject: Subject, case: Case) -> None:
     """Nothing is changed in place, and a state is all that a step goes on from."""
-    denoise, given = taken_by(subject.solver, case.denoise), case.x.copy()
-    steps = min(4, len(case.grid.t) - 1)
-    state: SolverState = subject.solver.init(given)
-    for i in range(steps):
+    given = case.x.copy()
+    state: SolverState | None = subject.solver.init(given)
+    for i in range(min(4, len(case.grid.t) - 1)):
         kept = copy.deepcopy(state)
-        ends = [_step(subject, case, denoise, state, i) for _ in range(2)]
+        ends = [run(subject, case, state, i, 1)[0] for _ in range(2)]
         if not all(map(np.array_equal, tree.leaves(state), tree.leaves(kept))):
             fail(f"step {i} changes an array of the state that it is given in place", case)
         if not np.array_equal(given, case.x):
@@ -127,13 +130,7 @@ def pure(subject: Subject, case: Case) -> None:
         if not np.array_equal(ends[0].x, ends[1].x):
             off = distance(ends[1].x, ends[0].x)
             fail(f"step {i} taken twice from one state ends {off:.2g} apart, so something else is kept", case)
-        state = ends[0]
-
-
-def _step(subject: Subject, case: Case, denoise: Denoiser, state: SolverState, i: int) -> SolverState:
-    info = next(iterate(case.key, denoise, subject.solver, case.grid, state, start=i))
-    assert info.state is not None  # as iterate says
-    return info.state
+        state = ends[0].state
 
 
 def dtype(subject: Subject, case: Case) -> None:
