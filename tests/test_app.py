@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image, ImageOps
 
 from pixart_fn import picture, rng, tree
 from pixart_fn.app import Limits, choices, serving, styles, wish, words
+from pixart_fn.app import drawing as drawing_
 from pixart_fn.app.drawing import Cancelled, Done, Model, Step, steps
 from pixart_fn.app.gallery import Keeper, Kept
 from pixart_fn.app.jobs import Busy, Jobs
@@ -118,6 +121,7 @@ def test_drawings_come_one_after_the_other_and_one_that_waits_can_be_stopped():
     assert list(fourth) == []
 
 
+@pytest.mark.slow
 def test_a_drawing_shows_each_step_and_then_what_generate_draws():
     from pixart_fn import generate, key
 
@@ -129,26 +133,56 @@ def test_a_drawing_shows_each_step_and_then_what_generate_draws():
     assert isinstance(done, Done) and np.array_equal(np.asarray(done.pictures[0]), np.asarray(alone))
 
 
-def test_a_drawing_stops_after_its_step_and_the_next_one_works():
-    model, stop = Model(tiny.params(), PREVIEW), threading.Event()
-    drawing = steps(model, WISH._replace(steps=50), stop)
+@pytest.fixture
+def endless(monkeypatch):
+    """A model whose drawing has as many steps as are taken, without computing anything."""
+
+    def generate(params, prompts, key, *, steps, on_step, **how):
+        latents = rng.normal(key, (1, 4, 2, 2))
+        for _ in range(steps):
+            on_step(SimpleNamespace(x0=latents))
+        return [grey((16, 16), steps)]
+
+    monkeypatch.setattr(drawing_, "generate", generate)
+    return Model(None, PREVIEW)
+
+
+def test_a_drawing_stops_after_its_step_and_the_next_one_works(endless):
+    stop = threading.Event()
+    drawing = steps(endless, WISH._replace(steps=10**9), stop)
     next(drawing)
     stop.set()
     with pytest.raises(Cancelled):
         for each in drawing:
-            assert each.number < 50
-    assert isinstance(list(steps(model, WISH, threading.Event()))[-1], Done)
+            assert isinstance(each, Step)
+    assert isinstance(list(steps(endless, WISH, threading.Event()))[-1], Done)
 
 
-def test_what_nobody_takes_any_more_is_stopped():
+def test_what_nobody_takes_any_more_is_stopped(endless):
     stop = threading.Event()
-    drawing = steps(Model(tiny.params(), PREVIEW), WISH._replace(steps=50), stop)
+    drawing = steps(endless, WISH._replace(steps=10**9), stop)
     next(drawing)
     (thread,) = [each for each in threading.enumerate() if each.name == "pixart_fn.app"]
     drawing.close()
     assert stop.is_set()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_edges_and_adapters_have_the_names_that_the_command_gives_them(tmp_path):
+    (tmp_path / "b.safetensors").write_bytes(b"style")
+    base = adapters([("a", "0" * 64, 2.0)])
+    given = WISH._replace(control=grey((16, 16), 9), control_scale=0.5, lora=str(tmp_path / "b.safetensors"))
+    files = wish.attached(given)
+    found = wish.settings_of(given, files, {"controlnet": "own/er", **base}, 0)
+    assert found.items() >= {
+        "control": files["control"].name, "control_sha256": hashlib.sha256(files["control"].content).hexdigest(),
+        "controlnet": "own/er", "control_scale": 0.5, "binning": False,
+        "lora": ["a", "b.safetensors"], "lora_sha256": ["0" * 64, hashlib.sha256(b"style").hexdigest()],
+        "lora_weight": [2.0, 1.0],
+    }.items()  # fmt: skip
+    assert wish.settings_of(WISH, {}, {"controlnet": "own/er", **base}, 0).items() >= base.items()
+    assert "px.controlnet.load('own/er')" in picture.call(found)
 
 
 def drawn(given: wish.Wish, loaded: dict[str, object], model: Model, keeper: Keeper) -> Kept:
@@ -175,6 +209,7 @@ def again(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_an_inpainted_picture_can_be_drawn_again_from_the_files_beside_it(again):
     drawn_from = ImageOps.fit(Image.effect_noise((40, 20), 80).convert("RGB"), (16, 16))
     layer = Image.new("RGBA", (40, 20))
@@ -187,6 +222,7 @@ def test_an_inpainted_picture_can_be_drawn_again_from_the_files_beside_it(again)
     keeper.close()
 
 
+@pytest.mark.slow
 def test_edges_and_adapters_are_stored_as_the_command_stores_them_and_drawn_again(again, tmp_path, monkeypatch):
     config = controlnet.Config(1, tiny.TRANSFORMER.num_attention_heads, tiny.TRANSFORMER.attention_head_dim)
     net = changed(controlnet.init(tiny.params().transformer, tiny.TRANSFORMER, config)), config

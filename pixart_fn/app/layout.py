@@ -118,21 +118,21 @@ def _sampling(params: Params, limits: Limits) -> dict[str, Any]:
 def _more(follows: bool) -> dict[str, Any]:
     """Lay out what is drawn from files."""
     with gr.Accordion("Draw from a picture", open=False, elem_id="from"):
-        source = gr.File(label="Picture: PNG, JPEG or WebP", file_types=IMAGES, height=120, elem_id="source")
+        source = gr.File(label="Picture: PNG, JPEG or WebP", file_types=IMAGES, height=140, elem_id="source")
         editor = gr.ImageEditor(
-            label="What you paint over is drawn anew; without paint, all is",
+            label="Paint what changes",
             type="pil", sources=[], transforms=[], layers=False, height=360, format="png", visible=False,
             brush=gr.Brush(default_size=20, colors=["#2563eb"], color_mode="fixed"), elem_id="editor", buttons=[],
         )  # fmt: skip
         strength = gr.Slider(
             0, 1, value=0.6, step=0.05, label="Strength",
-            info="How much changes: about 0.6 for the whole picture, and 1 for what you have painted over.",
+            info="0 keeps the picture. Take about 0.6 for all of it, and 1 for what you have painted over.",
         )  # fmt: skip
     given = {"source": source, "editor": editor, "strength": strength}
     if follows:
         with gr.Accordion("Follow the edges of a picture", open=False, elem_id="follow"):
             given["control"] = gr.File(
-                label="Picture: PNG, JPEG or WebP", file_types=IMAGES, height=120, elem_id="control"
+                label="Picture: PNG, JPEG or WebP", file_types=IMAGES, height=140, elem_id="control"
             )
             given["edge_map"] = gr.Image(
                 label="Its edges", interactive=False, visible=False, height=220, buttons=[], format="png",
@@ -140,7 +140,7 @@ def _more(follows: bool) -> dict[str, Any]:
             )  # fmt: skip
             given["control_scale"] = gr.Slider(0, 2, value=1, step=0.05, label="How closely to follow them")
     with gr.Accordion("LoRA", open=False, elem_id="lora"):
-        given["lora"] = gr.File(label="A .safetensors file", file_types=[".safetensors"], height=120)
+        given["lora"] = gr.File(label="A .safetensors file", file_types=[".safetensors"], height=140)
         given["weight"] = gr.Slider(-2, 2, value=1, step=0.05, label="Weight of the LoRA")
     return given
 

@@ -14,14 +14,19 @@ CSS = """
 #title { font-size: 1.35rem; font-weight: 650; margin: 0; }
 #title small { font-weight: 400; font-size: .85rem; color: var(--body-text-color-subdued); margin-left: .6rem; }
 #asking { align-items: flex-end; }
-#asking button { min-width: 108px; height: 42px; }
+#asking button { min-width: 108px; height: 42px; margin-bottom: 12px; }
 .gradio-container main { padding: 0 !important; max-width: none !important; width: 100% !important; }
 #main { align-items: flex-start; gap: 20px; }
 #stage p { margin: 0 0 10px; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 #stage p.wrong { color: #b42318; font-weight: 500; }
 .dark #stage p.wrong { color: #fda29b; }
-#stage progress { width: 100%; height: 6px; margin: 0 0 12px; accent-color: var(--color-accent); }
-#stage img { display: block; width: 100%; max-width: 512px; border-radius: 8px; }
+#stage progress { display: block; appearance: none; width: 100%; height: 6px; margin: 0 0 12px; border: none;
+  border-radius: 3px; overflow: hidden; background: var(--border-color-primary); }
+#stage progress::-webkit-progress-bar { background: var(--border-color-primary); }
+#stage progress::-webkit-progress-value { background: var(--color-accent); }
+#stage progress::-moz-progress-bar { background: var(--color-accent); }
+#stage img { display: block; width: 100%; max-width: 512px; border: 1px solid var(--border-color-primary);
+  border-radius: 8px; }
 #stage .nothing { display: grid; place-items: center; height: 260px; border: 1px dashed var(--border-color-primary);
   border-radius: 8px; }
 #stage .nothing p { margin: 0; }
@@ -36,13 +41,14 @@ CSS = """
 #gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important;
   grid-auto-rows: auto !important; padding-top: 28px; }
 #gallery .grid-wrap { max-height: 340px; min-height: 0; }
-#title, #stage, #details { padding: 0 !important; }
+.html-container { padding: 0 !important; }
+#randomise { display: flex; align-items: center; }
 #gallery .caption-label { display: none; }
 button:focus-visible, input:focus-visible, textarea:focus-visible, summary:focus-visible, [tabindex]:focus-visible {
   outline: 2px solid var(--color-accent) !important; outline-offset: 2px; }
 @media (max-width: 640px) {
   #asking > .form { min-width: 100% !important; }
-  #asking button { flex: 1 1 0; }
+  #asking button { flex: 1 1 0 !important; margin-bottom: 0; }
 }
 """
 
@@ -55,4 +61,6 @@ def look() -> dict[str, Any]:
         font=("system-ui", "sans-serif"),
         font_mono=("ui-monospace", "monospace"),
     )
+    grey = "*neutral_500"  # dark enough on white for small text, which gradio's own isn't
+    theme = theme.set(body_text_color_subdued=grey, block_info_text_color=grey, input_placeholder_color=grey)
     return {"theme": theme, "css": CSS}
