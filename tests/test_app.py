@@ -94,9 +94,9 @@ def test_limits_are_checked():
 def test_a_visitor_draws_once_at_a_time_and_only_so_many_wait():
     jobs = Jobs(2)
     first, second = jobs.begin("a"), jobs.begin("b")
-    for refuse in (jobs.check, jobs.begin):
-        with pytest.raises(Busy, match="being drawn already"):
-            refuse("a")
+    assert jobs.draws("a") and not jobs.draws("c")
+    with pytest.raises(Busy, match="being drawn already"):
+        jobs.begin("a")
     with pytest.raises(Busy, match="2 drawings wait already"):
         jobs.begin("c")
     assert jobs.stop("a") and first.is_set() and not second.is_set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import signal
 import socket
@@ -120,6 +121,10 @@ def test_cancel_stops_and_the_next_drawing_works(tab):
     more_steps(tab, 60)
     ask(tab, "a dog")
     tab.locator("#stage progress").wait_for(timeout=MINUTE)
+    seed = tab.locator("#seed input").input_value()
+    ask(tab, "a cat")  # which changes nothing while the first is drawn
+    tab.locator("#stage p").get_by_text(re.compile("Step [3-5]. of 60")).wait_for(timeout=MINUTE)
+    assert tab.locator("#seed input").input_value() == seed
     tab.locator("#cancel").click()
     tab.get_by_text("Cancelled. The next drawing can begin.").wait_for(timeout=MINUTE)
     tab.locator("#steps input[type=number]").fill("3")

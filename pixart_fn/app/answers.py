@@ -17,7 +17,7 @@ from ..picture import read_picture
 from . import words
 from .drawing import Cancelled, Done, Model, steps
 from .gallery import Keeper, Kept
-from .jobs import Busy, Jobs
+from .jobs import Jobs
 from .limits import Limits
 from .preview import as_url
 from .wish import Wish, attached, check_wish, painted, random_seed, settings_of
@@ -47,10 +47,8 @@ class Answers:
 
     def begin(self, seed: float | None, randomise: bool, request: gr.Request) -> tuple[Any, ...]:
         """Choose the seed of a drawing, unless the visitor draws already."""
-        try:
-            self._jobs.check(_visitor(request))
-        except Busy as error:
-            raise _error(error) from None
+        if self._jobs.draws(_visitor(request)):
+            return (gr.skip(),) * 4
         return random_seed() if randomise or seed is None else seed, words.STARTING, *_BUSY
 
     def drawer(self, names: Sequence[str]) -> Callable[..., Iterator[tuple[Any, ...]]]:
@@ -191,7 +189,7 @@ def _read(file: str, *size: int) -> Image.Image:
     try:
         return read_picture(file, *size)
     except MISTAKES as error:
-        raise _error(_sentence(error, file), "This picture can't be used") from None
+        raise gr.Error(_sentence(error, file), duration=12, print_exception=False) from None
 
 
 def _sentence(error: BaseException, *files: str | None) -> str:
@@ -201,8 +199,3 @@ def _sentence(error: BaseException, *files: str | None) -> str:
     for file in filter(None, files):
         text = text.replace(file, os.path.basename(file))
     return text
-
-
-def _error(said: BaseException | str, title: str = "Nothing was drawn") -> gr.Error:
-    text = said if isinstance(said, str) else _sentence(said)
-    return gr.Error(text, duration=12, print_exception=False, title=title)

@@ -20,13 +20,12 @@ class Jobs:
     def __init__(self, most: int) -> None:
         self._most = most
         self._events: dict[str, threading.Event] = {}  # in the order in which they began
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = threading.Condition()
 
-    def check(self, visitor: str) -> None:
-        """Raise Busy where the visitor draws already."""
+    def draws(self, visitor: str) -> bool:
+        """Return whether the visitor's drawing waits or runs."""
         with self._changed:
-            if visitor in self._events:
-                raise Busy("a picture is being drawn already; cancel it or wait for it")
+            return visitor in self._events
 
     def begin(self, visitor: str) -> threading.Event:
         """Note that a visitor draws.
@@ -39,7 +38,8 @@ class Jobs:
             Busy: the visitor draws already, or too many wait.
         """
         with self._changed:
-            self.check(visitor)
+            if visitor in self._events:
+                raise Busy("a picture is being drawn already; cancel it or wait for it")
             if len(self._events) >= self._most:
                 raise Busy(f"{self._most} drawings wait already, which is the most; try again in a while")
             self._events[visitor] = threading.Event()

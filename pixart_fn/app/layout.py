@@ -155,7 +155,7 @@ def _connect(answers: Answers, given: dict[str, Any], results: Results, draw: An
         answers.begin,
         [given["seed"], given["randomise"]],
         [given["seed"], results.stage, *busy],
-        **_SAID,
+        **_AT_ONCE,
     )
     drawn = begun.success(answers.drawer(names), [results.kept, *inputs], [*results, *busy], **_SAID)
     drawn.failure(answers.free, results.stage, [results.stage, *busy], **_AT_ONCE)
