@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -18,6 +20,7 @@ import pixart_fn
 
 from ..backend.runtime import CHOICE
 from ..backend.wheels import not_installed
+from ..files.reading import NotRegular
 from ..process.signals import stoppable
 from .app import app
 from .bench import bench
@@ -46,8 +49,10 @@ ALIASES = {
     **{"mask-image": "mask", "max-sequence-length": "tokens", "control-image": "control"},
     **dict.fromkeys(("controlnet-conditioning-scale", "conditioning-scale"), "control-scale"),
 }
-GIVEN = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+GIVEN = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError, NotRegular)
 """What names a file that can't be used."""
+NAMED = (errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system says of a name that can't be used."""
 # what else px.Guidance holds, which the command doesn't take
 GUIDANCE = ("compat", "guidance-rescale", "interval", "method", "pag-layers", "pag-scale", "rescale", "worse")
 
@@ -93,6 +98,10 @@ def main(argv: list[str] | None = None) -> int:
         130 after Ctrl-C. Of 1 and 2 one sentence on stderr says why. 1 too where MindSpore isn't installed.
     """
     try:
+        os.getcwd()  # without one, MindSpore's import ends the process
+    except OSError:
+        return report("the working folder isn't there any more; change to another one")
+    try:
         with stoppable():
             status = command.main(argv, prog_name="pixart-fn", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
@@ -104,8 +113,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return report(said, 1)
     except OSError as error:
-        said = f"{error.filename}: {error.strerror}" if error.strerror and error.filename else str(error)
-        return report(said, 2 if isinstance(error, GIVEN) else 1)
+        return report(_of_the_system(error), 2 if isinstance(error, GIVEN) or error.errno in NAMED else 1)
     except (ValueError, TypeError) as error:
         return report(str(error))
     except (MemoryError, RuntimeError) as error:
@@ -117,6 +125,15 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return report("there is too little memory for this; a smaller --size or --n, or --tile 512, needs less", 1)
     return status if isinstance(status, int) else 0
+
+
+def _of_the_system(error: OSError) -> str:
+    """Say an error of the system without its number."""
+    if error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if error.strerror and str(error).startswith("[Errno"):
+        return f"the system says: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 def _as_options(sentence: str) -> str:

@@ -20,7 +20,7 @@ def note(text: str) -> None:
 
 def result(text: str) -> None:
     """Print one line to stdout, without control characters if stdout is a terminal."""
-    _say(plain(text) if sys.stdout.isatty() else text, sys.stdout)
+    _say(plain(text) if sys.stdout is not None and sys.stdout.isatty() else text, sys.stdout)
 
 
 def document(content: object) -> None:
@@ -34,6 +34,8 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def _say(text: str, stream: TextIO) -> None:
+def _say(text: str, stream: TextIO | None) -> None:
+    if stream is None:  # it was closed before the process began
+        return
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -30,6 +30,8 @@ def prompts(words: tuple[str, ...], file: str | None) -> list[str]:
         raise ValueError(f"give a PROMPT or --prompts FILE{', not both' if words else ''}")
     if file is None:
         return list(words)
+    if file == "-" and sys.stdin is None:
+        raise ValueError("--prompts - reads stdin, which is closed")
     name = "stdin" if file == "-" else repr(file)
     content = sys.stdin.buffer.read(reading.MOST + 1) if file == "-" else reading.content(Path(file), pipe=True)
     if len(content) > reading.MOST:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..process.signals import deferred
-from .reading import KINDS
+from .reading import KINDS, NotRegular
 
 DAY = 24 * 60 * 60
 """Seconds after which a temporary of another machine is taken for one that was left behind."""
@@ -75,7 +75,7 @@ def target(path: Path) -> Path:
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(f"{name} is a folder; name a file in it")
     if kind != stat.S_IFREG:
-        raise OSError(f"{name} is {KINDS.get(kind, 'no regular file')}; name a regular file")
+        raise NotRegular(f"{name} is {KINDS.get(kind, 'no regular file')}; name a regular file")
     return real
 
 

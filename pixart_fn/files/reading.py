@@ -29,6 +29,10 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0
 _HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+class NotRegular(OSError):
+    """What is named is there and is no regular file."""
+
+
 def descriptor(path: Path, *, pipe: bool = False) -> int:
     """Open a file for reading, where it is a regular one: another may never end, or make the reader wait for it.
 
@@ -56,7 +60,7 @@ def descriptor(path: Path, *, pipe: bool = False) -> int:
 def _check_kind(path: Path, found: os.stat_result, pipe: bool) -> None:
     kind = stat.S_IFMT(found.st_mode)
     if kind != stat.S_IFREG and not (pipe and kind == stat.S_IFIFO):
-        raise OSError(f"{path} is {KINDS.get(kind, 'no file')}; a regular file is needed")
+        raise NotRegular(f"{path} is {KINDS.get(kind, 'no file')}; a regular file is needed")
 
 
 def content(path: Path, most: int = MOST, *, pipe: bool = False) -> bytes:
