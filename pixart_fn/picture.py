@@ -98,13 +98,7 @@ def prepare(file: str | os.PathLike[str], settings: Mapping[str, object]) -> tup
         raise IsADirectoryError(f"{str(file)!r} is a folder; name a file in it")
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"a picture's name must end in {_listed(FORMATS)}, got {str(file)!r}")
-    if os.path.lexists(path):
-        atomic.target(path)
-    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{str(folder)!r} is not a folder, so {str(file)!r} can't be written")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"the folder {str(folder)!r} can't be written to")
+    atomic.check_place(path)
     format = FORMATS[path.suffix.lower()]
     text = _json(settings)
     if format.name == "PNG":

@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import command
 
 import pixart_fn as px
-from pixart_fn import cli
+from pixart_fn import checkpoint, cli, picture, pipeline
 from pixart_fn.cli import console
 
 
@@ -61,3 +62,49 @@ def test_what_is_no_file_is_a_mistake_and_no_failure(name, monkeypatch, capsys, 
                   ["generate", "--prompts", name], ["generate", "a cat", "--lora", name]):  # fmt: skip
         assert cli.main(words) == 2
         assert capsys.readouterr().err.startswith("pixart-fn: ")
+
+
+@pytest.mark.parametrize("words", [["--out", "new/" + "x" * 251 + ".png", "--n", "12"], ["--out", "x" * 300 + ".png"]])
+def test_a_name_that_is_too_long_is_said_before_any_work(words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "load", None)
+    assert cli.main(["generate", "a cat", *words]) == 2
+    assert capsys.readouterr().err.lower().endswith("file name too long\n")
+
+
+@pytest.mark.parametrize(("out", "said"), [("cat.png", "exists already"), ("cats/", "holds another picture")])
+def test_what_another_process_writes_in_the_meantime_is_not_overwritten(out, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command.painted(monkeypatch)
+    theirs = "cats/picture-0.png" if out == "cats/" else out
+    draw = pipeline.generate
+
+    def late(*arguments, **options):
+        px.save_picture(np.zeros((8, 8, 3)), theirs, prompt="a dog", seed=1)
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "generate", late)
+    words = ["generate", "a cat", "--size", "16", "--quiet", "--out", out]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == f"pixart-fn: {theirs!r} {said}; --force overwrites it\n"
+    assert picture.read_settings(theirs)["prompt"] == "a dog"
+    assert cli.main([*words, "--force"]) == 0
+    assert picture.read_settings(theirs)["prompt"] == "a cat"
+
+
+def test_the_same_picture_of_another_process_is_kept(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command.painted(monkeypatch)
+    words = ["generate", "a cat", "--size", "16", "--quiet", "--out", "cats/", "--json"]
+    draw, calls = pipeline.generate, []
+
+    def late(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            assert cli.main(words) == 0
+            capsys.readouterr()
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "generate", late)
+    assert cli.main(words) == 0
+    assert '"kept": [\n    "cats/picture-0.png"\n  ]' in capsys.readouterr().out

@@ -131,6 +131,9 @@ def _write(every: list[Output], prompts: list[str], batches: list[range], option
             note(f"{len(kept)} of {len(own)} pictures are there already")
         written = []
         for output, picture in _pictures(params, every, kept, prompts, batches, options):
+            if outputs.is_there(output, options):  # another process has drawn it in the meantime
+                kept.add(output.file)
+                continue
             picture_.save_picture(picture, output.file, **output.settings)
             written.append(output)
             if not quiet and not options["as_json"]:

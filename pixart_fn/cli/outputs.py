@@ -121,6 +121,14 @@ def present(outputs: Sequence[Output], force: bool) -> set[Path]:
     return {output.file for output in there}
 
 
+def is_there(output: Output, options: dict[str, Any]) -> bool:
+    """Return whether a file of a folder holds the same picture already; raise where it mustn't be overwritten."""
+    if is_folder(options):
+        return bool(present([output], options["force"]))
+    check_absent([output], options["force"])
+    return False
+
+
 def _refuse(files: list[Path], one: str, several: str) -> None:
     first, more = repr(str(files[0])), len(files) - 1
     said = f"{first} and {more} more {several}; --force overwrites them" if more else f"{first} {one}"

@@ -79,6 +79,30 @@ def target(path: Path) -> Path:
     return real
 
 
+def check_place(path: Path) -> None:
+    """Raise, before the work whose result is written, what would keep a file and its missing folders from being made.
+
+    Args:
+        path: the file.
+    Raises:
+        ValueError, OSError: as `target` says, or its folder is no folder or can't be written to, or a name is too long.
+    """
+    if os.path.lexists(path):
+        target(path)
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{str(folder)!r} is not a folder, so {str(path)!r} can't be written")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {str(folder)!r} can't be written to")
+    for part in path.absolute().relative_to(folder).parts:
+        try:
+            os.lstat(folder / part)
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # the name is too long
+            raise unwritten(error, path) from error
+
+
 def unwritten(error: OSError, path: Path) -> OSError:
     """Return an error of the same kind that says in one sentence what couldn't be written and why.
 
