@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from pixart_fn import rng, schedule, solvers, testing
 from pixart_fn.solvers import linear
+from pixart_fn.testing import properties
 from pixart_fn.types import Solver
 
 NOISE = schedule.from_betas(schedule.linear())
@@ -75,6 +78,64 @@ def test_what_a_solver_raises_is_one_line():
 
     found = lacking(Solver(solvers.ddim().init, step), stochastic=True)
     assert found["order"].startswith("the solver raises RuntimeError: too wide, on Grid(30 steps")
+
+
+class Unreadable(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def fails(*_):
+    raise Unreadable
+
+
+def strange(change):
+    """DDIM whose state and StepInfo are changed."""
+    return Solver(solvers.ddim().init, lambda *args: change(*solvers.ddim().step(*args), args[2]))
+
+
+class Remembering(NamedTuple):
+    x: object
+    lock: object
+
+
+def locked(state, info, grid):
+    return Remembering(state.x, threading.Lock()), info
+
+
+def in_place(state, info, grid):
+    grid.t[0] = 5.0
+    return state, info
+
+
+def x0_in_place(state, info, grid):
+    info.x0[...] = 3.0
+    return state, info
+
+
+@pytest.mark.parametrize(
+    ("solver", "said"),
+    [
+        (Solver(solvers.ddim().init, fails), "protocol: the solver raises Unreadable:, on"),
+        (strange(lambda state, info, _: (state._replace(x=[1.0]), info._replace(x=[1.0]))), "NumPy .* got a list"),
+        (strange(lambda state, info, _: (state, info._replace(x=None))), "that holds numbers, as x is, got None"),
+        (strange(lambda state, info, _: (state, info._replace(evaluations="2"))), "whole number of calls, got '2'"),
+        (strange(lambda state, info, _: (state, info._replace(evaluations=1.5))), "whole number of calls, got 1.5"),
+        (strange(in_place), r"in place, on Grid\(1 step, t 500 "),
+        (strange(x0_in_place), r"in place, on Grid\(1 step, t 500 "),
+        (
+            Solver(
+                lambda x: Remembering(x, threading.Lock()),
+                lambda *args: locked(*solvers.ddim().step(*args[:4], solvers.ddim().init(args[4].x)), None),
+            ),
+            "pure: the state before step 0 must hold arrays and numbers, and can't be copied: TypeError",
+        ),
+    ],
+)
+def test_whatever_a_solver_gives_is_a_sentence_and_changes_nothing_of_the_next_check(solver, said):
+    with pytest.raises(AssertionError, match=said):
+        testing.check_solver(solver, examples=1, skip=["exact", "batch", "key", "order"])
+    assert properties.ONE_STEP.grid.t[0] == 500.0
 
 
 def test_a_solver_that_fails_now_and_then():

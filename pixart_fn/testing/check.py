@@ -146,6 +146,8 @@ def _broken(check: Callable[[Subject, Case], None], subject: Subject, examples: 
         return "it fails on a case and passes on the same case later, so the solver keeps something between its calls"
     except AssertionError as error:
         return str(error)
+    except Exception as error:  # of whatever strange things a solver gives
+        return f"what the solver gives can't be compared: {properties.said(error)}"
     return ""
 
 
@@ -154,8 +156,7 @@ def _measured(subject: Subject, order: float, lengths: Sequence[float], broken: 
     try:
         found = convergence(subject.solver, stochastic=subject.stochastic, lengths=lengths)
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        broken.append(f"order: the solver raises {said}, on {lambda_grid(30, lengths)!r}")
+        broken.append(f"order: the solver raises {properties.said(error)}, on {lambda_grid(30, lengths)!r}")
         return None
     if not found.order >= order - SLACK:
         broken.append(f"order: {order:g} is claimed and {found.order:.2f} is measured, from {_errors(found)}")

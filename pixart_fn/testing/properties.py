@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import numpy as np
 
 from .. import rng, tree
+from ..checks import kind, shown
 from ..sample import iterate
 from ..schedule import FINALS, Schedule, from_betas, grid, linear, timesteps
 from ..types import Denoiser, Grid, Key, NumPyArray, Solver, SolverState, StepInfo
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 CLOSE = 1e-6
 """Relative: wide enough for the rounding of float64 that a solver multiplies by σ/α, and far below any mistake."""
+LONGEST = 500
+"""Letters of what an exception says that are shown."""
 LINEAR = from_betas(linear())
 
 
@@ -64,12 +67,31 @@ def run(
     subject: Subject, case: Case, state: SolverState | None = None, start: int = 0, steps: int | None = None
 ) -> list[StepInfo]:
     """Take every step from a copy of x, or so many from a state; an exception of the solver's is a failure too."""
-    denoise, x = taken_by(subject.solver, case.denoise), case.x.copy() if state is None else state
+    t, alpha, sigma = map(_fixed, case.grid[:3])
+    grid, x = case.grid._replace(t=t, alpha=alpha, sigma=sigma), case.x.copy() if state is None else state
+    denoise = taken_by(subject.solver, lambda x, t: _fixed(case.denoise(x, t)))
     try:
-        return list(islice(iterate(case.key, denoise, subject.solver, case.grid, x, start=start), steps))
+        return list(islice(iterate(_fixed(case.key), denoise, subject.solver, grid, x, start=start), steps))
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise AssertionError(f"the solver raises {said}, on {case.grid!r}") from error
+        why = ", since it changes the grid, the key or x0 in place" if "is read-only" in (text := said(error)) else ""
+        raise AssertionError(f"the solver raises {text}{why}, on {case.grid!r}") from error
+
+
+def _fixed(array: NumPyArray) -> NumPyArray:
+    """A copy that can't be changed in place, so that a solver which tries to raises."""
+    fixed = np.array(array)
+    fixed.flags.writeable = False
+    return fixed
+
+
+def said(error: Exception) -> str:
+    """What an exception says, in one line that isn't long."""
+    try:
+        text = str(error)
+    except Exception:  # it may be anybody's
+        text = ""
+    text = " ".join(f"{type(error).__name__}: {text}".split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def distance(ours: NumPyArray, theirs: NumPyArray) -> float:
@@ -93,6 +115,9 @@ def protocol(subject: Subject, case: Case) -> None:
         fail("the field x of the state that init returns must be the x that it is given", case)
     done = 0
     for i, info in enumerate(infos):
+        if not isinstance(info.evaluations, (int, np.integer)) or info.evaluations < 0:
+            got = shown(info.evaluations)
+            fail(f"evaluations of the StepInfo of step {i} must be a whole number of calls, got {got}", case)
         own, done = calls[done : done + info.evaluations], done + info.evaluations
         _check_info(info, i, own, case)
     if done != len(calls):
@@ -104,6 +129,9 @@ def protocol(subject: Subject, case: Case) -> None:
 
 
 def _check_info(info: StepInfo, i: int, calls: list[tuple[object, NumPyArray]], case: Case) -> None:
+    if not isinstance(info.x, np.ndarray) or info.x.dtype.kind not in "fiuc":
+        got = f"an array of {info.x.dtype}" if isinstance(info.x, np.ndarray) else kind(info.x)
+        fail(f"x after step {i} must be an array of NumPy that holds numbers, as x is, got {got}", case)
     if info.x.shape != case.x.shape or not np.isfinite(info.x).all():
         fail(f"x after step {i} must be finite and of the shape {case.x.shape}", case)
     node = tuple(float(nodes[i]) for nodes in case.grid[:3])
@@ -121,7 +149,7 @@ def pure(subject: Subject, case: Case) -> None:
     given = case.x.copy()
     state: SolverState | None = subject.solver.init(given)
     for i in range(min(4, len(case.grid.t) - 1)):
-        kept = copy.deepcopy(state)
+        kept = _copied(state, i, case)
         ends = [run(subject, case, state, i, 1)[0] for _ in range(2)]
         if not all(map(np.array_equal, tree.leaves(state), tree.leaves(kept))):
             fail(f"step {i} changes an array of the state that it is given in place", case)
@@ -133,12 +161,20 @@ def pure(subject: Subject, case: Case) -> None:
         state = ends[0].state
 
 
+def _copied(state: SolverState | None, i: int, case: Case) -> SolverState | None:
+    try:
+        tree.leaves(state)
+        return copy.deepcopy(state)
+    except Exception as error:
+        fail(f"the state before step {i} must hold arrays and numbers, and can't be copied: {said(error)}", case)
+
+
 def dtype(subject: Subject, case: Case) -> None:
     """float32 stays float32, and float64 stays float64."""
-    for kind in (np.float32, np.float64):
-        for i, info in enumerate(run(subject, case._replace(x=case.x.astype(kind)))):
-            if info.x.dtype != kind:
-                fail(f"step {i} makes {info.x.dtype} of {np.dtype(kind)}", case)
+    for each in (np.float32, np.float64):
+        for i, info in enumerate(run(subject, case._replace(x=case.x.astype(each)))):
+            if info.x.dtype != each:
+                fail(f"step {i} makes {info.x.dtype} of {np.dtype(each)}", case)
 
 
 def exact(subject: Subject, case: Case) -> None:
