@@ -103,7 +103,7 @@ def as_controls(
         check_shape(each, shape)
         if len(each.latents) not in (1, shape[0]):
             raise ValueError(
-                f"controls must have one picture, or one for each of {shape[0]}, and one of them has "
+                f"controls must have one picture, or one for each picture ({shape[0]}), and one of them has "
                 f"{len(each.latents)}"
             )
     return tuple(given)

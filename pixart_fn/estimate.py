@@ -175,7 +175,8 @@ def check_results(params: Params, n: int, size: tuple[int, int], output: str, me
     }
     kept, limit = n * numbers[output], room(params, memory)
     if limit is not None and PROCESS + kept > limit:
-        raise MemoryError(_refusal(f"{n} pictures of {_named(size)}", PROCESS + kept, limit, ["fewer at a time"]))
+        what = f"keeping {n} picture{'s' * (n > 1)} of {_named(size)}"
+        raise MemoryError(_refusal(what, PROCESS + kept, limit, ["fewer at a time"] if n > 1 else []))
     return kept
 
 

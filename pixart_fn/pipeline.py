@@ -270,7 +270,7 @@ def as_prompts(
     prompts, negatives = texts("prompt", prompt), texts("negative_prompt", negative_prompt)
     if len(negatives) not in (1, len(prompts)):
         raise ValueError(
-            f"negative_prompt must be one string, or one for each of {len(prompts)} prompts, got {len(negatives)}"
+            f"negative_prompt must be one string, or one for each prompt ({len(prompts)}), got {len(negatives)}"
         )
     return prompts, negatives
 

@@ -238,7 +238,7 @@ def picture_keys(key: Key, n: int) -> Key:
     if key.ndim == 1:
         return key[None] if n == 1 else rng.split(key, n)
     if len(key) != n:
-        raise ValueError(f"key must be one key or one for each of {n} pictures, got {len(key)}")
+        raise ValueError(f"key must be one key or one for each picture ({n}), got {len(key)}")
     return key
 
 

@@ -51,7 +51,7 @@ def test_the_adapters_are_merged_one_after_the_other_and_shown(run, adapters, ca
 def test_a_folder_of_pictures_is_drawn_anew_with_another_weight(run, adapters, monkeypatch):
     command.painted(monkeypatch)
     assert run("--out", "many/", "--lora", adapters[0])[0] == 0
-    assert "1 of 1 pictures are there already" in run("--out", "many/", "--lora", adapters[0])[2]
+    assert "pictures that are there already: 1 of 1" in run("--out", "many/", "--lora", adapters[0])[2]
     status, _, err = run("--out", "many/", "--lora", adapters[0], "--lora-weight", "2")
     assert status == 2 and "holds another picture; --force overwrites it" in err
 

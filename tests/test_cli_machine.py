@@ -99,7 +99,7 @@ QUICK = {
 def test_what_is_slow_is_said_with_its_reason(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     (always,) = machine.slow(QUICK)
-    assert always.startswith("released models of 512 pixels and more draw slowly on a CPU")
+    assert always.startswith("a released model takes minutes for a picture of 512 pixels")
     changes = {
         "lacks AVX-512": {"flags": ["amx_bf16"]},
         "lacks AMX": {"flags": ["avx512f"]},

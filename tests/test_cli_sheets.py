@@ -163,7 +163,7 @@ def test_into_a_folder_the_same_command_goes_on(run, seen, tmp_path):
     before = {name: (tmp_path / "new" / name).read_bytes() for name in files(tmp_path / "new")}
     (tmp_path / "new" / "picture-1.png").unlink()
     status, out, err = run(*words)
-    assert (status, out) == (0, "new/picture-1.png\n") and "pixart-fn: 2 of 3 pictures are there already\n" in err
+    assert (status, out) == (0, "new/picture-1.png\n") and "pixart-fn: pictures that are there already: 2 of 3\n" in err
     assert {name: (tmp_path / "new" / name).read_bytes() for name in files(tmp_path / "new")} == before
     drawn = len(seen)
     assert run(*words)[1] == "" and len(seen) == drawn

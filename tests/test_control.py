@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused():
     for given, error, sentence in (
         ({"controls": "edges"}, TypeError, "controls must be a Control or a list of them, as px.controlnet.control"),
         ({"controls": [LATENTS]}, TypeError, "controls must be a Control or a list of them"),
-        ({"controls": control(slice(2))}, ValueError, "one picture, or one for each of 1, .* has 2"),
+        ({"controls": control(slice(2))}, ValueError, "one picture, or one for each picture \\(1\\), .* has 2"),
         ({"controls": control(), "height": 24}, ValueError, r"of \(4, 12, 8\), as what is drawn has, got \(4, 8, 8"),
     ):  # fmt: skip
         with pytest.raises(error, match=sentence):

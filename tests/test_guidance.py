@@ -103,7 +103,7 @@ def test_one_scale_a_sample(scales):
 
 def test_another_number_of_scales_is_refused():
     for call in (lambda x: guide([1.0, 2.0, 3.0])(x, 1.0), lambda x: guidance.combine(x, x, [1.0, 2.0, 3.0])):
-        with pytest.raises(ValueError, match=r"a number or one for each of 2 pictures, got \(3,\)"):
+        with pytest.raises(ValueError, match=r"a number or one for each picture \(2\), got \(3,\)"):
             call(np.zeros((2, 1, 1, 1)))
 
 

@@ -262,7 +262,7 @@ def test_formulas_check_their_values(call, error, sentence):
 
 
 @pytest.mark.parametrize(
-    ("value", "sentence"), [(np.inf, "must be finite, got inf"), ([1, 2, 3], "must be .* one for each of 2 pictures")]
+    ("value", "sentence"), [(np.inf, "must be finite, got inf"), ([1, 2, 3], "must be .* one for each picture \\(2\\)")]
 )
 def test_an_error_in_a_function_of_t_names_it(value, sentence):
     x = latents(0, (2, 4))

@@ -41,7 +41,7 @@ def test_a_wrong_option_is_one_sentence(case):
 
 
 CALLS = {
-    "one key too many": ((half, BATCH, rng.split(KEY, 5)), {}, "key must be one key, or one for each of 4 examples"),
+    "one key too many": ((half, BATCH, rng.split(KEY, 5)), {}, "key must be one key, or one for each example \\(4\\)"),
     "weights of another shape": (
         (half, BATCH._replace(weight=np.ones(3, np.float32)), KEY),
         {},

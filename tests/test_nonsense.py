@@ -183,7 +183,7 @@ NONSENSE = {
     ),
     "of two": (
         {"guidance": px.Guidance(pag_scale=lambda t: [1.0, 2.0])},
-        r"pag_scale at t = 999 must be a number or one for each of 1 pictures",
+        r"pag_scale at t = 999 must be a number or one for each picture \(1\)",
     ),
     "a dict as guidance": ({"guidance": {"scale": 3}}, "the scale of guidance must be a number, .*, got a dict"),
     "rescale": ({"guidance_rescale": 0.5}, r"guidance_rescale=0.5 is now guidance=px.Guidance\(rescale=0.5\)"),

@@ -134,7 +134,7 @@ def test_auto_guidance_takes_the_denoiser_of_a_weaker_model(params):
     ("worse", "sentence"),
     [
         (Skip(1.0, (2,)), r"^layers of worse must be a list of blocks within 0 … 1, got \(2,\)$"),
-        (Blur([1.0, 2.0]), "^the scale of worse must be a number or one for each of 1 pictures, got .* shape"),
+        (Blur([1.0, 2.0]), "^the scale of worse must be a number or one for each picture \\(1\\), got .* shape"),
     ],
 )
 def test_a_worse_branch_that_does_not_fit_is_refused(params, worse, sentence):

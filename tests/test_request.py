@@ -29,7 +29,7 @@ MISTAKES = {
     "no steps": ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
     "too many steps": ({"steps": 5000}, ValueError, "steps of linspace spacing must be 1 … 999, got 5000"),
     "a key": ({"key": 3}, ValueError, r"a key is a uint64 array of shape \(2,\) or \(B, 2\), got 3; make one with key"),
-    "keys": ({"key": px.split(KEY, 3)}, ValueError, "key must be one key or one for each of 1 pictures, got 3"),
+    "keys": ({"key": px.split(KEY, 3)}, ValueError, "key must be one key or one for each picture \\(1\\), got 3"),
     "dtype": ({"latents": np.zeros((1, 4, 8, 8))}, ValueError, "latents must be float32 of shape"),
     "a scale": ({"guidance": "4.5"}, TypeError, "the scale of guidance must be a number, .*, got '4.5'"),
     "a flag": ({"guidance": True}, TypeError, "the scale of guidance must be a number, .*, got True"),
@@ -41,7 +41,7 @@ MISTAKES = {
     "PAG's scales": (
         {"guidance": px.Guidance(pag_scale=[1.0, 2.0])},
         ValueError,
-        r"pag_scale must be a number or one for each of 1 pictures, got an array of shape \(2,\)",
+        r"pag_scale must be a number or one for each picture \(1\), got an array of shape \(2,\)",
     ),
     "solver": ({"solver": "eular"}, ValueError, "solver must be one of ddim, .*; got 'eular', the nearest is 'euler'"),
     "uncalled": ({"solver": px.solvers.heun}, TypeError, r"call it: px.solvers.heun\(\)"),

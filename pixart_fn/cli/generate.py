@@ -128,7 +128,7 @@ def _write(every: list[Output], prompts: list[str], batches: list[range], option
         own = every if options["sheet"] else [every[i] for batch in batches for i in batch]
         kept = outputs.present(own, options["force"]) if outputs.is_folder(options) else set()
         if kept and options["shown"]:
-            note(f"{len(kept)} of {len(own)} pictures are there already")
+            note(f"pictures that are there already: {len(kept)} of {len(own)}")
         written = []
         for output, picture in _pictures(params, every, kept, prompts, batches, options):
             if outputs.is_there(output, options):  # another process has drawn it in the meantime

@@ -80,9 +80,7 @@ def slow(found: dict[str, Any]) -> list[str]:
     said = []
     on_cpu, flags = found["device"] == "CPU", found["flags"]
     if on_cpu:
-        said.append(
-            "released models of 512 pixels and more draw slowly on a CPU; a GPU or an Ascend NPU is much faster"
-        )
+        said.append("a released model takes minutes for a picture of 512 pixels on a few CPUs")
     if on_cpu and found["nvidia"]["lacks"] is None:
         said.append("an NVIDIA GPU is there and isn't used: px.device('GPU'), or --device gpu, computes on it")
     if on_cpu and "avx512f" not in flags and platform.machine() in ("x86_64", "AMD64"):

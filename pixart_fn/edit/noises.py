@@ -188,7 +188,7 @@ def _weights(w: float | Sequence[float] | NDArray[np.float64], rows: int) -> NDA
         check_number("w", w, 0, 1)
     numbers = np.full(rows, w, float) if is_number(w) else as_numbers("w", cast("Sequence[float]", w))
     if numbers.shape != (rows,) or not ((numbers >= 0) & (numbers <= 1)).all():
-        raise ValueError(f"w must be a number within [0, 1], or one for each of {rows} pictures, got {shown(w)}")
+        raise ValueError(f"w must be a number within [0, 1], or one for each picture ({rows}), got {shown(w)}")
     return numbers
 
 

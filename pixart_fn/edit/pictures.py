@@ -186,7 +186,7 @@ def sources(
     single = isinstance(pictures, Image.Image) or getattr(pictures, "ndim", 0) == 3
     prompts = prompts * len(x) if len(prompts) == 1 else prompts
     if len(x) not in (1, len(prompts)):
-        raise ValueError(f"pictures must be one, or one for each of {len(prompts)} prompts, got {len(x)}")
+        raise ValueError(f"pictures must be one, or one for each prompt ({len(prompts)}), got {len(x)}")
     return Source(x, prompts, isinstance(prompt, str) and single)
 
 

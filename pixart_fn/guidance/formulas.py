@@ -232,7 +232,7 @@ def column(name: str, scale: float | Sequence[float] | Array, x: Array) -> float
     if tuple(value.shape) == ():
         return value
     if tuple(value.shape) != (x.shape[0],):
-        raise ValueError(f"{name} must be a number or one for each of {x.shape[0]} pictures, got {value.shape}")
+        raise ValueError(f"{name} must be a number or one for each picture ({x.shape[0]}), got {value.shape}")
     return value.reshape(-1, *[1] * (x.ndim - 1))
 
 

@@ -45,8 +45,8 @@ def check_scale(name: str, scale: Scale, rows: int | None = None) -> None:
     if (np.abs(w) > LARGEST).any():
         raise ValueError(f"{name} must be within ±{LARGEST:g}, got {shown(scale)}")
     if w.ndim > 1 or not w.size or (rows is not None and w.shape not in ((), (rows,))):
-        many = "each picture" if rows is None else f"each of {rows} pictures"
-        raise ValueError(f"{name} must be a number or one for {many}, got an array of shape {w.shape}")
+        wanted = "" if rows is None else f" ({rows})"
+        raise ValueError(f"{name} must be a number or one for each picture{wanted}, got an array of shape {w.shape}")
 
 
 def scale_at(name: str, scale: Scale, t: float, rows: int | None) -> float | Sequence[float] | Array:

@@ -119,7 +119,7 @@ def blend(texts: Sequence[Text], weights: Sequence[float]) -> Text:
     rows = _texts(texts)
     numbers = as_numbers("weights", weights)
     if len(numbers) != len(rows) or not np.isfinite(numbers).all():
-        raise ValueError(f"weights must be one finite number for each of {len(rows)} texts, got {shown(weights)}")
+        raise ValueError(f"weights must be one finite number for each text ({len(rows)}), got {shown(weights)}")
     B = max(len(text.mask) for text in rows)
     acting = [i for i, weight in enumerate(numbers) if weight] or list(range(len(rows)))
     L = max(rows[i].mask.shape[1] for i in acting)

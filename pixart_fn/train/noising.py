@@ -115,7 +115,7 @@ def keys_of(key: Key, n: int) -> Key:
     if rng.check_key(key).ndim == 1:
         return rng.split(key, n)
     if len(key) != n:
-        raise ValueError(f"key must be one key, or one for each of {n} examples, got {len(key)}")
+        raise ValueError(f"key must be one key, or one for each example ({n}), got {len(key)}")
     return key
 
 
