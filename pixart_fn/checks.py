@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import reprlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -73,6 +74,13 @@ def check_switch(name: str, value: bool) -> None:
     """Raise a TypeError where `value` isn't True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {kind(value)}")
+
+
+def check_sha256(name: str, value: str) -> None:
+    """Raise a TypeError or ValueError where a value isn't a sha256 in lower case."""
+    check_type(name, value, str, "64 hexadecimal digits")
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{name} must be 64 hexadecimal digits, got {shown(value)}")
 
 
 def check_type(name: str, value: object, cls: type | tuple[type, ...], wanted: str) -> None:

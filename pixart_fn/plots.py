@@ -170,7 +170,7 @@ def words(
     """
     count, heat = len(_titles(titles)), _numbers("maps", maps)
     if heat.ndim != 3 or len(heat) != count or count > MOST or 0 in heat.shape:
-        raise ValueError(f"maps must be (W, rows, columns), one for each title ({count}), got {heat.shape}")
+        raise ValueError(f"maps must be (W, rows, columns), one for each of the titles ({count}), got {heat.shape}")
     if not (np.isfinite(heat).all() and heat.min() >= 0):
         raise ValueError("maps must be finite numbers of at least 0")
     grey = None if picture is None else _one_picture(picture).mean(2)

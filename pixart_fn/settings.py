@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from .checks import check_number, check_option, check_switch, check_whole, kind, shown
+from .checks import check_number, check_option, check_sha256, check_switch, check_whole, kind, shown
 from .files import reading
 from .solvers import SOLVERS
 
@@ -80,11 +78,7 @@ def digest(source: str) -> str:
         if not names:
             raise FileNotFoundError(f"{source!r:.200} holds neither {' nor '.join(_WEIGHTS)}")
         path /= names[0]
-    found = hashlib.sha256()
-    with os.fdopen(reading.descriptor(path), "rb") as file:
-        while part := file.read(2**20):
-            found.update(part)
-    return found.hexdigest()
+    return reading.sha256(path)
 
 
 def listed(settings: Mapping[str, Any]) -> list[tuple[str, str, float]]:
@@ -98,9 +92,9 @@ def listed(settings: Mapping[str, Any]) -> list[tuple[str, str, float]]:
 
 def _adapted(load: str, settings: Mapping[str, Any]) -> str:
     """Return the call that merges the adapters into what is loaded."""
-    for source, _, weight in listed(settings):
+    for source, sha256, weight in listed(settings):
         scaled = "" if weight == 1 else f", {weight!r}"
-        load = f"px.lora.merge({load}, px.lora.load({source!r}){scaled})"
+        load = f"px.lora.merge({load}, px.lora.load({source!r}, sha256={sha256!r}){scaled})"
     return load
 
 
@@ -216,12 +210,6 @@ def _check_solver(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(SOLVERS)}, {got}")
 
 
-def _check_sha256(name: str, value: Any) -> None:
-    _check_text(name, value)
-    if not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError(f"{name} must be 64 hexadecimal digits, got {shown(value)}")
-
-
 def _check_scale(name: str, value: Any) -> None:
     check_number(name, value, -SCALE, SCALE)
 
@@ -265,16 +253,16 @@ _CHECKS: dict[str, _Check] = {
     "binning": check_switch,
     "tile": _or_none(_whole(1, SIDE)),
     "init": _or_none(_check_text),
-    "init_sha256": _or_none(_check_sha256),
+    "init_sha256": _or_none(check_sha256),
     "strength": _or_none(lambda name, value: check_number(name, value, 0, 1)),
     "mask": _or_none(_check_text),
-    "mask_sha256": _or_none(_check_sha256),
+    "mask_sha256": _or_none(check_sha256),
     "control": _or_none(_check_text),
-    "control_sha256": _or_none(_check_sha256),
+    "control_sha256": _or_none(check_sha256),
     "controlnet": _or_none(_check_text),
     "control_scale": _or_none(_check_scale),
     "lora": _or_none(_each(_check_text)),
-    "lora_sha256": _or_none(_each(_check_sha256)),
+    "lora_sha256": _or_none(_each(check_sha256)),
     "lora_weight": _or_none(_each(_check_scale)),
 }
 

@@ -235,7 +235,7 @@ def test_a_lora_is_named_and_drawn_again_with_it(tab, tmp_path, drawn_again):
     ask(tab, "a dog")
     finished(tab)
     call, settings, _ = drawn_again()
-    assert "px.lora.merge(px.load(), px.lora.load('fast.safetensors'))" in call
+    assert "px.lora.merge(px.load(), px.lora.load('fast.safetensors', sha256=" in call
     assert settings["lora"] == "fast.safetensors" and len(settings["lora_sha256"]) == 64
     assert "fast.safetensors" in tab.locator("#details").inner_text()
 

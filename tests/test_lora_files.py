@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -106,6 +107,16 @@ def test_of_the_text_encoder_alone(tmp_path):
         trees.assert_same(lora.merge(p, lora.load(tmp_path / layout)), lora.merge(p, adapter))
     with safe_open(tmp_path / "diffusers" / DIFFUSERS, "np") as file:
         assert all(name.startswith("text_encoder.encoder.block.") for name in [*file.keys()])
+
+
+def test_a_file_with_another_sha256_is_refused(tmp_path):
+    lora.save(filled(tiny.params().transformer, rank=2, targets=("to_q",)), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    own = hashlib.sha256(file.read_bytes()).hexdigest()
+    for source in (tmp_path, file):
+        assert trees.numbers(lora.load(source, sha256=own).weights)
+        with pytest.raises(ValueError, match=f"isn't the file that was meant: its sha256 isn't {own[::-1]}"):
+            lora.load(source, sha256=own[::-1])
 
 
 def test_a_folder_of_the_other_layout_is_left_alone(tmp_path):

@@ -24,7 +24,10 @@ def merged(text):
         merge=lambda params, adapter, weight=1.0: [*params, (adapter, weight)],
         key=lambda seed: seed,
     )
-    return eval(text, {"px": SimpleNamespace(**vars(px), lora=SimpleNamespace(load=str, merge=px.merge))})
+    return eval(
+        text,
+        {"px": SimpleNamespace(**vars(px), lora=SimpleNamespace(load=lambda source, sha256: source, merge=px.merge))},
+    )
 
 
 @pytest.mark.parametrize("rows", [[], [("a", SHA, 0.5)], [("a", SHA, 1.0), ("b", SHA[::-1], -2)]])
@@ -36,7 +39,7 @@ def test_adapters_are_stored_as_they_are_listed_and_merged_one_after_the_other(r
 
 def test_one_adapter_of_weight_one_is_a_short_call():
     assert call({**DRAWN, "lora": "a", "lora_sha256": SHA}) == (
-        "px.generate(px.lora.merge(px.load(), px.lora.load('a')), 'a cat', px.key(1))"
+        f"px.generate(px.lora.merge(px.load(), px.lora.load('a', sha256='{SHA}')), 'a cat', px.key(1))"
     )
     assert call({**DRAWN, **dict.fromkeys(TWO)}) == call(DRAWN)
 
@@ -77,7 +80,8 @@ def test_show_says_which_adapter_is_missing_or_another(tmp_path, monkeypatch, ca
 
     monkeypatch.chdir(tmp_path)
     save_picture(Image.new("RGB", (8, 8)), "cat.png", **DRAWN, **settings.adapters([("style.safetensors", SHA, 0.5)]))
-    printed = "px.generate(px.lora.merge(px.load(), px.lora.load('style.safetensors'), 0.5), 'a cat', px.key(1))\n"
+    loaded = f"px.lora.load('style.safetensors', sha256='{SHA}')"
+    printed = f"px.generate(px.lora.merge(px.load(), {loaded}, 0.5), 'a cat', px.key(1))\n"
     said = {
         None: f"the call reads the LoRA 'style.safetensors', and there is no such file here; its sha256 is {SHA}",
         b"other": "the LoRA 'style.safetensors' isn't the file that the picture was drawn with: its sha256 isn't "

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from .. import tree as tree_
-from ..checks import check_number, check_option, first_few
-from ..files import atomic
+from ..checks import check_number, check_option, check_sha256, first_few
+from ..files import atomic, reading
 from ..files.folder import check, replace, unchanged
 from ..files.safetensors import array, open_with_metadata, write_file
 from ..models import lora_forms as forms
@@ -36,7 +36,7 @@ CONFIG, WEIGHTS, DIFFUSERS = "adapter_config.json", "adapter_model.safetensors",
 
 
 @public
-def load(source: str | os.PathLike[str], *, alpha: float | None = None) -> Adapter:
+def load(source: str | os.PathLike[str], *, alpha: float | None = None, sha256: str | None = None) -> Adapter:
     """Read an adapter from the files of peft, diffusers, kohya, OneTrainer, LyCORIS or the trainer of PixArt's authors.
 
     LoRA, rsLoRA and DoRA, LoHa and LoKr (arXiv:2309.14859), and whole differences of weights (`diff`) are read.
@@ -47,21 +47,26 @@ def load(source: str | os.PathLike[str], *, alpha: float | None = None) -> Adapt
         alpha: what the file doesn't say: by what the product is multiplied, once that is divided by the rank. None
             where the file says it. Where nothing says it, a warning does: then 8 is taken for peft's lora_A and lora_B,
             which is what PixArt's own trainer had, and the rank for the names of all other tools.
+        sha256: 64 hexadecimal digits that the bytes of the file with the weights must have; None takes any.
     Returns:
         The adapter, of float32 Tensors. Queries, keys and values in one matrix, as PixArt's authors have them, are
         split; so is the core of a convolution multiplied with its lora_A.
     Raises:
-        TypeError: source or alpha has the wrong type.
+        TypeError: source, alpha or sha256 has the wrong type.
         FileNotFoundError: there is no such folder or file.
         OSError: a file can't be read, or was replaced meanwhile.
         ValueError: a file is damaged, belongs to another model, holds another kind of adapter, asks for an option that
-            isn't supported, or says alpha although it is given.
+            isn't supported, or says alpha although it is given; or the file has another sha256.
     """
     path = Path(os.path.expanduser(written(source, "source", "a folder or a .safetensors file")))
     if alpha is not None:
         check_number("alpha", alpha, 0, 1e30, above=True)
+    if sha256 is not None:
+        check_sha256("sha256", sha256)
     with unchanged((path,), CONFIG):
         file = _file(path)
+        if sha256 is not None and reading.sha256(file) != sha256:
+            raise ValueError(f"{str(file)!r} isn't the file that was meant: its sha256 isn't {sha256}")
         stored, metadata = open_with_metadata(file)
         names = read_names(stored, file)
         return read_adapter(stored, names, _settings(file, names, metadata), metadata, alpha, file)

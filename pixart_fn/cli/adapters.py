@@ -58,7 +58,7 @@ def merging(rows: list[Row]) -> Callable[[Params], Params]:
     with deferred():  # an interrupted import of MindSpore would abort
         from ..checkpoint import lora
 
-    read = [(lora.load(source), weight) for source, _, weight in rows]
+    read = [(lora.load(source, sha256=sha256), weight) for source, sha256, weight in rows]
 
     def merge(params: Params) -> Params:
         for adapter, weight in read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -55,6 +56,15 @@ def descriptor(path: Path, *, pipe: bool = False) -> int:
         os.close(opened)
         raise
     return opened
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a regular file of any size, as hexadecimal digits."""
+    found = hashlib.sha256()
+    with os.fdopen(descriptor(path), "rb") as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def _check_kind(path: Path, found: os.stat_result, pipe: bool) -> None:

@@ -86,6 +86,7 @@ LORA = [
         {
             "source": of.also(of.path(), nowhere="nowhere/at/all", missing=FOLDER),
             "alpha": of.also(of.number(0), zero=0),
+            "sha256": of.also(of.without(of.text(), "None"), short="0" * 63, high="A" * 64),
         },
         {"source": "source"},
         runs=False,
