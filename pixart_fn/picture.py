@@ -10,7 +10,6 @@ import os
 import re
 import reprlib
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from .checks import check_switch, check_whole, kind, shown
-from .files import atomic, reading
+from .files import atomic, png, reading
 from .public import public
 from .settings import DTYPES as DTYPES
 from .settings import PICTURES as PICTURES
@@ -34,8 +33,6 @@ PIXELS = 178_956_970
 """The most pixels of a file that Pillow opens; it takes a larger one for a decompression bomb."""
 LARGEST = 2**30
 """The most bytes of a file whose settings are read: more than the PIXELS of a picture take uncompressed."""
-CHUNKS = 2**17
-"""The most parts of a PNG that are looked through: twice what the PIXELS take in parts of the usual 8 KiB."""
 READ = ("PNG", "JPEG", "WEBP")
 """Pillow's names for the formats of the files that are read."""
 T = TypeVar("T")
@@ -137,6 +134,7 @@ def read_settings(file: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError(
                 f"{str(file)!r} holds more than {LARGEST >> 20} MiB, which is no picture that is read here"
             )
+        png.check(opened, str(file))
         settings = _by_pillow(str(file), lambda: _stored(opened))
     if not isinstance(settings, dict):
         raise ValueError(f"{str(file)!r} doesn't say how it was drawn; pixart-fn generate and save_picture write that")
@@ -241,7 +239,7 @@ def _stored(file: BinaryIO) -> Any:
     with Image.open(file, formats=READ) as picture:
         text = picture.info.get(NAME)
         if text is None and picture.format == "PNG":
-            text = _text_of_png(file)
+            text = png.text(file, NAME)
         # without EXIF before its pixels, Pillow decodes a PNG to look for some after them
         exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else Image.Exif()
         comment = (exif.get_ifd(ExifTags.IFD.Exif) or {}).get(ExifTags.Base.UserComment)  # None in a damaged file
@@ -253,25 +251,6 @@ def _stored(file: BinaryIO) -> Any:
     return wrapped.get(NAME) if isinstance(wrapped, dict) else None
 
 
-def _text_of_png(file: BinaryIO) -> str | None:
-    """Read the text under NAME that may come after a PNG's pixels; Pillow would decode all of those to reach it."""
-    file.seek(8)
-    for _ in range(CHUNKS):
-        head = file.read(8)
-        size, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if len(head) < 8 or kind == b"IEND":
-            break
-        if kind != b"iTXt":
-            file.seek(size + 4, os.SEEK_CUR)
-            continue
-        content, check = file.read(size), file.read(4)
-        keyword, _, rest = content.partition(b"\0")
-        if keyword == NAME.encode() and check == zlib.crc32(kind + content).to_bytes(4, "big"):
-            # two bytes say how it is compressed, which `save_picture` never does; then language, translation, text
-            return rest[2:].split(b"\0", 2)[-1].decode("utf-8") if rest[:1] == b"\0" else None
-    return None
-
-
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
@@ -281,6 +260,7 @@ def _parsed(text: str) -> Any:
 
 def _opened(name: str, content: bytes) -> Image.Image:
     """Decode a file's bytes."""
+    png.check(io.BytesIO(content), name)
     with io.BytesIO(content) as stream, _by_pillow(name, lambda: Image.open(stream, formats=READ)) as opened:
         picture = _by_pillow(name, lambda: ImageOps.exif_transpose(opened))
     if picture.mode[0] in "IF":

@@ -195,6 +195,12 @@ def _check_text(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be text that UTF-8 can hold, got {shown(value)}") from None
 
 
+def _check_path(name: str, value: Any) -> None:
+    _check_text(name, value)
+    if "\0" in value:
+        raise ValueError(f"{name} must be a name that a file can have, got {shown(value)}")
+
+
 def _check_prompt(name: str, value: Any) -> None:
     prompts = value if isinstance(value, (list, tuple)) else [value]
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
@@ -236,8 +242,8 @@ def _or_none(check: _Check) -> _Check:
 
 _CHECKS: dict[str, _Check] = {
     "prompt": _check_prompt,
-    "model": _or_none(_check_text),
-    "variant": _or_none(_check_text),
+    "model": _or_none(_check_path),
+    "variant": _or_none(_check_path),
     "dtype": lambda name, value: check_option(name, value, DTYPES),
     "seed": _whole(0, 2**64 - 1),
     "steps": _or_none(_whole(1, STEPS)),
@@ -252,16 +258,16 @@ _CHECKS: dict[str, _Check] = {
     "tokens": _or_none(_whole(1, TOKENS)),
     "binning": check_switch,
     "tile": _or_none(_whole(1, SIDE)),
-    "init": _or_none(_check_text),
+    "init": _or_none(_check_path),
     "init_sha256": _or_none(check_sha256),
     "strength": _or_none(lambda name, value: check_number(name, value, 0, 1)),
-    "mask": _or_none(_check_text),
+    "mask": _or_none(_check_path),
     "mask_sha256": _or_none(check_sha256),
-    "control": _or_none(_check_text),
+    "control": _or_none(_check_path),
     "control_sha256": _or_none(check_sha256),
-    "controlnet": _or_none(_check_text),
+    "controlnet": _or_none(_check_path),
     "control_scale": _or_none(_check_scale),
-    "lora": _or_none(_each(_check_text)),
+    "lora": _or_none(_each(_check_path)),
     "lora_sha256": _or_none(_each(check_sha256)),
     "lora_weight": _or_none(_each(_check_scale)),
 }

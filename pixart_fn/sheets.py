@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from .checks import check_whole, kind, shown
+from .files import reading
 from .settings import PICTURES, call, check_settings
 
 AXES = ("solver", "seed", "guidance", "steps")
@@ -58,11 +59,14 @@ def cells(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         TypeError: axes isn't a dict of lists.
         ValueError: something else varies, or too much, or a value is there twice.
     """
-    if not isinstance(settings, Mapping) or settings.get("axes") is None:
+    if not isinstance(settings, Mapping):
         return [dict(settings)]
-    axes = settings["axes"]
+    axes, parts = settings.get("axes"), [{name: value for name, value in settings.items() if name != "axes"}]
+    if axes is None:
+        return parts
     check_axes(axes)
-    parts: list[dict[str, Any]] = [{name: value for name, value in settings.items() if name != "axes"}]
+    if counts(axes)[0] * counts(axes)[1] * len(str(parts)) > reading.MOST:
+        raise ValueError(f"the settings of a sheet's pictures take more than {reading.MOST >> 20} MiB together")
     for name, values in axes.items():
         parts = [{**part, name: value} for part in parts for value in values]
     return parts
@@ -90,9 +94,13 @@ def calls(settings: Mapping[str, Any]) -> list[str]:
 
 def labels(axes: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[str]]:
     """Return the labels of the rows and of the columns: names with values; a row alone has none."""
-    each = [[f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for value in values]
-            for name, values in axes.items()]  # fmt: skip
+    each = [[f"{name} {_short(value)}" for value in values] for name, values in axes.items()]
     return ([""], each[0]) if len(each) == 1 else (each[0], each[1])
+
+
+def _short(value: object) -> str:
+    """A float without zeros at its end, and without any digit less than tells it from others."""
+    return str(value) if not isinstance(value, float) or float(f"{value:g}") != value else f"{value:g}"
 
 
 def size(axes: Mapping[str, Sequence[Any]], width: int, height: int) -> tuple[int, int]:

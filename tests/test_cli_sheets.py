@@ -77,6 +77,20 @@ def test_rows_and_columns_are_drawn_and_shown_one_by_one(run, capsys, seen, word
     assert len({y for y, _ in places}) == rows and len({x for _, x in places}) == columns
 
 
+def test_what_a_file_claims_fills_no_memory_with_calls():
+    settings = {"prompt": "a cat" * 10_000, "seed": 1, "axes": {"steps": [*range(1, 101)], "seed": [*range(100)]}}
+    with pytest.raises(ValueError, match=r"^the settings of a sheet's pictures take more than 64 MiB together$"):
+        sheets.calls(settings)
+
+
+def test_axes_of_nothing_are_none():
+    assert sheets.calls({"prompt": "a cat", "seed": 1, "axes": None}) == sheets.calls({"prompt": "a cat", "seed": 1})
+
+
+def test_values_that_differ_have_labels_that_differ():
+    assert sheets.labels({"guidance": [0.1, 0.10000001]})[1] == ["guidance 0.1", "guidance 0.10000001"]
+
+
 def test_labels_name_what_varies_and_its_values():
     assert sheets.labels(SOLVERS) == (["solver ddim", "solver heun"], ["steps 1", "steps 2", "steps 3"])
     assert sheets.labels({"guidance": [1.0, 3.5]}) == ([""], ["guidance 1", "guidance 3.5"])

@@ -130,6 +130,11 @@ REFUSED = {
         "prompt must be a string or a list of at least one string, got a list",
     ),
     "surrogate": ({"prompt": "\ud800"}, ValueError, "prompt must be text that UTF-8 can hold"),
+    "nul": (
+        {"lora": "a\0b", "lora_sha256": "0" * 64},
+        ValueError,
+        "lora must be a name that a file can have, got 'a\\x00b'",
+    ),
     "model": ({"model": ["a"]}, TypeError, "model must be a string, got a list"),
     "variant": ({"variant": 16}, TypeError, "variant must be a string, got an int"),
     "dtype": ({"dtype": "float8"}, ValueError, "dtype must be one of 'float32', 'float16', 'bfloat16', got 'float8'"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pixart_fn.picture import read_picture
+from pixart_fn.files import reading
+from pixart_fn.picture import read_picture, read_settings
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -66,6 +69,19 @@ def test_the_file_is_known_by_its_bytes(file):
 def test_more_than_8_bits_would_be_cut_and_are_refused(file):
     with pytest.raises(ValueError, match=r"a\.png' has more than 8 bits per channel; save it with 8"):
         read_picture(file(np.full((4, 4), 40_000, np.uint16)))
+
+
+@pytest.mark.parametrize("read", [read_picture, read_settings])
+def test_a_large_part_beside_the_pixels_is_refused_before_pillow_reads_it(file, read):
+    size = reading.MOST + 1
+    path = file(PHOTO)
+    whole = path.read_bytes()
+    with open(path, "wb") as hollow:
+        hollow.write(whole[:33] + struct.pack(">I", size) + b"iTXt")
+        hollow.seek(size + 4, os.SEEK_CUR)
+        hollow.write(whole[33:])
+    with pytest.raises(ValueError, match=r"holds a part of 64 MiB beside its pixels, and at most 64 are read$"):
+        read(path)
 
 
 def test_damaged_files_are_a_sentence(file):

@@ -130,8 +130,8 @@ def protocol(subject: Subject, case: Case) -> None:
 
 def _check_info(info: StepInfo, i: int, calls: list[tuple[object, NumPyArray]], case: Case) -> None:
     if not isinstance(info.x, np.ndarray) or info.x.dtype.kind not in "fiuc":
-        got = f"an array of {info.x.dtype}" if isinstance(info.x, np.ndarray) else kind(info.x)
-        fail(f"x after step {i} must be an array of NumPy that holds numbers, as x is, got {got}", case)
+        other = f"an array of {info.x.dtype}" if isinstance(info.x, np.ndarray) else kind(info.x)
+        fail(f"x after step {i} must be an array of NumPy that holds numbers, as x is, got {other}", case)
     if info.x.shape != case.x.shape or not np.isfinite(info.x).all():
         fail(f"x after step {i} must be finite and of the shape {case.x.shape}", case)
     node = tuple(float(nodes[i]) for nodes in case.grid[:3])
