@@ -123,6 +123,11 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch, tmp_path):
 
 
 WRONG = {
+    "twice": (
+        ("train", "small", *GIVEN, "--set", "run.out=other"),
+        "--out and --set run.out are the same; give one of them",
+    ),
+    "list": (("train", "--list", "small"), "--list takes no recipe and no other options than --quiet"),
     "nothing": (("train",), "name a recipe; pixart-fn train --list lists those that come with the package"),
     "recipe": (("train", "smal", *GIVEN), "there is no recipe 'smal'; the nearest is 'small'"),
     "no data": (("train", "small"), "small must say data.path: --data DIR"),
@@ -153,6 +158,20 @@ WRONG = {
     "ending": (("plot", "run", "--out", "a.gif"), "the name of a figure must end in .png, .svg, .pdf; got 'a.gif'"),
     "a folder missing": (("plot", "run", "--out", "no/a.png"), "'no/a.png' can't be written"),
 }
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 100_000, "[run]\nsteps = " + "9" * 5000])
+def test_a_recipe_that_its_parser_chokes_on_is_one_sentence(run, tmp_path, content):
+    (tmp_path / "a.toml").write_text(content)
+    status, _, err = run("train", "a.toml", *GIVEN)
+    assert status == 2 and err.startswith("pixart-fn: a.toml isn't TOML: ")
+    status, _, err = run("train", "small", *GIVEN, "--set", f"run.steps={content.partition(' = ')[2]}")
+    assert status == 2 and " as TOML writes it, got " in err
+
+
+def test_records_that_their_parser_chokes_on_are_one_sentence(run, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"header": {}}\n' + "[" * 100_000 + "\n")
+    assert run("plot", ".") == (2, "", "pixart-fn: line 2 of metrics.jsonl isn't JSON\n")
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -81,6 +81,8 @@ def train(
     `msrun … python -m pixart_fn train …` trains with several workers.
     """
     if listed:
+        if recipe or changes or data or out:
+            raise click.UsageError("--list takes no recipe and no other options than --quiet")
         for name, line in _recipes().names().items():
             result(f"{name:<32}{line}")
         return
@@ -99,7 +101,11 @@ def _read(recipe: str | None, changes: tuple[str, ...], given: dict[str, Any]) -
     if recipe is None:
         raise ValueError("name a recipe; pixart-fn train --list lists those that come with the package")
     try:
-        made: Recipe = recipes.read(recipe, recipes.assigned(changes) | given)
+        assigned = recipes.assigned(changes)
+        for name, option in (("data.path", "--data"), ("run.out", "--out")):
+            if name in assigned and name in given:
+                raise ValueError(f"{option} and --set {name} are the same; give one of them")
+        made: Recipe = recipes.read(recipe, assigned | given)
     except ValueError as error:
         said = str(error).replace("must say data.path", "must say data.path: --data DIR")
         raise ValueError(said.replace("must say run.out", "must say run.out: --out DIR")) from error

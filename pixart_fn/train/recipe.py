@@ -254,7 +254,7 @@ def assigned(texts: Iterable[str]) -> dict[str, Any]:
             continue
         try:
             content = tomllib.loads(f"value = {value}")
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, or lists in lists in lists
             content = {}
         if known[name].text and not isinstance(content.get("value"), str):
             content = {"value": value}
@@ -315,7 +315,7 @@ def _content(source: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no recipe {shown(str(source))}; {advice}")
     try:
         content: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # it isn't UTF-8, isn't TOML, or has lists in lists in lists
         raise ValueError(f"{source} isn't TOML: {error}") from None
     return content
 

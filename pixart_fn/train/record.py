@@ -86,7 +86,7 @@ def read(folder: str | os.PathLike[str]) -> Records:
     for number, line in enumerate(lines[:-1], 1):  # the last is empty, or cut off
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"line {number} of {path} isn't JSON") from None
     if not records or not isinstance(records[0], dict) or "header" not in records[0]:
         raise ValueError(f"{path} must begin with a header, as the training loop writes it")
