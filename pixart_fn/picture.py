@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
-from .checks import check_switch, check_whole, kind, shown
+from .checks import check_sha256, check_switch, check_whole, kind, shown
 from .files import atomic, png, reading
 from .public import public
 from .settings import DTYPES as DTYPES
@@ -64,8 +64,9 @@ def save_picture(picture: Image.Image | Array, file: str | os.PathLike[str], /, 
     The settings are JSON in a PNG's text, and in the EXIF comment of a JPEG or WebP, which are written with quality 95.
     `pixart-fn show` prints the call of a file that has at least `prompt` and `seed`, and may have `model`, `variant`,
     `dtype`, `steps`, `guidance`, `negative`, `solver`, `height`, `width`, `clean`, `binning` and `tile`; and of a
-    picture drawn from another `init` (that file), `init_sha256`, `strength`, `mask` and `mask_sha256`; and of one that
-    follows the edges of another `control` (that file), `control_sha256`, `controlnet` and `control_scale`.
+    picture drawn from another `init` (that file), `init_sha256`, `strength`, `mask` and `mask_sha256`; of one that
+    follows the edges of another `control` (that file), `control_sha256`, `controlnet` and `control_scale`; and of one
+    drawn with adapters `lora`, `lora_sha256` and `lora_weight`, lists of those of several.
 
     Args:
         picture: an RGB picture of PIL, or floats (H, W, 3) in [0, 1].
@@ -173,8 +174,8 @@ def read_picture(
         raise ValueError(f"height and width must both be given or neither, got {shown(height)} and {shown(width)}")
     for which, side in (("height", height), ("width", width)):
         check_whole(which, 1 if side is None else side, 1, SIDE)
-    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
-        raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(sha256)}")
+    if sha256 is not None:
+        check_sha256("sha256", sha256)
     content = reading.content(existing(file), LARGEST)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{str(file)!r} isn't the file that was meant: its sha256 isn't {sha256}")
