@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST = 2000
 """Pictures in one figure at most."""
+LARGEST = 1e100
+"""Of what is drawn; matplotlib computes with a few times as much."""
 CURVES = {
     "loss": ("loss", "linear"),
     "norm": ("gradient norm", "log"),
@@ -49,7 +51,7 @@ def schedules(named: Mapping[str, Schedule], axes: Sequence[Axes] | None = None)
         with np.errstate(divide="ignore"):
             curves = (("α", schedule.alpha(t)), ("σ", schedule.sigma(t)), ("λ", schedule.lam(t)))
         for ax, (letter, curve) in zip(axes, curves, strict=True):
-            ax.plot(t / (schedule.steps - 1), np.where(np.isfinite(curve), curve, np.nan), label=name)
+            ax.plot(t / (schedule.steps - 1), np.where(np.isfinite(curve), curve, np.nan), label=_plain(name))
             ax.set(xlabel="t / (T - 1)", title=f"{letter}(t)")
     axes[0].legend()
     return axes
@@ -79,7 +81,7 @@ def grids(named: Mapping[str, Grid], axes: Sequence[Axes] | None = None) -> Sequ
             values = values[np.isfinite(values)]
             ax.plot(values, np.full(len(values), row), "|", markersize=12)
     for ax, letter in zip(axes, "tλ", strict=True):
-        ax.set(xlabel=letter, yticks=range(len(named)), yticklabels=list(named) if letter == "t" else [])
+        ax.set(xlabel=letter, yticks=range(len(named)), yticklabels=[*map(_plain, named)] if letter == "t" else [])
     axes[0].invert_xaxis()
     return axes
 
@@ -109,9 +111,9 @@ def strip(rows: Mapping[str, Array], titles: Sequence[str] = ()) -> Sequence[Seq
         for ax in row:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        row[0].set_ylabel(name)
+        row[0].set_ylabel(_plain(name))
     for ax, title in zip(axes[0], titles, strict=False):
-        ax.set_title(title, fontsize=8)
+        ax.set_title(_plain(title), fontsize=8)
     return axes
 
 
@@ -133,13 +135,14 @@ def training(named: Mapping[str, Sequence[Mapping[str, object]]], axes: Sequence
     curves = {name: _curves(name, records) for name, records in _named("named", named).items()}
     _check_axes(axes, len(CURVES))
     axes = _subplots(1, len(CURVES), size=(4.6, 3.2)) if axes is None else axes
-    for ax, (title, scale) in zip(axes, CURVES.values(), strict=True):
-        ax.set(title=title, xlabel="step", yscale=scale)
+    for i, (ax, (title, scale)) in enumerate(zip(axes, CURVES.values(), strict=True), 1):
+        above = any((curve[i] > 0).any() for curve in curves.values())  # or a logarithmic axis would hold nothing
+        ax.set(title=title, xlabel="step", yscale=scale if above else "linear")
         ax.grid(alpha=0.25)
     for i, (name, curve) in enumerate(curves.items()):
         for ax, values in zip(axes, curve[1:], strict=True):
             ax.plot(curve[0], values, color=f"C{i % 10}", alpha=0.3, linewidth=0.8, zorder=2)
-            strong = {"color": f"C{i % 10}", "linewidth": 1.8, "zorder": 3, "label": name}
+            strong = {"color": f"C{i % 10}", "linewidth": 1.8, "zorder": 3, "label": _plain(name)}
             ax.plot(curve[0], _smoothed(values), marker="." if len(values) == 1 else None, **strong)
     for ax in axes:
         _leave_out_spikes(ax)
@@ -183,7 +186,7 @@ def words(
             ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent)
         most = each.max() or 1
         ax.imshow(each, "inferno", vmin=0, vmax=most, interpolation="bicubic", alpha=alpha, extent=extent)
-        ax.set(xticks=[], yticks=[], title=title)
+        ax.set(xticks=[], yticks=[], title=_plain(title))
     return axes
 
 
@@ -201,6 +204,7 @@ def work(
     Raises:
         ImportError: matplotlib is missing.
         TypeError: curves isn't a dict of lists of pairs of numbers, ylabel no string, or ax no axes.
+        ValueError: no point can be drawn on logarithmic axes.
     Example:
         >>> ax = px.plots.work({"ddim": [(5, 0.1), (10, 0.05)], "dpmpp_2m": [(5, 0.04), (10, 0.01)]})
         >>> ax.get_ylabel()
@@ -209,21 +213,35 @@ def work(
     for name, points in _named("curves", curves).items():
         listed = isinstance(points, Sequence) and not isinstance(points, (str, range)) and len(points) > 0
         if not listed or not all(
-            isinstance(p, (tuple, list)) and len(p) == 2 and all(map(is_number, p)) for p in points
+            isinstance(p, (tuple, list)) and len(p) == 2 and all(map(_is_drawn, p)) for p in points
         ):
             raise TypeError(f"{name!r} of curves must be a list of (evaluations, value), got {shown(points)}")
     check_type("ylabel", ylabel, str, "a string")
+    every = [(x, y if "error" in ylabel else 1) for points in curves.values() for x, y in points]
+    if every and not any(0 < x < np.inf and 0 < y < np.inf for x, y in every):
+        raise ValueError("curves must hold a point whose numbers are finite and above 0, as logarithmic axes need")
     if ax is not None and not hasattr(ax, "plot"):
         raise TypeError(f"ax must be axes of matplotlib, got {kind(ax)}")
     ax = _subplots(1, 1, size=(7, 4.5)) if ax is None else ax
     for i, (name, points) in enumerate(curves.items()):
         x, y = np.array(sorted(points)).T
-        ax.plot(x, y, marker="os^Dv*P"[i % 7], markersize=4, label=name)
+        ax.plot(x, y, marker="os^Dv*P"[i % 7], markersize=4, label=_plain(name))
     ax.set(xlabel="evaluations of the model", ylabel=ylabel, xscale="log")
     if "error" in ylabel:
         ax.set_yscale("log")
     ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
+
+
+def _plain(name: str) -> str:
+    """Keep matplotlib from taking a name for a formula, and from leaving it out of a legend."""
+    text = name.replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def _is_drawn(value: object) -> bool:
+    """Whether it is a number, and no finite one that is too large for the limits of an axis."""
+    return is_number(value) and not LARGEST < abs(value) < np.inf
 
 
 def _named(argument: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -243,10 +261,10 @@ def _curves(name: str, records: object) -> NDArray[np.float64]:
     """Return the steps of a run and its CURVES, NaN where a number is missing: (4, S)."""
     keys = ("step", *CURVES)
     rows = list(records) if isinstance(records, Sequence) and not isinstance(records, (str, range)) else []
-    if not rows or not all(isinstance(each, Mapping) and is_number(each.get("step")) for each in rows):
+    if not rows or not all(isinstance(each, Mapping) and _is_drawn(each.get("step")) for each in rows):
         raise TypeError(f"{name!r} of named must be a list of records of steps, got {shown(records)}")
     values = [[each.get(key) for each in rows] for key in keys]
-    return np.array([[v if is_number(v) else np.nan for v in row] for row in values], np.float64)
+    return np.array([[v if _is_drawn(v) else np.nan for v in row] for row in values], np.float64)
 
 
 def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -262,8 +280,9 @@ def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _leave_out_spikes(ax: Axes) -> None:
     """Bound the vertical axis to where the averages are and 99 of 100 recorded values."""
+    low = 0.0 if ax.get_yscale() == "log" else -np.inf
     lines = [np.asarray(line.get_ydata(), np.float64) for line in ax.get_lines()]
-    spans = [np.percentile(y[np.isfinite(y)], (0.5, 99.5)) for y in lines if np.isfinite(y).any()]
+    spans = [np.percentile(y[(y > low) & (y < np.inf)], (0.5, 99.5)) for y in lines if ((y > low) & (y < np.inf)).any()]
     seen = np.concatenate(spans) if spans else np.zeros(1)
     if seen.max() > seen.min():
         low, high = seen.min(), seen.max()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 
 import matplotlib
 import numpy as np
@@ -75,6 +76,47 @@ def records(losses, **more):
     return [
         {"step": i + 1, "loss": loss, "norm": 1.0, "examples_per_second": 3.0, **more} for i, loss in enumerate(losses)
     ]
+
+
+HARD = ["$^$", "_private", "a $b$ c", "猫"]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_names_are_texts_whatever_they_hold(tmp_path):
+    """No formula, and none is left out of a legend."""
+    named = {name: records([1.0, 0.5]) for name in HARD}
+    noise = schedule.from_betas(schedule.linear())
+    drawn = [
+        plots.training(named)[0],
+        plots.work({name: [(1, 0.5)] for name in HARD}),
+        plots.schedules(dict.fromkeys(HARD, noise))[0],
+    ]
+    for ax in drawn:
+        shown = [text.get_text().strip("\u200b").replace(r"\$", "$") for text in ax.get_legend().get_texts()]
+        assert shown == HARD
+    drawn += [
+        plots.grids(dict.fromkeys(HARD, schedule.grid(noise, [500.0])))[0],
+        plots.strip({name: np.ones((1, 2, 2, 3)) for name in HARD}, HARD)[0][0],
+        plots.words(HARD, np.ones((4, 2, 2)))[0],
+    ]
+    for ax in drawn:
+        ax.figure.savefig(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("numbers", [(10**400, 1.0), (1e308, -1e308), (0.0, -1.0), (math.inf, 1.0), (math.nan, 1.0)])
+def test_numbers_of_any_size_are_drawn_or_left_out(tmp_path, numbers):
+    named = [{"step": i, "loss": each, "norm": each} for i, each in enumerate(numbers)]
+    plots.training({"a": named})[0].figure.savefig(tmp_path / "a.png")
+
+
+def test_what_no_axis_holds_is_one_sentence():
+    with pytest.raises(TypeError, match="must be a list of records of steps"):
+        plots.training({"a": [{"step": 10**400}]})
+    with pytest.raises(TypeError, match=r"must be a list of \(evaluations, value\)"):
+        plots.work({"a": [(10**400, 1.0)]})
+    with pytest.raises(ValueError, match="a point whose numbers are finite and above 0"):
+        plots.work({"a": [(1, math.nan)], "b": [(0, 1.0)]})
 
 
 def test_a_training():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from .. import plots
 from ..files import atomic
 from ..process.signals import deferred
-from .console import result
+from .console import note, result
 from .verb import Verb, file, folder
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -34,7 +35,9 @@ def plot(runs: tuple[str, ...], out: str, force: bool) -> None:
         raise FileExistsError(f"{out!r} exists already; --force overwrites it")
     named = _read(runs)
     figure = _figure(named)
-    atomic.write(file, lambda temporary: figure.savefig(temporary, format=file.suffix[1:].lower(), dpi=150))
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: note(str(message))  # a letter that the font lacks
+        atomic.write(file, lambda temporary: figure.savefig(temporary, format=file.suffix[1:].lower(), dpi=150))
     result(out)
 
 
