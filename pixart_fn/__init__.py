@@ -7,16 +7,18 @@ image = px.generate(px.load(), "a cute cat", px.key(0))
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import guidance, rng, schedule, solvers
-from .backend.precision import precision
-from .backend.runtime import device, set_environment
-from .backend.wheels import not_installed
-from .guidance import Guidance
-from .process.lock import lock
 from .process.signals import deferred, prepare
-from .rng import fold_in, key, split
-from .sample import iterate, sample
-from .types import Denoiser, Grid, Key, Solver, Text, VarianceDenoiser
+
+with deferred():  # Ctrl-C in the midst of NumPy's import would be an ImportError
+    from . import guidance, rng, schedule, solvers
+    from .backend.precision import precision
+    from .backend.runtime import device, set_environment
+    from .backend.wheels import not_installed
+    from .guidance import Guidance
+    from .process.lock import lock
+    from .rng import fold_in, key, split
+    from .sample import iterate, sample
+    from .types import Denoiser, Grid, Key, Solver, Text, VarianceDenoiser
 
 set_environment()  # before the first import of mindspore
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -108,3 +109,23 @@ def test_the_same_picture_of_another_process_is_kept(monkeypatch, capsys, tmp_pa
     monkeypatch.setattr(pipeline, "generate", late)
     assert cli.main(words) == 0
     assert '"kept": [\n    "cats/picture-0.png"\n  ]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("module", "status"), [("pixart_fn.cli.given", 130), ("pixart_fn.schedule.noise", 7)])
+def test_ctrl_c_while_the_command_is_imported_is_not_an_error_of_the_import(module, status):
+    source = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+try:
+    from pixart_fn.__main__ import main
+except KeyboardInterrupt:  # of the package itself, when it is whole
+    sys.exit(7 if {module!r} in sys.modules else 1)
+sys.exit(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (status, "")
