@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -129,3 +130,14 @@ sys.exit(main())
 """
     ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (status, "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_program_that_reads_the_names_gets_the_files_own_bytes(encoding, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command.painted(monkeypatch)
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    name = "ä".encode() + b"\xff.png"
+    assert cli.main(["generate", "a cat", "--size", "16", "--out", name.decode(encoding, "surrogateescape")]) == 0
+    assert out.buffer.getvalue() == name + os.linesep.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TextIO
 
@@ -38,4 +39,14 @@ def _say(text: str, stream: TextIO | None) -> None:
     if stream is None:  # it was closed before the process began
         return
     encoding = stream.encoding or "utf-8"
+    if hasattr(stream, "buffer"):
+        try:
+            written = f"{text}{os.linesep}".encode(encoding, "surrogateescape")  # a file's name as the system has it
+        except UnicodeEncodeError:
+            pass
+        else:
+            stream.flush()
+            stream.buffer.write(written)
+            stream.buffer.flush()
+            return
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
