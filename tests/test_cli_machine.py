@@ -262,7 +262,7 @@ def test_the_page_is_shown_with_what_is_given(run, served):
 
 def test_the_page_s_own_model_and_adapters(run, served, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lora, "load", lambda source: ("adapter", source))
+    monkeypatch.setattr(lora, "load", lambda source, sha256: ("adapter", source))
     monkeypatch.setattr(lora, "merge", lambda params, adapter, weight: [*params, adapter, weight])
     monkeypatch.setattr(checkpoint, "load", lambda source, **options: served.append((source, options)) or [])
     for name in ("l", "k"):
