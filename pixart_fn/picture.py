@@ -99,6 +99,8 @@ def prepare(file: str | os.PathLike[str], settings: Mapping[str, object]) -> tup
     atomic.check_place(path)
     format = FORMATS[path.suffix.lower()]
     text = _json(settings)
+    if len(text) >= reading.MOST - 2**10:  # with its name
+        raise ValueError(f"the settings take {len(text)} bytes, and fewer than {reading.MOST >> 20} MiB are read again")
     if format.name == "PNG":
         info = PngImagePlugin.PngInfo()
         info.add_itxt(NAME, text)

@@ -16,6 +16,7 @@ from mindspore import Tensor
 from PIL import Image, PngImagePlugin
 
 from pixart_fn import picture
+from pixart_fn.files import reading
 from pixart_fn.picture import read_settings, save_picture, sheet
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".PNG": "PNG"}
@@ -170,6 +171,18 @@ def test_long_settings_go_where_there_is_room(tmp_path):
     for name in ("a.png", "a.webp"):
         save_picture(GREY, tmp_path / name, x="a" * 2_000_000)
         assert read_settings(tmp_path / name) == {"x": "a" * 2_000_000}
+
+
+def test_settings_that_would_not_be_read_again_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="and fewer than 64 MiB are read again"):
+        save_picture(GREY, tmp_path / "a.png", x="a" * reading.MOST)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png", "new/a\0.png"])
+def test_what_no_file_can_be_called_is_one_sentence_early(tmp_path, name):
+    with pytest.raises(ValueError, match=r"can't be written: no file's name can hold what it holds$"):
+        picture.prepare(tmp_path / name, {})
 
 
 @pytest.mark.parametrize("failing", ["replace", "save"])

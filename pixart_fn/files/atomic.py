@@ -101,6 +101,8 @@ def check_place(path: Path) -> None:
             continue
         except OSError as error:  # the name is too long
             raise unwritten(error, path) from error
+        except ValueError as error:
+            raise misnamed(path) from error
 
 
 def unwritten(error: OSError, path: Path) -> OSError:
