@@ -11,6 +11,8 @@ back, which eager autodiff calls. Only the block's inputs are kept in between, a
 from __future__ import annotations
 
 import functools
+import math
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -20,11 +22,18 @@ from mindspore import Tensor
 from .. import tree as tree_
 from ..process.signals import deferred
 from ..types import Tree
+from . import device
 from .autodiff import recording, refuse_recording
 from .precision import precision
 from .private import Function, compile_cache, executor, no_grad
 
 T = TypeVar("T")
+FIRST_CALLS = 24
+"""How often a small block runs on a CPU before it is compiled. Its operations are the same ones then, and so are all
+bits, but each is called from Python, which takes a few milliseconds a block where a compilation takes some tenths of a
+second: a process that draws one picture needs few graphs."""
+SMALL = 2**22
+"""The most numbers in the weights and the inputs of a small block."""
 
 
 @overload
@@ -58,7 +67,7 @@ def block(f: Callable[..., Any], pull: Callable[..., tuple[Any, ...]] | None = N
     ) -> Any:
         graphs = _compiled(f, pull, config, len(inputs), precision())
         if not recording():
-            return graphs.run(p, *inputs, *tables)
+            return graphs.run.sparingly(p, *inputs, *tables)
         # numbers in place of the inputs, which would otherwise stay in memory as long as the tape does
         like = (p, *(tuple(range(len(each))) if isinstance(each, tuple) else 0 for each in inputs))
         keep = pull is not None and not recompute
@@ -144,23 +153,38 @@ class _Graphs:
 
     def __init__(self, f: Callable[..., Any], name: str) -> None:
         f.__name__ = name
-        self.jitted = ms.jit(f)
+        self.f, self.jitted = f, ms.jit(f)
         self.phases: dict[tuple[object, ...], str] = {}
+        self.calls: Counter[tuple[object, ...]] = Counter()
 
     def __call__(self, *inputs: Tree) -> Any:
         """inputs: Tensors, and trees of Tensors in place of any."""
-        signature = [executor.requires_grad()]
+        return self._call(inputs, sparingly=False)
+
+    def sparingly(self, *inputs: Tree) -> Any:
+        """The same, where the first calls of a small block needn't compile it."""
+        return self._call(inputs, sparingly=True)
+
+    def _call(self, inputs: tuple[Tree, ...], sparingly: bool) -> Any:
+        signature: list[object] = [executor.requires_grad()]
         usual = all(_describe(each, signature) for each in inputs)
         key = tuple(signature)
         if usual and key in self.phases:
             executor.set_jit_compile_phase(self.phases[key])
             return executor.grad_jit(*inputs)
+        if sparingly and usual and self.calls[key] < FIRST_CALLS and _is_small(key) and device.is_cpu():
+            self.calls[key] += 1
+            return self.f(*inputs)
         known = set(compile_cache)
         with deferred():  # MindSpore would print pages about an interrupted compilation
             result = self.jitted(*(each if isinstance(each, Tensor) else ms.mutable(each) for each in inputs))
         if usual and len(new := compile_cache - known) == 1:
             self.phases[key] = new.pop()
         return result
+
+
+def _is_small(signature: tuple[object, ...]) -> bool:
+    return sum(math.prod(each) for each in signature if isinstance(each, tuple)) <= SMALL
 
 
 def _describe(node: Tree, signature: list[object]) -> bool:

@@ -1,0 +1,117 @@
+"""The first calls of small blocks, which aren't compiled yet, give the bits of the graphs: in every call of a block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import tiny
+from PIL import Image
+
+import pixart_fn as px
+from pixart_fn import tree
+from pixart_fn.backend import jit
+
+import mindspore as ms  # isort: skip - after pixart_fn, which silences it
+
+KEY = px.key(0)
+WEIGHTS = Path(__file__).parents[1] / "weights" / "emoji"
+OPTIONS = {"steps": 2, "progress": False}
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """Every block that runs is run both ways and compared; how many were is listed by name."""
+    seen: dict[str, int] = {}
+    real = jit._Graphs._call
+
+    def both(self, inputs, sparingly):
+        if not sparingly:
+            return real(self, inputs, False)
+        first, compiled = self.f(*inputs), real(self, inputs, False)
+        ours, theirs = ([leaf.asnumpy() for leaf in tree.leaves(each)] for each in (first, compiled))
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+        seen[self.f.__name__] = seen.get(self.f.__name__, 0) + 1
+        return compiled
+
+    monkeypatch.setattr(jit._Graphs, "_call", both)
+    return seen
+
+
+def names(seen):
+    return {name.partition("(")[0].removeprefix("pixart_fn.") for name in seen}
+
+
+def test_a_guided_picture(compared):
+    px.generate(tiny.params(), ["a cute cat", "the big dog"], KEY, negative_prompt="a field", **OPTIONS)
+    assert len(names(compared)) > 8 and sum(compared.values()) > 30
+
+
+def test_with_sizes_as_conditions_and_a_perturbed_guidance(compared):
+    guidance = px.Guidance(3.0, pag_scale=1.0)
+    px.generate(tiny.params(tiny.MICRO), "a cute cat", KEY, guidance=guidance, **OPTIONS)
+    assert compared
+
+
+@pytest.mark.slow
+def test_from_a_picture_and_in_tiles(compared):
+    params = tiny.params()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype("u1"))
+    px.edit.image_to_image(params, picture, "a cute cat", KEY, strength=0.8, tile=8, **OPTIONS)
+    assert any("encode" in name or "down" in name for name in compared), names(compared)
+
+
+def test_in_halves(compared):
+    params = tiny.params()
+    text = px.encode_prompt(params, ["a cute cat"])
+    weights = tree.map(lambda leaf: leaf.astype(ms.float16), params.transformer)
+    px.sample_latents(params.replace(transformer=weights), text, KEY, **OPTIONS)
+    assert sum(compared.values()) > 12
+
+
+def own():
+    """A function of its own, which MindSpore knows by its name."""
+
+    def add(p, x):
+        return x + p
+
+    return add
+
+
+@pytest.mark.parametrize(("numbers", "first"), [(jit.SMALL, True), (jit.SMALL + 1, False)])
+def test_what_is_small_is_compiled_after_some_calls_and_all_else_at_once(monkeypatch, numbers, first):
+    monkeypatch.setattr(jit, "FIRST_CALLS", 2)
+    graphs = jit._Graphs(own(), f"sum of {numbers}")
+    p, x = ms.Tensor(np.ones(1, np.float32)), ms.Tensor(np.zeros(numbers - 1, np.float32))
+    before = jit.compilations()
+    counts = []
+    for _ in range(4):
+        assert graphs.sparingly(p, x).asnumpy()[-1] == 1
+        counts.append(jit.compilations() - before)
+    assert counts == ([0, 0, 1, 1] if first else [1, 1, 1, 1])
+
+
+def test_another_shape_counts_anew_and_a_call_that_must_compile_does(monkeypatch):
+    monkeypatch.setattr(jit, "FIRST_CALLS", 1)
+    graphs, p = jit._Graphs(own(), "a sum"), ms.Tensor(np.ones(1, np.float32))
+    before = jit.compilations()
+    for n in (2, 3):
+        graphs.sparingly(p, ms.Tensor(np.ones(n, np.float32)))
+    assert jit.compilations() == before
+    graphs(p, ms.Tensor(np.ones(4, np.float32)))
+    assert jit.compilations() == before + 1
+
+
+@pytest.mark.slow
+def test_the_embedded_checkpoint(compared):
+    params = px.load()
+    picture = px.generate(params, "a cat", KEY, **OPTIONS)
+    px.decode_latents(px.load(vae=WEIGHTS / "preview"), px.noise(params, KEY))
+    px.encode_image(params, np.asarray(picture)[None] / np.float32(255))
+    net = px.controlnet.load()
+    controls = px.controlnet.control(params, net, px.edges.canny(picture))
+    px.generate(params, "a cat", KEY, controls=controls, **OPTIONS)
+    assert len(names(compared)) > 12
