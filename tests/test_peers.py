@@ -95,7 +95,7 @@ MODELS = {
     ),
     "test_mixed_precision_training": "test_step::test_halves_have_the_gradient_of_float32_weights",
     "test_cached_files_are_used_when_no_internet": "test_hub::test_the_cache_serves_where_the_hub_does_not",
-    "test_local_files_only_with_sharded_checkpoint": "test_hub::test_an_incomplete_cache_says_so",
+    "test_local_files_only_with_sharded_checkpoint": "test_hub_offline::test_an_incomplete_cache_says_so",
 }
 APART = {
     "test_xformers_attention_forwardGenerator_pass": "another library's kernel",
