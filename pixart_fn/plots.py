@@ -241,7 +241,8 @@ def _plain(name: str) -> str:
 
 def _is_drawn(value: object) -> bool:
     """Whether it is a number, and no finite one that is too large for the limits of an axis."""
-    return is_number(value) and not LARGEST < abs(value) < np.inf
+    own = value.item() if isinstance(value, np.generic) else value  # NumPy would compare in the value's own precision
+    return is_number(own) and not LARGEST < abs(own) < np.inf
 
 
 def _named(argument: str, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -208,6 +208,8 @@ import dataclasses, json, pathlib, re, sys
 import numpy as np
 import pixart_fn as px
 from mindspore import Tensor
+from pixart_fn.backend import jit
+jit.FIRST_CALLS = 0
 
 def mib():
     "Of this process: its own pages, and of those of a file that it maps several times, each once."

@@ -111,9 +111,12 @@ def test_other_threads_change_no_handler():
     assert seen == [before]
 
 
+# a later compilation, in the thread, would have Python forget which exception ended the script
 WORKER = """
 import threading, time
 import pixart_fn as px
+from pixart_fn.backend import jit
+jit.FIRST_CALLS = 0
 params = px.load()
 
 def draw():
