@@ -69,3 +69,19 @@ def offline(monkeypatch, tmp_path) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """The name of a folder with the tiny pipeline."""
+    from helpers import command
+
+    return command.save_model(tmp_path_factory)
+
+
+@pytest.fixture
+def run(model, tmp_path, monkeypatch, capsys):
+    """generate with the tiny model in an empty folder → (status, stdout, stderr)."""
+    from helpers import command
+
+    return command.runner(model, tmp_path, monkeypatch, capsys)

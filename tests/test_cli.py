@@ -18,16 +18,6 @@ import pixart_fn as px
 from pixart_fn import checkpoint, cli, picture, pipeline
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return command.save_model(tmp_path_factory)
-
-
-@pytest.fixture
-def run(model, tmp_path, monkeypatch, capsys):
-    return command.runner(model, tmp_path, monkeypatch, capsys)
-
-
 def test_it_writes_one_picture_and_names_it(run, tmp_path, model):
     status, out, err = run("--out", "cat.png")
     assert (status, out) == (0, "cat.png\n")

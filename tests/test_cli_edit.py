@@ -19,11 +19,6 @@ from pixart_fn.cli.drawing import size_for
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return command.save_model(tmp_path_factory)
-
-
 @pytest.fixture
 def run(model, tmp_path, monkeypatch, capsys):
     """generate in a folder with a picture and a mask that aren't square."""

@@ -13,16 +13,6 @@ from pixart_fn import checkpoint, cli, picture, settings
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return command.save_model(tmp_path_factory)
-
-
-@pytest.fixture
-def run(model, tmp_path, monkeypatch, capsys):
-    return command.runner(model, tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
     """Two adapters of the tiny model that change what it draws: a folder of peft's, and a file."""
     folder = tmp_path_factory.mktemp("adapters")

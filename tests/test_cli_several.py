@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import command, tiny
+from helpers import tiny
 from helpers.command import PROMPT, files, pixels, shown
 from PIL import Image
 
@@ -18,16 +18,6 @@ from pixart_fn import checkpoint, picture, pipeline
 from pixart_fn.backend.workers import Workers
 from pixart_fn.cli import outputs
 from pixart_fn.cli.outputs import BATCH, batches
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return command.save_model(tmp_path_factory)
-
-
-@pytest.fixture
-def run(model, tmp_path, monkeypatch, capsys):
-    return command.runner(model, tmp_path, monkeypatch, capsys)
 
 
 def test_several_pictures_are_numbered_and_each_has_its_key(run, capsys, tmp_path):

@@ -63,7 +63,7 @@ class Answers:
             except MISTAKES as error:
                 text = _sentence(error, *(given.get(name) for name in FILES))
                 yield words.said(text, wrong=True), *skip, *_FREE
-            except Exception:
+            except Exception:  # a fault of ours, after which the page must still draw for others
                 traceback.print_exc(file=sys.stderr)
                 text = "The drawing failed, and the terminal in which the page runs says why."
                 yield words.said(text, wrong=True), *skip, *_FREE

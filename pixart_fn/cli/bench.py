@@ -44,8 +44,8 @@ class Row(NamedTuple):
 def bench(as_json: bool, quiet: bool) -> None:
     """Measure how fast this machine draws and trains with the embedded checkpoint.
 
-    It takes about a minute. The first picture and the first step include the compilation; the other numbers are
-    medians. Close other programs before, since they make it slower.
+    It takes about a minute. The first picture and the first step of a process take longer, since blocks are compiled;
+    the other numbers are medians. Close other programs before, since they make it slower.
     """
     if not quiet:
         note("this takes about a minute")
@@ -81,7 +81,7 @@ def measure() -> list[Row]:
     first, later = _timed(draw)
     steps = f"{params.config.call.steps} guided steps"
     rows += [
-        Row("first picture", first, "s", f"{steps}, with the compilation"),
+        Row("first picture", first, "s", f"{steps}, the first of a process"),
         Row("later picture", later, "s", steps),
     ]
     latents = draw(output="latents", steps=1)
