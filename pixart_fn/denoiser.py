@@ -153,10 +153,11 @@ def guided_denoiser(
 ) -> Callable[[Array, float], Result]:
     """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
     B, pair, worse = len(text.mask), None, None
+    layout = transformer.lay_out(params.transformer, params.config.transformer)
     if guidance.compares:
-        texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls)
+        texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls, layout)
         pair = _rows(make(_model(params, texts, size), schedule), B)
-    seen = _seen(params, text, controls)
+    seen = _seen(params, text, controls, layout)
     conditional = make(_model(params, seen, size), schedule)
     if guidance.branch is not None:
         ways = _worse(guidance.branch, params.config.transformer.num_layers)
@@ -165,10 +166,11 @@ def guided_denoiser(
 
 
 class _Seen(NamedTuple):
-    """What the transformer and the ControlNets see of a text, at every step."""
+    """What the transformer and the ControlNets see of a text, at every step; and the transformer's weights laid out."""
 
     context: transformer.Captions
     steering: tuple[Steering, ...]
+    layout: Sequence[transformer.Layout] | None
 
 
 def _model(
@@ -183,9 +185,8 @@ def _model(
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
         weights, config = params.transformer, params.config.transformer
         added = control_.residuals(seen.steering, params, x, t, seen.context, *given.values())
-        return transformer.evaluate(
-            weights, config, x, times, seen.context, **given, ways=ways._replace(residuals=added)
-        )
+        ways_ = ways._replace(residuals=added)
+        return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=ways_, layout=seen.layout)
 
     return model
 
@@ -235,9 +236,11 @@ def repeat(text: Text, n: int) -> Text:
     return text if n == 1 else Text(*(ops.repeat_interleave(part, n, 0) for part in text))
 
 
-def _seen(params: Params, text: Text, controls: Sequence[Control]) -> _Seen:
+def _seen(
+    params: Params, text: Text, controls: Sequence[Control], layout: Sequence[transformer.Layout] | None
+) -> _Seen:
     context = transformer.captions(params.transformer, params.config.transformer, *text)
-    return _Seen(context, control_.prepare(params, controls, text))
+    return _Seen(context, control_.prepare(params, controls, text), layout)
 
 
 def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:

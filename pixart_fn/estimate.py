@@ -263,8 +263,11 @@ def room(params: Params, memory: float | None, more: int = 0) -> int | None:
     free = free_memory()
     if free is None:
         return None
+    resident, own = limits.resident(), OWN + more + _STATE.largest
+    if resident <= own:  # then it doesn't matter which weights are pages of a file
+        return free + resident
     # what else this process holds is the user's
-    return free + min(limits.resident(), OWN + weights(params) + more - mapped(params) + _STATE.largest)
+    return free + min(resident, own + weights(params) - mapped(params))
 
 
 def _named(size: tuple[int, int]) -> str:

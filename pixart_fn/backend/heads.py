@@ -172,17 +172,22 @@ def attention_block(
     in_parts = _in_parts(before, after, read_before)
 
     def call(p: Tree, x: Tensor, *others: Any, config: Any, alone: bool = False, recompute: bool = True) -> Tensor:
-        B, N, _ = x.shape
         if alone:
             return each_alone(p, x, *others, config=config)
         if flash(x.dtype):
             return plain(p, x, *others, config=config)
-        if B * config.num_attention_heads * N * N > SCORES:
+        if not in_one_graph(x, config):
             return in_parts(p, x, *others, config)
         y: Tensor = whole(p, x, *others, config=config, recompute=recompute)
         return y
 
     return AttentionBlock(call, watched)
+
+
+def in_one_graph(x: Tensor, config: Any) -> bool:
+    """Whether the scores of the self-attention of x (B, N, D) are few enough to be in memory together."""
+    B, N, _ = x.shape
+    return bool(B * config.num_attention_heads * N * N <= SCORES)
 
 
 def _keeping(

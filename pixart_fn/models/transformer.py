@@ -33,6 +33,8 @@ from .transformer_config import shapes as shapes
 from .transformer_config import to_json as to_json
 from .transformer_embeddings import positions as positions
 from .transformer_embeddings import sinusoid as sinusoid
+from .transformer_layout import Layout as Layout
+from .transformer_layout import lay_out as lay_out
 
 MASKED = -10000.0
 """What diffusers adds to the scores of padding."""
@@ -199,6 +201,7 @@ def evaluate(
     aspect_ratio: Tensor | None = None,
     *,
     ways: Ways = USUAL,
+    layout: Sequence[Layout] | None = None,
 ) -> Tensor:
     """Evaluate the network on noisy latents and the text as `captions` gives it.
 
@@ -211,12 +214,13 @@ def evaluate(
         resolution: as in `apply`.
         aspect_ratio: as in `apply`.
         ways: the other arguments of `apply`.
+        layout: what `lay_out` gave of p, for many evaluations.
     Returns:
         (B, out_channels, h, w) float32.
     Raises:
         TypeError, ValueError: as `apply`.
     """
-    return watch(p, config, x, t, context, resolution, aspect_ratio, ways=ways)[0]
+    return watch(p, config, x, t, context, resolution, aspect_ratio, ways=ways, layout=layout)[0]
 
 
 @exclusive
@@ -230,19 +234,21 @@ def watch(
     aspect_ratio: Tensor | None = None,
     *,
     ways: Ways = USUAL,
+    layout: Sequence[Layout] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Do as `evaluate`, and give what `ways` collects beside it."""
     check_latents(config, x)
     x, t = as_float(x, "x"), as_tensor(t, "t").float()
     check_shape_of_times(t, len(x))
-    plan = transformer_blocks.plan(check_ways(config, ways, x), config, *x.shape[2:])
+    h, w = x.shape[2:]
+    plan = transformer_blocks.plan(check_ways(config, ways, x), config, h, w, layout)
     conditions = check_conditions(config, len(x), resolution, aspect_ratio)
     condition, modulation = conditioned(p, t, *conditions)  # (B, D) and (B, 6·D)
-    h, w = x.shape[2:]
     x = embedded(p, config, x)  # (B, N, D)
     collected: dict[str, Tensor] = {}
-    blocks = stream.each(map(transformer_blocks.without_captions, p["transformer_blocks"]))
-    for i, (weights, keys, values) in enumerate(zip(blocks, context.keys, context.values, strict=True)):
+    blocks = map(transformer_blocks.without_captions, p["transformer_blocks"])
+    read = blocks if layout else stream.each(blocks)
+    for i, (weights, keys, values) in enumerate(zip(read, context.keys, context.values, strict=True)):
         x, seen = transformer_blocks.block(plan, i, weights, x, modulation, (keys, values, context.bias))
         collected |= seen
     head = {"scale_shift_table": p["scale_shift_table"], "proj_out": stream.tensors(p["proj_out"])}

@@ -8,6 +8,7 @@ layers are compiled in one piece. Group norm sees the whole picture: first each 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -112,8 +113,8 @@ def norm_conv(norm: Tree, p: Tree, picture: Picture, config: Config) -> Picture:
     O, C = p["weight"].shape[:2]
     picture = cut(picture, STRIP, max(O, C))
     if len(picture) == 1:
-        both = {"norm": norm, "conv": p}
-        return [_norm_conv_whole(both, picture[0], config=config, tables=same_tables(picture[0], C))]
+        tables = same_tables(picture[0], C)
+        return [_norm_conv_whole({"norm": norm, "conv": p}, picture[0], config=config, tables=tables)]
     return _norm_conv_strips(norm, p, picture, config)
 
 
@@ -180,12 +181,17 @@ def cut(picture: Picture, limit: int, width: int, multiple: int = 1) -> Picture:
 def between(picture: Picture) -> Iterator[Rows]:
     """Each strip between its neighbours, which count 0 beyond the picture's edges."""
     B, R, W, C = picture[0].shape
-    nothing, zero, one = ops.zeros((B, 1, W, C), picture[0].dtype), ops.zeros((1,)), ops.ones((1,))
-    last = len(picture) - 1
+    (nothing, zero, one), last = _edge(B, W, C, picture[0].dtype), len(picture) - 1
     for i, strip in enumerate(picture):
         above = ops.slice(picture[i - 1], (0, R - 1, 0, 0), (B, 1, W, C)) if i > 0 else nothing
         below = ops.slice(picture[i + 1], (0, 0, 0, 0), (B, 1, W, C)) if i < last else nothing
         yield above, strip, below, one if i > 0 else zero, one if i < last else zero
+
+
+@functools.lru_cache(maxsize=32)
+def _edge(B: int, W: int, C: int, dtype: object) -> tuple[Tensor, Tensor, Tensor]:
+    """A row of zeros, and (1,) each a zero and a one; making them takes as long as a small layer."""
+    return ops.zeros((B, 1, W, C), dtype), ops.zeros((1,)), ops.ones((1,))
 
 
 def same_tables(strip: Tensor, C: int) -> tuple[Tensor, ...]:
@@ -330,9 +336,7 @@ def _active(x: Tensor, affine: Affine) -> Tensor:
 
 
 def _shortcut(p: Tree, x: Tensor) -> Tensor:
-    if "conv_shortcut" in p:
-        return nn.linear(p["conv_shortcut"], x)
-    return x
+    return nn.linear(p["conv_shortcut"], x) if "conv_shortcut" in p else x
 
 
 def _biased(y: Tensor, p: Tree) -> Tensor:
