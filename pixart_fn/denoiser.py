@@ -54,8 +54,8 @@ def text_denoiser(
         text: the prompts, B rows, from `encode_prompt`.
         negative: what to steer away from, B rows or one row for all; it may be None where the scale of guidance is 1.
         guidance: a `px.Guidance`, or its scale alone: a number, one number per picture, or a function of t that gives
-            either; None takes the checkpoint's own. With compat="original" the negative text must hold as many tokens
-            as the text (`encode_prompt(…, pad_to=L)`).
+            either; None takes the checkpoint's own; a scale alone as in `generate`. With compat="original" the negative
+            text must hold as many tokens as the text (`encode_prompt(…, pad_to=L)`).
         height: the picture's height in pixels, which some models take as a condition; None takes the model's own.
         width: the picture's width in pixels, likewise.
         schedule: the noise schedule; None takes the checkpoint's.

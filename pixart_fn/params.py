@@ -29,12 +29,14 @@ class Call(NamedTuple):
         guidance: the scale of classifier-free guidance; 1 for none.
         tokens: the most tokens of a prompt, or None for those of the pipeline's class.
         times: the times that so many steps visit, falling, in training steps; None for the scheduler's spacing.
+        interval: (low, high), the times at which a scale alone guides, in training steps; None for all of them.
     """
 
     steps: int = 20
     guidance: float = 4.5
     tokens: int | None = None
     times: tuple[float, ...] | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -151,7 +151,8 @@ def generate(
             for, `params.config.call`: 20 for most.
         guidance: a `px.Guidance`, or its scale alone: w of classifier-free guidance, a number, one number per picture,
             or a function of t that gives either; None takes the checkpoint's own, 4.5 for most. With 1, the negative
-            prompt isn't evaluated.
+            prompt isn't evaluated. A scale alone guides at the times that the checkpoint says,
+            `params.config.call.interval`: from 500 on for the embedded one, all for others.
         height: the picture's height in pixels, a multiple of the patch unless there is binning; None takes the model's
             own.
         width: the picture's width in pixels, likewise.

@@ -6,6 +6,7 @@ B pictures, L tokens, C latent channels, h/w latent and H/W pixel size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -196,10 +197,20 @@ def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> T
 
 
 def check_guidance(params: Params, guidance: Guidance | Scale | None, rows: int) -> Guidance:
-    """Return the guidance, or the checkpoint's own, after the checks that need params and the number of pictures."""
-    guidance = as_guidance(params.config.call.guidance if guidance is None else guidance)
+    """Return the guidance, or the checkpoint's own, after the checks that need params and the number of pictures.
+
+    A scale alone guides at the times that the checkpoint says.
+    """
+    call, whole = params.config.call, everywhere(params, guidance)
+    inherits = call.interval is not None and whole.compares and not isinstance(guidance, Guidance)
+    guidance = replace(whole, interval=call.interval) if inherits else whole
     guidance.check(rows, params.config.transformer.num_layers)
     return guidance
+
+
+def everywhere(params: Params, guidance: Guidance | Scale | None) -> Guidance:
+    """Return the guidance, or one with the checkpoint's own scale, where a scale alone guides at all times."""
+    return as_guidance(params.config.call.guidance if guidance is None else guidance)
 
 
 def text_length(params: Params, tokens: int | None) -> int:

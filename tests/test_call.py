@@ -15,6 +15,7 @@ from pixart_fn import schedule, solvers
 from pixart_fn.checkpoint import call, manifest
 from pixart_fn.params import Call
 
+LISTS = {"times": [400.0], "interval": [300.0, 900.0]}
 LCM = {**SCHEDULER, "_class_name": "LCMScheduler", "original_inference_steps": 50}
 
 
@@ -41,6 +42,37 @@ def test_a_call_takes_the_guidance_the_checkpoint_wants():
     for w, expected in drawn.items():
         np.testing.assert_array_equal(px.generate(with_call(params, guidance=w), "a cat", px.key(0), **how), expected)
     assert not np.array_equal(*drawn.values())
+
+
+def test_a_scale_alone_guides_at_the_times_the_checkpoint_wants():
+    params, how = tiny.params(), {"steps": 4, "output": "numpy", "progress": False}
+    own = with_call(params, guidance=3.0, interval=(400, 1000))
+    everywhere, inside = px.Guidance(3.0), px.Guidance(3.0, interval=(400, 1000))
+    wanted = {g: px.generate(params, "a cat", px.key(0), guidance=g, **how) for g in (everywhere, inside)}
+    assert not np.array_equal(*wanted.values())
+    for given, expected in ((None, inside), (3.0, inside), ([3.0], inside), (everywhere, everywhere)):
+        drawn = px.generate(own, "a cat", px.key(0), guidance=given, **how)
+        np.testing.assert_array_equal(drawn, wanted[expected])
+    text, negative, x = px.encode_prompt(own, "a cat"), px.encode_prompt(own, ""), px.noise(own, px.key(0))
+    for guidance in (3.0, None):
+        denoise = px.text_denoiser(own, text, negative, guidance)
+        for t, expected in ((500.0, everywhere), (300.0, 1.0)):
+            alone = px.text_denoiser(params, text, negative, expected)
+            np.testing.assert_array_equal(denoise(x, t).asnumpy(), alone(x, t).asnumpy())
+    unguided = {
+        guidance: px.generate(p, "a cat", px.key(0), guidance=1, **how) for guidance, p in enumerate((own, params))
+    }
+    np.testing.assert_array_equal(*unguided.values())
+
+
+def test_an_edit_guides_everywhere_since_it_may_begin_below_the_interval():
+    params = tiny.params()
+    picture = px.generate(params, "a cat", px.key(0), steps=1, progress=False)
+    drawn = [
+        px.edit.image_to_image(p, picture, "a dog", px.key(1), strength=0.5, steps=4, progress=False, output="numpy")
+        for p in (params, with_call(params, interval=(600, 1000)))
+    ]
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_fixed_times_are_visited_in_as_many_steps():
@@ -70,9 +102,9 @@ def test_a_prompt_has_as_many_tokens_as_the_checkpoint_wants():
 
 
 def test_it_is_saved_and_loaded(tmp_path):
-    wanted = {"steps": 1, "guidance": 1.0, "tokens": 77, "times": (400.0,)}
+    wanted = {"steps": 1, "guidance": 1.0, "tokens": 77, "times": (400.0,), "interval": (300.0, 900.0)}
     px.save(with_call(tiny.params(), **wanted), tmp_path / "p")
-    assert json.loads((tmp_path / "p/model_index.json").read_text())["_pixart_fn"] == {**wanted, "times": [400.0]}
+    assert json.loads((tmp_path / "p/model_index.json").read_text())["_pixart_fn"] == {**wanted, **LISTS}
     assert px.load(tmp_path / "p").config.call == Call(**wanted)
     px.save(tiny.params(), tmp_path / "q")
     assert "_pixart_fn" not in json.loads((tmp_path / "q/model_index.json").read_text())
@@ -96,7 +128,7 @@ def test_what_the_manifest_says_of_an_id_is_taken(entry):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([], "must be an object of steps, guidance, tokens, times"),
+        ([], "must be an object of steps, guidance, tokens, times, interval"),
         ({"step": 1}, "must be an object of steps"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"guidance": "a"}, "guidance must be a number"),
@@ -104,6 +136,8 @@ def test_what_the_manifest_says_of_an_id_is_taken(entry):
         ({"times": [400, "a"]}, "times must be a list of numbers"),
         ({"times": [400]}, "times must be as many numbers as steps, 20,"),
         ({"steps": 2, "times": [100, 400]}, "and fall to no less than 0, got [100.0, 400.0]"),
+        ({"interval": [500]}, "interval must be two numbers (low, high)"),
+        ({"interval": [900, 500]}, "interval must be (low, high) with low at most high, got [900, 500]"),
         ({"steps": 1, "times": [-1]}, "and fall to no less than 0, got [-1.0]"),
     ],
 )

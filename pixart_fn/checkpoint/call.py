@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from ..checks import as_numbers, check_number, check_whole, shown
+from ..guidance.value import as_interval
 from ..params import Call
 from ..types import Json
 from . import manifest
@@ -58,6 +59,8 @@ def read(content: Any, where: object) -> Call:
         check_number("guidance", call.guidance)
         if call.tokens is not None:
             check_whole("tokens", call.tokens, 1)
+        if call.interval is not None:
+            call = call._replace(interval=as_interval(call.interval))
         if call.times is None:
             return call
         times = tuple(as_numbers("times", call.times).tolist())
@@ -74,4 +77,4 @@ def read(content: Any, where: object) -> Call:
 def to_json(call: Call) -> Json:
     """Write a Call without what isn't said."""
     said = {name: value for name, value in call._asdict().items() if value is not None}
-    return said | ({} if call.times is None else {"times": list(call.times)})
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}

@@ -20,7 +20,7 @@ from ..guidance import Guidance
 from ..params import Params
 from ..pipeline import Part
 from ..process.lock import exclusive
-from ..request import Picture, Request, Sampling, latent_shape, request
+from ..request import Picture, Request, Sampling, everywhere, latent_shape, request
 from ..schedule import truncate
 from ..solvers.config import Wrap
 from ..stages import decode, run
@@ -89,7 +89,8 @@ def drawing(
     pipeline.check_output(params, o["output"], tile, clean=o["clean"])
     prompts, negatives = pipeline.as_prompts(prompts, o["negative_prompt"], n)
     total = len(prompts) * n if results is None else results
-    how = o["steps"], o["guidance"], o["solver"], o["grid"], None
+    # a checkpoint's interval is for drawings from pure noise; an edit may begin below it
+    how = o["steps"], everywhere(params, o["guidance"]), o["solver"], o["grid"], None
     given = Sampling(*how, o["check"], o["on_step"], o["progress"], o.get("controls"))
     plan = request(params, total, key, size, given)
     check_direction(plan.grid)
