@@ -19,7 +19,7 @@ from .backend.arrays import as_float, as_numpy
 from .checks import kind
 from .control import Control, Steering, as_controls
 from .guidance import Blur, Guidance, Pair, Result, Scale, Skip, Weaker
-from .models import transformer
+from .models import transformer, transformer_layout
 from .params import Params
 from .process.lock import exclusive
 from .public import public
@@ -153,7 +153,7 @@ def guided_denoiser(
 ) -> Callable[[Array, float], Result]:
     """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
     B, pair, worse = len(text.mask), None, None
-    layout = transformer.lay_out(params.transformer, params.config.transformer)
+    layout = transformer_layout.lay_out(params.transformer, params.config.transformer)
     if guidance.compares:
         texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls, layout)
         pair = _rows(make(_model(params, texts, size), schedule), B)
@@ -170,7 +170,7 @@ class _Seen(NamedTuple):
 
     context: transformer.Captions
     steering: tuple[Steering, ...]
-    layout: Sequence[transformer.Layout] | None
+    layout: Sequence[transformer_layout.Layout] | None
 
 
 def _model(
@@ -237,7 +237,7 @@ def repeat(text: Text, n: int) -> Text:
 
 
 def _seen(
-    params: Params, text: Text, controls: Sequence[Control], layout: Sequence[transformer.Layout] | None
+    params: Params, text: Text, controls: Sequence[Control], layout: Sequence[transformer_layout.Layout] | None
 ) -> _Seen:
     context = transformer.captions(params.transformer, params.config.transformer, *text)
     return _Seen(context, control_.prepare(params, controls, text), layout)

@@ -28,7 +28,7 @@ def given(config, B, h=16, w=16, L=7):
 def test_blocks_that_are_laid_out_give_what_the_blocks_give(params, B, h, w):
     p, config = params.transformer, params.config.transformer
     x, t, text, mask = given(config, B, h, w)
-    captions, layout = transformer.captions(p, config, text, mask), transformer.lay_out(p, config)
+    captions, layout = transformer.captions(p, config, text, mask), transformer_layout.lay_out(p, config)
     assert len(layout) == config.num_layers
     laid_out = transformer.evaluate(p, config, x, t, captions, layout=layout).asnumpy()
     plain = transformer.evaluate(p, config, x, t, captions).asnumpy()
@@ -38,7 +38,7 @@ def test_blocks_that_are_laid_out_give_what_the_blocks_give(params, B, h, w):
 def test_the_other_ways_go_through_the_plain_blocks(params, monkeypatch):
     p, config = params.transformer, params.config.transformer
     x, t, text, mask = given(config, 1)
-    captions, layout = transformer.captions(p, config, text, mask), transformer.lay_out(p, config)
+    captions, layout = transformer.captions(p, config, text, mask), transformer_layout.lay_out(p, config)
     used = []
     monkeypatch.setattr(transformer_blocks.transformer_layout, "run", lambda p, x, *_, config: used.append(p) or x)
 
@@ -76,10 +76,10 @@ def test_gradients_go_through_a_sampler_with_laid_out_blocks(params):
 
 def test_nothing_is_laid_out_where_it_is_not_worth_it_or_not_the_same(params, monkeypatch):
     p, config = params.transformer, params.config.transformer
-    assert transformer.lay_out(px.transformer.quantize(p), config) is None
-    assert transformer.lay_out(px.tree.map(lambda leaf: leaf.astype(ms.float16), p), config) is None
+    assert transformer_layout.lay_out(px.transformer.quantize(p), config) is None
+    assert transformer_layout.lay_out(px.tree.map(lambda leaf: leaf.astype(ms.float16), p), config) is None
     monkeypatch.setattr(jit, "SMALL", 2**20)
-    assert transformer.lay_out(p, config) is None
+    assert transformer_layout.lay_out(p, config) is None
     monkeypatch.setattr(jit, "SMALL", 2**22)
     monkeypatch.setattr(transformer_layout.device, "is_cpu", lambda: False)
-    assert transformer.lay_out(p, config) is None
+    assert transformer_layout.lay_out(p, config) is None

@@ -19,7 +19,7 @@ from ..checks import check_switch
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Tree
-from . import transformer_blocks
+from . import transformer_blocks, transformer_layout
 from .transformer_blocks import USUAL as USUAL
 from .transformer_blocks import Ways as Ways
 from .transformer_checks import check_conditions, check_shape_of_times, check_times, check_ways
@@ -33,8 +33,6 @@ from .transformer_config import shapes as shapes
 from .transformer_config import to_json as to_json
 from .transformer_embeddings import positions as positions
 from .transformer_embeddings import sinusoid as sinusoid
-from .transformer_layout import Layout as Layout
-from .transformer_layout import lay_out as lay_out
 
 MASKED = -10000.0
 """What diffusers adds to the scores of padding."""
@@ -201,7 +199,7 @@ def evaluate(
     aspect_ratio: Tensor | None = None,
     *,
     ways: Ways = USUAL,
-    layout: Sequence[Layout] | None = None,
+    layout: Sequence[transformer_layout.Layout] | None = None,
 ) -> Tensor:
     """Evaluate the network on noisy latents and the text as `captions` gives it.
 
@@ -214,7 +212,7 @@ def evaluate(
         resolution: as in `apply`.
         aspect_ratio: as in `apply`.
         ways: the other arguments of `apply`.
-        layout: what `lay_out` gave of p, for many evaluations.
+        layout: what `transformer_layout.lay_out` gave of p, for many evaluations.
     Returns:
         (B, out_channels, h, w) float32.
     Raises:
@@ -234,7 +232,7 @@ def watch(
     aspect_ratio: Tensor | None = None,
     *,
     ways: Ways = USUAL,
-    layout: Sequence[Layout] | None = None,
+    layout: Sequence[transformer_layout.Layout] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Do as `evaluate`, and give what `ways` collects beside it."""
     check_latents(config, x)

@@ -175,14 +175,18 @@ def pipeline(side: int, steps: int) -> Work:
     return Work(ours, None, 0, layers=24)
 
 
-def embedded(rounds: int) -> Work:
-    """The embedded checkpoint, 20 guided steps; diffusers runs the same files."""
+def embedded(rounds: int, everywhere: bool) -> Work:
+    """The embedded checkpoint, 20 steps; diffusers runs the same files and guides at all times.
+
+    everywhere: ours does so too; else it guides at the times that the checkpoint says, as by default.
+    """
 
     def ours(home: Path) -> Run:
         import pixart_fn as px
 
         params = px.load()
-        return lambda: px.generate(params, "a cute cat", px.key(0), progress=False)
+        guidance = px.Guidance(4.5) if everywhere else None
+        return lambda: px.generate(params, "a cute cat", px.key(0), guidance=guidance, progress=False)
 
     def theirs(home: Path) -> Run:
         import torch
@@ -228,9 +232,10 @@ def train_xl() -> Work:
 
 
 WORKS: dict[str, Work] = {
-    "embedded": embedded(5),
+    "embedded": embedded(5, everywhere=True),
+    "embedded-default": embedded(5, everywhere=False),
     **{f"dit-{side}": dit(side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
-    **{f"decode-{side}": vae("decode", side, rounds) for side, rounds in ((128, 2), (256, 5), (512, 3), (1024, 1))},
+    **{f"decode-{side}": vae("decode", side, rounds) for side, rounds in ((128, 5), (256, 5), (512, 3), (1024, 1))},
     **{f"encode-{side}": vae("encode", side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
     "decode-2048-tiled": vae("decode", 2048, 0, tile=512)._replace(theirs=None),
     "t5-2": t5(2, 5, peer=True),
