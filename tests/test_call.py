@@ -115,6 +115,8 @@ def test_the_scheduler_of_latent_consistency_models_means_four_steps_without_gui
     px.save(tiny.params(), tmp_path / "p")
     assert px.load(tmp_path / "p", scheduler=LCM).config.call == Call(4, 1.0)
     assert call.find({}, LCM, "PixArt-alpha/PixArt-XL-2-1024-MS", "") == Call(4, 1.0, 120)
+    guided = {"_pixart_fn": {"guidance": 3.0, "interval": [400, 900]}}
+    assert call.find(guided, LCM, None, "") == Call(4, 1.0)
     own = {"_pixart_fn": {"steps": 8, "guidance": 1.0}}
     assert call.find(own, LCM, None, "") == Call(8, 1.0)
 

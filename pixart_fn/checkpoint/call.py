@@ -36,7 +36,7 @@ def find(index: Json, scheduler: Json, id: str | None, where: object) -> Call:
     own = read(index[KEY], where) if KEY in index else None
     found = own or (None if id is None else manifest.call(id)) or Call()
     if scheduler.get("_class_name") == "LCMScheduler" and found.guidance > 1:
-        return found._replace(steps=LCM.steps, guidance=LCM.guidance, times=None)
+        return found._replace(steps=LCM.steps, guidance=LCM.guidance, times=None, interval=None)
     return found
 
 
