@@ -185,8 +185,8 @@ def _model(
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
         weights, config = params.transformer, params.config.transformer
         added = control_.residuals(seen.steering, params, x, t, seen.context, *given.values())
-        ways_ = ways._replace(residuals=added)
-        return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=ways_, layout=seen.layout)
+        how = ways._replace(residuals=added)
+        return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=how, layout=seen.layout)
 
     return model
 
