@@ -28,7 +28,7 @@ from .precision import precision
 from .private import Function, compile_cache, executor, no_grad
 
 T = TypeVar("T")
-FIRST_CALLS = 24
+FIRST_CALLS = 96
 """How often a small block runs on a CPU before it is compiled. Its operations are the same ones then, and so are all
 bits, but each is called from Python, which takes a few milliseconds a block where a compilation takes some tenths of a
 second: a process that draws one picture needs few graphs."""
