@@ -59,10 +59,8 @@ def test_a_scale_alone_guides_at_the_times_the_checkpoint_wants():
         for t, expected in ((500.0, everywhere), (300.0, 1.0)):
             alone = px.text_denoiser(params, text, negative, expected)
             np.testing.assert_array_equal(denoise(x, t).asnumpy(), alone(x, t).asnumpy())
-    unguided = {
-        guidance: px.generate(p, "a cat", px.key(0), guidance=1, **how) for guidance, p in enumerate((own, params))
-    }
-    np.testing.assert_array_equal(*unguided.values())
+    unguided = [px.generate(p, "a cat", px.key(0), guidance=1, **how) for p in (own, params)]
+    np.testing.assert_array_equal(*unguided)
 
 
 def test_an_edit_guides_everywhere_since_it_may_begin_below_the_interval():

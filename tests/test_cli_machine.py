@@ -152,7 +152,7 @@ def test_bench_measures_each_part(run, monkeypatch):
     }  # fmt: skip
     assert found["product"]["unit"] == "GFLOP/s" and found["load"]["unit"] == "s"
     assert all(each["value"] > 0 for each in found.values())
-    assert found["later_picture"]["about"] == "20 guided steps"
+    assert found["later_picture"]["about"] == "20 steps"
     status, out, err = run("bench")
     assert status == 0 and err == "pixart-fn: this takes about a minute\n"
     assert [line.split("  ")[0] for line in out.splitlines()] == [name.replace("_", " ") for name in found] + ["device"]

@@ -79,7 +79,7 @@ def measure() -> list[Row]:
         return generate(params, PROMPT, rng.key(0), progress=False, **options)
 
     first, later = _timed(draw)
-    steps = f"{params.config.call.steps} guided steps"
+    steps = f"{params.config.call.steps} steps"
     rows += [
         Row("first picture", first, "s", f"{steps}, the first of a process"),
         Row("later picture", later, "s", steps),
