@@ -69,7 +69,7 @@ def trembling(p):
 
 def test_crops_and_whole_pictures_are_a_function_of_seed_and_step(glyphs):
     shapes = [autoencoder.pictures(0, step, glyphs).shape for step in range(4)]
-    assert shapes == [(16, 32, 32, 3)] * 3 + [(4, 64, 64, 3)]
+    assert shapes == [(16, 64, 64, 3)] * 3 + [(4, 128, 128, 3)]
     np.testing.assert_array_equal(autoencoder.pictures(0, 7, glyphs), autoencoder.pictures(0, 7, glyphs))
     assert not np.array_equal(autoencoder.pictures(0, 7, glyphs), autoencoder.pictures(0, 11, glyphs))
     assert not np.array_equal(autoencoder.pictures(0, 7, glyphs), autoencoder.pictures(1, 7, glyphs))
@@ -80,21 +80,33 @@ def test_to_tensor_spans_minus_one_to_one():
     assert autoencoder.to_tensor(pictures).asnumpy().tolist() == [[[[-1.0]], [[pytest.approx(-0.6)]], [[1.0]]]]
 
 
+def reconstruction(error: np.ndarray) -> float:
+    """The sum of `autoencoder.reconstruction`, in float64."""
+    total = np.abs(error).mean() + 2 * (error**2).mean()
+    for size in (1, 2, 4):
+        B, C, H, W = error.shape
+        e = error.reshape(B, C, H // size, size, W // size, size).mean((3, 5))
+        total += 0.35 * (np.abs(np.diff(e, axis=2)).mean() + np.abs(np.diff(e, axis=3)).mean())
+    return total
+
+
 def test_the_autoencoders_loss_is_the_sum_that_it_says(tiny, monkeypatch):
-    x, x_hat = normal(0, 2, 3, 8, 8), normal(1, 2, 3, 8, 8)
-    mean, logvar = normal(2, 2, 4, 4, 4), normal(3, 2, 4, 4, 4)
+    x, x_hat, small = normal(0, 4, 3, 16, 16), normal(1, 4, 3, 16, 16), normal(4, 1, 3, 8, 8)
+    mean, logvar = normal(2, 4, 4, 8, 8), normal(3, 4, 4, 8, 8)
+    asked = []
     fake = SimpleNamespace(
         encode=lambda *_: SimpleNamespace(mean=Tensor(mean), logvar=Tensor(logvar)),
-        decode=lambda *_: Tensor(x_hat),
-        sample=lambda *_: None,
+        decode=lambda p, config, z: asked.append(z.asnumpy()) or Tensor(small if len(z) == 1 else x_hat),
+        sample=lambda keys, moments: moments.mean,
     )
     monkeypatch.setattr(autoencoder, "vae", fake)
-    error = x_hat.astype(float) - x
-    edges = np.abs(np.diff(error, axis=2)).mean() + np.abs(np.diff(error, axis=3)).mean()
     # KL(N(m, s²) ‖ N(0, 1)) = (m² + s² - 1 - log s²) / 2
     kl = ((mean.astype(float) ** 2 + np.exp(logvar.astype(float)) - 1 - logvar) / 2).mean()
-    expected = np.abs(error).mean() + 2 * (error**2).mean() + 0.5 * edges + autoencoder.KL * kl
+    half = x[:1].astype(float).reshape(1, 3, 8, 2, 8, 2).mean((3, 5))
+    expected = reconstruction(x_hat.astype(float) - x) + 1e-3 * kl + 0.25 * reconstruction(small - half)
     assert float(autoencoder.loss({}, Tensor(x), rng.key(0))[0]) == pytest.approx(expected, rel=1e-5)
+    (averaged,) = (z for z in asked if len(z) == 1)
+    np.testing.assert_allclose(averaged, mean[:1].reshape(1, 4, 4, 2, 4, 2).mean((3, 5)), atol=1e-6)
 
 
 @pytest.mark.slow
@@ -229,15 +241,16 @@ def test_the_loss_is_the_weighted_mean_of_squares(tiny, monkeypatch):
     monkeypatch.setattr(text_to_image, "transformer", SimpleNamespace(apply=lambda *_: Tensor(out)))
     batch = text_to_image.Batch(None, Tensor(x0), None, Tensor(weight), None, None)
     per_picture = ((out.astype(float) - x0) ** 2).reshape(3, -1).mean(1)
-    found, _ = text_to_image.loss({"text_encoder": None, "transformer": None}, batch, None)
+    p = {"text_encoder": {"shared": {"weight": Tensor(np.zeros((9, 16), np.float32))}}, "transformer": None}
+    found, _ = text_to_image.loss(p, batch, None)
     assert float(found) == pytest.approx((per_picture * weight).mean(), rel=1e-5)
 
 
 def test_the_vocabulary_knows_its_captions_and_t5s_special_pieces():
     said = [captions.with_article(noun) for noun in ("cat", "dog", "apple", "guitar", "house")] * 20
     words = text_to_image.vocabulary(said, 60)
-    ids, mask = tokenizer.encode(words, ["a cat", ""], 14)
-    assert ids[1].tolist() == [1] + [0] * 13 and mask.sum(1).tolist()[1] == 1
+    ids, mask = tokenizer.encode(words, ["a cat", ""], text_to_image.LENGTH)
+    assert ids[1].tolist() == [1] + [0] * 23 and mask.sum(1).tolist()[1] == 1
     assert 2 not in ids and (words.pad, words.eos, words.unk) == ("<pad>", "</s>", "<unk>")
     encoded = latents.Encoded(normal(0, 2, 4, 8, 8), [["a cat", "A  cat"], ["a dog", "an apple"]])
     found = text_to_image.dataset(encoded, words)
@@ -249,7 +262,7 @@ def test_the_vocabulary_knows_its_captions_and_t5s_special_pieces():
 @pytest.mark.slow
 def test_both_models_learn_a_batch(tiny, tmp_path):
     batch = text_to_image.draw(rng.key(0), dataset(), LINEAR, 8)
-    start = text_to_image.init(rng.key(0))
+    start = text_to_image.init(rng.key(0), TINY_T5.vocab_size)
     before = float(text_to_image.loss(start, batch, None)[0])
     optimiser = optim.adamw(1e-2)
     one, begin = step.make(text_to_image.loss, optimiser), state.init(start, optimiser, rng.key(0))
@@ -262,7 +275,6 @@ def test_both_models_learn_a_batch(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_the_recipe_ends_in_a_pipeline_that_draws(encoded_folder, monkeypatch, capsys):
-    monkeypatch.setattr(text_to_image.vocabulary, "__defaults__", (TINY_T5.vocab_size,))
     monkeypatch.setattr(text_to_image, "LENGTH", 80)  # a small vocabulary spells words out
     run_main(
         text_to_image, monkeypatch, "--latents", encoded_folder / "latents", "--autoencoder",
@@ -270,6 +282,8 @@ def test_the_recipe_ends_in_a_pipeline_that_draws(encoded_folder, monkeypatch, c
         "--steps", 2, "--batch", 4,
     )  # fmt: skip
     params = px.load(encoded_folder / "model")
+    assert params.config.text_encoder.vocab_size == params.tokenizer.size  # fewer than TINY_T5 has
+    assert params.config.call == text_to_image.CALL
     picture = px.generate(params, "a hammer", px.key(0), steps=2, progress=False)
     assert picture.size == (16, 16)
     stored, metadata = safetensors.open_with_metadata(encoded_folder / "run" / "state.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +11,9 @@ from helpers.tolerances import assert_close
 
 import pixart_fn as px
 from pixart_fn.train import optim
-from pixart_fn.train.emoji import text_to_image
+from pixart_fn.train.emoji import autoencoder, text_to_image
 
-from mindspore import Tensor  # isort: skip - after pixart_fn, which silences it
+from mindspore import Tensor, ops  # isort: skip - after pixart_fn, which silences it
 
 pytestmark = pytest.mark.reference
 torch = pytest.importorskip("torch")
@@ -76,12 +77,43 @@ def twin_loss(twin, batch):
     return twin.train.model_loss(x0, twin.model(x, t, ids.long(), mask), alpha, sigma)
 
 
-def our_loss(p, batch):
-    text = px.t5.encode(p["text_encoder"], TEXT, batch["ids"], batch["mask"])
-    error = (
-        px.transformer.apply(p["transformer"], TRANSFORMER, batch["x"], batch["t"], text, batch["mask"]) - batch["x0"]
+@pytest.fixture
+def our_loss(monkeypatch):
+    """The package's own loss, (trees, arrays) → scalar, for models of these sizes."""
+    monkeypatch.setattr(text_to_image, "T5", TEXT)
+    monkeypatch.setattr(text_to_image, "TRANSFORMER", TRANSFORMER)
+    return lambda p, batch: text_to_image.loss(p, text_to_image.Batch(**batch), None)[0]
+
+
+def test_sizes(twin):
+    """The twin's models have the sizes of the package's recipe, and the names."""
+    from reference.twin import autoencoder as autoencoder_
+
+    model, train = twin.train.Model(60), twin.train
+    text = dataclasses.replace(text_to_image.T5, vocab_size=60)
+    for module, expected in (
+        (model.text_encoder, px.t5.shapes(text)),
+        (model.transformer, px.transformer.shapes(text_to_image.TRANSFORMER)),
+        (autoencoder_.AutoencoderKL(**train.VAE), px.vae.shapes(autoencoder.CONFIG)),
+    ):
+        assert {name: tuple(p.shape) for name, p in module.named_parameters()} == expected
+
+
+def test_autoencoder_loss(twin, monkeypatch):
+    monkeypatch.setattr(autoencoder, "CONFIG", VAE)
+    monkeypatch.setattr(px.vae, "sample", lambda _, moments: moments.mean + ops.exp(0.5 * moments.logvar) * noise)
+    x, eps = (
+        np.random.default_rng(i).standard_normal(s, np.float32) for i, s in enumerate([(4, 3, 32, 32), (4, 4, 4, 4)])
     )
-    return ((error * error).mean((1, 2, 3)) * batch["weight"]).mean()
+    noise = Tensor(eps)
+    twin.vae.zero_grad()
+    loss = twin.train.vae_loss(twin.vae, torch.from_numpy(x), torch.from_numpy(eps))
+    loss.backward()
+    value, gradients = px.value_and_grad(lambda p: autoencoder.loss(p, Tensor(x), None)[0])(to_tree(twin.vae))
+    assert_close(value.asnumpy(), loss.detach().numpy())
+    names = [name for name, _ in twin.vae.named_parameters()]
+    theirs = np.concatenate([p.grad.numpy().ravel() for p in twin.vae.parameters()])
+    assert_close(flat(gradients, names), theirs, 1e-5)  # sums over pictures in another order
 
 
 def test_autoencoder(twin):
@@ -96,7 +128,7 @@ def test_autoencoder(twin):
     assert_close(px.vae.decode(tree, VAE, moments.mean).asnumpy(), picture.numpy())
 
 
-def test_loss_and_gradients(twin):
+def test_loss_and_gradients(twin, our_loss):
     batch = example(4)
     loss = twin_loss(twin, batch)
     twin.model.zero_grad()
@@ -108,7 +140,7 @@ def test_loss_and_gradients(twin):
     assert_close(flat(gradients, names), theirs, 1e-5)  # sums over the batch in another order
 
 
-def test_twenty_steps(twin):
+def test_twenty_steps(twin, our_loss):
     ours = both(twin.model)
     rate = optim.warmup_constant(1e-3, 5)
     optimiser = optim.chain(

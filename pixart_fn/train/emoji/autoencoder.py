@@ -1,7 +1,8 @@
 """Train the small AutoencoderKL: python -m pixart_fn.train.emoji.autoencoder --data DIR --out DIR
 
-Three steps in four see 32-px crops, which cost a quarter of a 64-px picture and hold as many edges; the fourth sees
-whole pictures, so that the middle attention meets the size that it will work at.
+Three steps in four see 64-px crops, which cost a quarter of a 128-px picture and hold as many edges; the fourth sees
+whole pictures, so that the middle attention meets the size that it will work at. The size is that of the embedded
+checkpoint's autoencoder.
 """
 
 from __future__ import annotations
@@ -24,28 +25,60 @@ from ..batch import Metrics
 from . import captions, data
 
 CONFIG = vae.Config(
-    block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=128, scaling_factor=1.0
+    block_out_channels=(32, 64, 128, 128),
+    layers_per_block=1,
+    norm_num_groups=8,
+    latent_channels=16,
+    sample_size=128,
+    scaling_factor=1.0,
 )
-KL = 3e-4
+KL = 1e-3
+CROP = 64
+EDGES, SCALES = 0.35, 3
+AVERAGED = 0.25
+"""How many of a batch's latents are averaged too, and how much their pictures count."""
+
+
+def halved(x: Tensor) -> Tensor:
+    """Means of 2 × 2 neighbours: (B, C, H, W) → (B, C, H/2, W/2), for even H and W."""
+    B, C, H, W = x.shape
+    return x.reshape(B, C, H // 2, 2, W // 2, 2).mean(5).mean(3)
+
+
+def reconstruction(error: Tensor) -> Tensor:
+    """|e| + 2 e² + 0.35 |differences of e between neighbours| at three sizes, each a mean over its elements.
+
+    Args:
+        error: x̂ - x, float32 (B, 3, H, W), where H and W are multiples of 4.
+    Returns:
+        Scalar Tensor.
+    """
+    total = ops.abs(error).mean() + 2 * (error * error).mean()
+    for scale in range(SCALES):
+        error = halved(error) if scale else error
+        down, across = error[:, :, 1:] - error[:, :, :-1], error[:, :, :, 1:] - error[:, :, :, :-1]
+        total = total + EDGES * (ops.abs(down).mean() + ops.abs(across).mean())
+    return total
 
 
 def loss(p: Tree, x: Tensor, keys: Key) -> tuple[Tensor, Metrics]:
-    """|e| + 2 e² + |differences of e between neighbours|/2 + 3e-4 KL of e = x̂ - x, each a mean over its elements.
+    """The round trip's `reconstruction`, 1e-3 of the latents' KL, and for a quarter that of averaged latents.
+
+    The mean of 2 × 2 latents must show the picture at half its size.
 
     Args:
         p: the autoencoder's weights.
-        x: pictures, float32 (B, 3, H, W) in [-1, 1].
+        x: pictures, float32 (B, 3, H, W) in [-1, 1], where B is a multiple of 4, and H and W of 16.
         keys: of the posterior's sample, (2,) or (B, 2).
     Returns:
         Scalar Tensor, and no metrics.
     """
-    moments = vae.encode(p, CONFIG, x)
-    error = vae.decode(p, CONFIG, vae.sample(keys, moments)) - x
-    edges = (
-        ops.abs(error[:, :, 1:] - error[:, :, :-1]).mean() + ops.abs(error[:, :, :, 1:] - error[:, :, :, :-1]).mean()
-    )
+    moments, part = vae.encode(p, CONFIG, x), x.shape[0] // 4
+    z = vae.sample(keys, moments)
     kl = 0.5 * (moments.mean**2 + ops.exp(moments.logvar) - 1 - moments.logvar).mean()
-    return ops.abs(error).mean() + 2 * (error**2).mean() + 0.5 * edges + KL * kl, {}
+    small = vae.decode(p, CONFIG, halved(z[:part])) - halved(x[:part])
+    total = reconstruction(vae.decode(p, CONFIG, z) - x) + KL * kl + AVERAGED * reconstruction(small)
+    return total, {}
 
 
 def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> NDArray[np.uint8]:
@@ -57,7 +90,7 @@ def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> NDArray[
         glyphs: the rendered emoji.
         n: crops; whole pictures are a quarter as many.
     Returns:
-        uint8 (n, 32, 32, 3), or (n / 4, 64, 64, 3).
+        uint8 (n, 64, 64, 3), or (n / 4, 128, 128, 3).
     """
     generator = np.random.default_rng((seed, step))
     whole = step % 4 == 3
@@ -69,11 +102,11 @@ def pictures(seed: int, step: int, glyphs: data.Glyphs, n: int = 16) -> NDArray[
             if generator.random() < 0.6
             else list(captions.COLOURS.values())[generator.integers(len(captions.COLOURS))]
         )
-        scale = 64 if whole or generator.random() < 0.6 else 128
+        scale = 128 if whole or generator.random() < 0.6 else 256
         picture = data.compose(data.place(generator, glyph, scale, generator.random() < 0.5), ground)
         if not whole:
-            y, x = generator.integers(0, scale - 32 + 1, 2)
-            picture = picture[y : y + 32, x : x + 32]
+            y, x = generator.integers(0, scale - CROP + 1, 2)
+            picture = picture[y : y + CROP, x : x + CROP]
         out.append(picture)
     return np.stack(out)
 
@@ -161,7 +194,7 @@ def main() -> None:
         minutes=arguments.minutes,
     )
     if arguments.save:
-        seen, _ = data.batch(1, 0, 512, glyphs, 64)
+        seen, _ = data.batch(1, 0, 512, glyphs, CONFIG.sample_size)
         leaves = dict(tree.items(whiten(last.average, seen)))
         atomic.write(arguments.save, lambda temporary: write_file(temporary, leaves, dict.fromkeys(leaves, "F32")))
 

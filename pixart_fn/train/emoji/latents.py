@@ -108,7 +108,7 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True)
     parser.add_argument("--n", type=int, default=8192)
-    parser.add_argument("--size", type=int, default=64, help="side in pixels")
+    parser.add_argument("--size", type=int, default=128, help="side in pixels")
     arguments = parser.parse_args()
     settle_on_cpu()
     glyphs, folder = data.load(arguments.data), Path(arguments.out)

@@ -4,11 +4,14 @@ AdamW, a moving average of the weights, captions dropped for guidance. Resumable
 diffusers layout. The network predicts x0, and its loss is the weighted ε-loss that `loss` derives: at t = 999 an error
 in ε is multiplied by 160 in x0, so that a small model would have to copy noise to three digits before the text could
 matter, and with 64 numbers per patch it would spend its width on passing noise through (arXiv:2511.13720).
+
+The sizes are those of the embedded checkpoint, which `--start weights/emoji` goes on from.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -24,29 +27,32 @@ from ...backend.runtime import settle_on_cpu
 from ...files import atomic, reading
 from ...files.folder import check
 from ...models import t5, tokenizer, transformer
-from ...params import Configs, Params
+from ...params import Call, Configs, Params
 from ...types import Key, Tree
 from .. import loop, optim, state, step
 from ..batch import Metrics
 from . import autoencoder, latents
 
-VOCABULARY = 3000
-LENGTH = 14  # tokens of a training caption, </s> included
+LENGTH = 24  # tokens of a training caption, </s> included
 DROPOUT = 0.1
 SNR_MAX = 5.0
-EMBEDDING_RATE = 10.0  # a word is met once in many steps, so its row moves too little at the others' rate
+EMBEDDING_RATE = 3.0  # a word is met once in many steps, so its row moves too little at the others' rate
 TIME_POWER = 0.5  # below 1: more examples where noise is strong and the text decides
-T5 = t5.Config(vocab_size=VOCABULARY, d_model=192, d_kv=64, d_ff=384, num_layers=2, num_heads=3)
+T5 = t5.Config(vocab_size=4096, d_model=256, d_kv=64, d_ff=512, num_layers=3, num_heads=4)
+"""A vocabulary that is trained on fewer words is smaller, and the text encoder with it."""
 TRANSFORMER = transformer.Config(
-    num_attention_heads=4,
+    num_attention_heads=5,
     attention_head_dim=64,
-    out_channels=4,
-    num_layers=5,
-    cross_attention_dim=256,
+    in_channels=16,
+    out_channels=16,
+    num_layers=8,
+    cross_attention_dim=320,
     sample_size=16,
-    patch_size=4,
-    caption_channels=192,
+    patch_size=2,
+    caption_channels=256,
 )
+CALL = Call(interval=(500, 1000))
+"""Without guidance at the last steps, pictures are cleaner and take fewer evaluations."""
 SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",
     "algorithm_type": "dpmsolver++",
@@ -82,7 +88,7 @@ class Dataset(NamedTuple):
     mask: NDArray[np.int32]
 
 
-def vocabulary(captions: list[str], size: int = VOCABULARY) -> tokenizer.Tokenizer:
+def vocabulary(captions: list[str], size: int) -> tokenizer.Tokenizer:
     """Train a SentencePiece model on captions, with T5's special pieces and ids.
 
     Args:
@@ -157,12 +163,23 @@ def loss(p: Tree, batch: Batch, key: Key) -> tuple[Tensor, Metrics]:
     Returns:
         Scalar Tensor, and no metrics.
     """
-    text = t5.encode(p["text_encoder"], T5, batch.ids, batch.mask)
+    text = t5.encode(p["text_encoder"], text_encoder(p["text_encoder"]), batch.ids, batch.mask)
     error = transformer.apply(p["transformer"], TRANSFORMER, batch.x, batch.t, text, batch.mask) - batch.x0
     return ((error * error).mean((1, 2, 3)) * batch.weight).mean(), {}
 
 
-def init(key: Key) -> Tree:
+def text_encoder(p: Tree) -> t5.Config:
+    """The configuration of a text encoder's weights, whose vocabulary is that of their captions.
+
+    Args:
+        p: the text encoder's tree.
+    Returns:
+        T5 with their vocabulary's size.
+    """
+    return dataclasses.replace(T5, vocab_size=p["shared"]["weight"].shape[0])
+
+
+def init(key: Key, vocabulary_size: int) -> Tree:
     """Make the first weights of both models, so that the text counts from the first step.
 
     PixArt starts from a trained class-conditional model, which it doesn't disturb: attn2.to_out is zero. Without one to
@@ -171,6 +188,7 @@ def init(key: Key) -> Tree:
 
     Args:
         key: uint64 (2,).
+        vocabulary_size: rows of the words' table.
     Returns:
         {"text_encoder": tree, "transformer": tree}, of float32 Tensors.
     """
@@ -182,7 +200,8 @@ def init(key: Key) -> Tree:
             flat[name] = Tensor.from_numpy(noise * np.float32(leaf.shape[1] ** -0.5))
         elif name == "caption_projection.linear_2.weight":
             flat[name] = leaf * 2.5
-    return {"text_encoder": t5.init(keys[0], T5), "transformer": tree.nest(flat)}
+    words = dataclasses.replace(T5, vocab_size=vocabulary_size)
+    return {"text_encoder": t5.init(keys[0], words), "transformer": tree.nest(flat)}
 
 
 def pipeline(p: Tree, vae_tree: Tree, words: tokenizer.Tokenizer) -> Params:
@@ -199,7 +218,9 @@ def pipeline(p: Tree, vae_tree: Tree, words: tokenizer.Tokenizer) -> Params:
         text_encoder=p["text_encoder"],
         transformer=p["transformer"],
         vae=vae_tree,
-        config=Configs(T5, TRANSFORMER, autoencoder.CONFIG, SCHEDULER, "PixArtAlphaPipeline"),
+        config=Configs(
+            text_encoder(p["text_encoder"]), TRANSFORMER, autoencoder.CONFIG, SCHEDULER, "PixArtAlphaPipeline", CALL
+        ),
         tokenizer=words,
     )
 
@@ -215,12 +236,10 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     encoded = latents.load(arguments.latents)
     start = checkpoint.load(arguments.start, vae=None) if arguments.start else None
-    if start is not None and (start.config.text_encoder, start.config.transformer) != (T5, TRANSFORMER):
+    if start is not None and not _fits(start.config):
         parser.error(f"--start must hold models of the size of T5 and TRANSFORMER in this module, got {start}")
-    first = init(rng.key(0))
-    if start is not None:
-        first = {"text_encoder": start.text_encoder, "transformer": start.transformer}
     words = _words(out / "spiece.model", encoded, start)
+    first = init(rng.key(0), words.size) if start is None else _models(start)
     data, schedule, key = dataset(encoded, words), schedule_.from_betas(schedule_.linear()), rng.key(2)
     optimiser, average = _optimiser(arguments.lr, arguments.steps), optim.ema(0.999)
     begin = state.init(first, optimiser, rng.key(3), ema=average)
@@ -232,6 +251,16 @@ def main() -> None:
     if arguments.save:
         made = pipeline(last.average, autoencoder.read(arguments.autoencoder), words)
         checkpoint.save(made, arguments.save, dtype="float16")
+
+
+def _fits(config: Configs) -> bool:
+    """Whether a pipeline's models have the sizes of this recipe, whatever its vocabulary."""
+    text = config.text_encoder
+    return (text and dataclasses.replace(text, vocab_size=T5.vocab_size), config.transformer) == (T5, TRANSFORMER)
+
+
+def _models(params: Params) -> Tree:
+    return {"text_encoder": params.text_encoder, "transformer": params.transformer}
 
 
 def _optimiser(lr: float, steps: int) -> optim.Transformation:
@@ -250,7 +279,7 @@ def _words(file: Path, encoded: latents.Encoded, start: Params | None) -> tokeni
     """The vocabulary of this run: the file's, or else that of --start or one that is trained, which the file keeps."""
     if not file.exists():
         captions = [tokenizer.clean(caption) for row in encoded.captions for caption in row]
-        made = (start and start.tokenizer) or vocabulary(captions)
+        made = (start and start.tokenizer) or vocabulary(captions, T5.vocab_size)
         atomic.write(file, lambda temporary: temporary.write_bytes(made.model))
     return tokenizer.Tokenizer(reading.content(file), extra_ids=0)
 
