@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 FORMS = ("plain", "bare", "cute", "little", "nice", "cute little", "picture", "tags")
 FORM_CUMULATIVE = np.cumsum((0.38, 0.14, 0.08, 0.06, 0.06, 0.04, 0.12, 0.12))[:-1]
 """Templates of a subject and where each one's share of [0, 1) ends."""
+
+BESIDE, BESIDE_SHARES = ("and", "next to", "beside", "to the left of"), (0.5, 0.15, 0.1, 0.25)
+"""What joins the left one of two things with the right one, and how often."""
 
 # CLDR calls a car an "automobile": what people say instead, by CLDR's label. "cat face" → "cat" needs no entry.
 _SAID = """
@@ -148,10 +152,29 @@ def names(concept: dict[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*short, label, *ALIASES.get(label, ()))))
 
 
+def is_common(names: Sequence[str]) -> bool:
+    """Whether a single word is among the names that is one in a million written words, or more: Zipf frequency 3."""
+    from wordfreq import zipf_frequency  # of the extra `train`
+
+    return any(" " not in name and zipf_frequency(name, "en") >= 3 for name in names)
+
+
 def noun(rng: np.random.Generator, concept: dict[str, Any]) -> str:
     """Draw one of `names`: the first half the time, any of them otherwise."""
     known = names(concept)
     return known[0] if rng.random() < 0.5 else known[rng.integers(len(known))]
+
+
+def _qualified(word: str, name: str) -> str:
+    """An adjective, perhaps, and a noun, with an article where the noun takes one: "a red cat", "red socks"."""
+    said = f"{word} {name}".strip()
+    return said if with_article(name) == name else with_article(said)
+
+
+def phrase(rng: np.random.Generator, concept: dict[str, Any]) -> str:
+    """Draw what a concept is called within a sentence: "a cat", "a cute cat", "nice socks"."""
+    name = noun(rng, concept)
+    return _qualified(str(rng.choice(["", "", "", "cute", "little", "nice"])), name)
 
 
 def subject(rng: np.random.Generator, concept: dict[str, Any]) -> str:
@@ -163,9 +186,8 @@ def subject(rng: np.random.Generator, concept: dict[str, Any]) -> str:
         return ", ".join((name, *rng.permutation([tag for tag in tags if tag != name])[:2]))
     if form == "bare":
         return name
-    words = {"plain": "", "picture": "", "cute little": "cute little "}.get(form, f"{form} ")
-    phrase = f"{words}{name}" if with_article(name) == name else with_article(f"{words}{name}")
-    return f"a picture of {phrase}" if form == "picture" else phrase
+    said = _qualified("" if form in ("plain", "picture") else form, name)
+    return f"a picture of {said}" if form == "picture" else said
 
 
 def on_background(rng: np.random.Generator, background: str | None) -> str:
@@ -180,23 +202,58 @@ def draw(rng: np.random.Generator, concept: dict[str, Any], style: str | None, b
 
     Args:
         rng: where the choices come from; the same state gives the same caption.
-        concept: as `emoji.concepts` lists it.
+        concept: as `concepts.read` lists it.
         style: words for the look, put after the subject; None says nothing about it.
         background: a key of `COLOURS` or "white" (then named one time in three); None says nothing about it.
     Returns:
         The caption.
     """
+    ending = _ending(rng, style, background)
+    return f"{subject(rng, concept)}{ending}"
+
+
+def _ending(rng: np.random.Generator, style: str | None, background: str | None) -> str:
+    """What a caption says of the style and of the background."""
     place = on_background(rng, background)
     look = f", {style}" if style else ""
     if look and place:
-        return (
-            f"{subject(rng, concept)}{place}{look}" if rng.random() < 0.5 else f"{subject(rng, concept)}{look},{place}"
-        )
-    return f"{subject(rng, concept)}{look}{place}"
+        return f"{place}{look}" if rng.random() < 0.5 else f"{look},{place}"
+    return f"{look}{place}"
 
 
-def line_drawing(rng: np.random.Generator, concept: dict[str, Any], colour: str, background: str | None) -> str:
+def two(
+    rng: np.random.Generator,
+    concepts: tuple[dict[str, Any], dict[str, Any]],
+    upright: bool,
+    style: str | None,
+    background: str | None,
+) -> str:
+    """Draw a caption for two concepts in one picture: "a cat next to a lemon", "a lemon to the right of a cat".
+
+    Args:
+        rng: where the choices come from.
+        concepts: the left and the right one, or the upper and the lower one.
+        upright: whether one lies above the other.
+        style: as for `draw`.
+        background: as for `draw`.
+    Returns:
+        The caption.
+    """
+    first, second = (phrase(rng, concept) for concept in concepts)
+    if rng.random() < (0.5 if upright else 0.2):
+        first, second, between = second, first, "below" if upright else "to the right of"
+    else:
+        between = "above" if upright else str(rng.choice(BESIDE, p=BESIDE_SHARES))
+    return f"{first} {between} {second}{_ending(rng, style, background)}"
+
+
+def line_drawing(
+    rng: np.random.Generator,
+    concept: dict[str, Any],
+    colour: str,
+    background: str | None,
+    style: str = "line drawing",
+) -> str:
     """Draw a caption for a drawing in one colour: "a red cat line drawing on a yellow background"."""
-    name = noun(rng, concept)
-    phrase = f"{colour} {name}" if with_article(name) == name else with_article(f"{colour} {name}")
-    return f"{phrase} line drawing{on_background(rng, background)}"
+    said = _qualified(colour, noun(rng, concept))
+    return f"{said} {style}{on_background(rng, background)}"

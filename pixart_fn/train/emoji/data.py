@@ -1,6 +1,6 @@
 """Training pictures with captions, each drawn from (seed, step, index) alone, so that a run can resume anywhere.
 
-An example is an emoji on white or on a flat colour, a line drawing tinted in one colour, or a scene of shapes.
+An example is an emoji on white or on a flat colour, a drawing in one ink, two emoji at once, or a scene of shapes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from . import captions, shapes
 WHITE = (255, 255, 255)
 PRIMARY = "noto"
 LINES = "fluent-emoji-high-contrast"
-MIX: Mapping[str, float] = MappingProxyType({"white": 0.70, "colour": 0.15, "line": 0.05, "shapes": 0.10})
+SILHOUETTES = "game-icons"
+INKS: Mapping[str, float] = MappingProxyType({LINES: 0.7, SILHOUETTES: 0.3})
+"""The sets drawn in one ink, and how often each is."""
+MIX: Mapping[str, float] = MappingProxyType({"white": 0.62, "colour": 0.13, "line": 0.05, "two": 0.10, "shapes": 0.10})
 """How often each kind of example is drawn."""
-
+ON_WHITE, ONE_STYLE, UPRIGHT = 0.62, 0.7, 0.25
+"""How often two emoji lie on white, are of one set, and lie one above the other."""
 
 ROW: Mapping[str, type] = MappingProxyType({"concept": int, "set": str, "style": str})
 CONCEPT: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
@@ -45,7 +49,8 @@ class Pool(NamedTuple):
 
 class Glyphs(NamedTuple):
     """The rendered emoji: pictures uint8 (N, S, S, 4) with straight alpha, the concept's index, set and style of each
-    row, the concepts, and the pools "primary", "others" (colour sets) and "lines" that examples are drawn from."""
+    row, the concepts, and the pools that examples are drawn from: "primary", "others" (the sets in colour), "lines"
+    (the sets in one ink, by their shares), and each set's own by its name."""
 
     pictures: NDArray[np.uint8]
     concept: NDArray[np.int_]
@@ -107,16 +112,26 @@ def glyphs(pictures: NDArray[np.uint8], rows: list[dict[str, Any]], concepts: li
     sets = tuple(row["set"] for row in rows)
     weights = np.array([concepts[i]["weight"] for i in concept], float)
 
-    def pool(belongs: Callable[[str], bool]) -> Pool:
-        chosen = np.flatnonzero([belongs(name) for name in sets])
+    def pool(*names: str) -> Pool:
+        chosen = np.flatnonzero([name in names for name in sets])
         return Pool(chosen, np.cumsum(weights[chosen] / weights[chosen].sum()) if len(chosen) else weights[:0])
 
-    pools = {
-        "primary": pool(lambda name: name == PRIMARY),
-        "others": pool(lambda name: name not in (PRIMARY, LINES)),
-        "lines": pool(lambda name: name == LINES),
+    pools = {name: pool(name) for name in dict.fromkeys(sets)}
+    pools |= {
+        "primary": pool(PRIMARY),
+        "others": pool(*(name for name in pools if name not in (PRIMARY, *INKS))),
+        "lines": _joint([(pools[name], share) for name, share in INKS.items() if name in pools]),
     }
     return Glyphs(pictures, concept, sets, tuple(row["style"] for row in rows), concepts, pools)
+
+
+def _joint(pools: list[tuple[Pool, float]]) -> Pool:
+    """A pool of several, each by its share."""
+    if not pools:
+        return Pool(np.zeros(0, int), np.zeros(0))
+    total = sum(share for _, share in pools)
+    each = [np.diff(pool.cumulative, prepend=0) * (share / total) for pool, share in pools]
+    return Pool(np.concatenate([pool.rows for pool, _ in pools]), np.cumsum(np.concatenate(each)))
 
 
 def compose(glyph: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -151,12 +166,19 @@ def place(
 ) -> NDArray[np.uint8]:
     """Set a picture on a transparent canvas, uint8 (size, size, 4), at 0.88 ± jitter of its side, so far off centre."""
     side = round(size * rng.uniform(0.88 - jitter, 0.88 + jitter))
+    limit = min(jitter * size, (size - side) / 2)
+    y, x = np.round((size - side) / 2 + rng.uniform(-limit, limit, 2)).astype(int)
+    return paste(np.zeros((size, size, 4), np.uint8), glyph, side, (x, y), flip)
+
+
+def paste(
+    canvas: NDArray[np.uint8], glyph: NDArray[np.uint8], side: int, corner: tuple[int, int], flip: bool
+) -> NDArray[np.uint8]:
+    """Set a picture on a canvas, uint8 (S, S, 4), with its upper left corner at (x, y), and return the canvas."""
     image = Image.fromarray(np.ascontiguousarray(glyph)).resize((side, side), Image.Resampling.BICUBIC)
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    canvas = np.zeros((size, size, 4), np.uint8)
-    limit = min(jitter * size, (size - side) / 2)
-    y, x = np.round((size - side) / 2 + rng.uniform(-limit, limit, 2)).astype(int)
+    x, y = corner
     canvas[y : y + side, x : x + side] = np.asarray(image)
     return canvas
 
@@ -167,12 +189,12 @@ def choose(rng: np.random.Generator, pool: Pool) -> int:
     return int(pool.rows[min(at, len(pool.rows) - 1)])  # rounding may end the sum just below 1
 
 
-def background_for(rng: np.random.Generator, glyph: NDArray[np.uint8], least: float = 0.2) -> str:
-    """Draw a colour that a picture stands out from, or the one that it stands out from most."""
+def background_for(rng: np.random.Generator, *glyphs: NDArray[np.uint8], least: float = 0.2) -> str:
+    """Draw a colour that each picture stands out from, or the one that they stand out from most."""
     names = list(captions.COLOURS)
     best, most = names[0], -1.0
     for name in [names[int(i)] for i in rng.permutation(len(names))]:
-        value = contrast(glyph[::4, ::4], captions.COLOURS[name])
+        value = min(contrast(glyph[::4, ::4], captions.COLOURS[name]) for glyph in glyphs)
         if value >= least:
             return name
         if value > most:
@@ -209,8 +231,47 @@ def line(rng: np.random.Generator, data: Glyphs, size: int) -> Example:
     ink = str(rng.choice(inks))
     glyph[..., :3] = captions.COLOURS[ink]
     return compose(glyph, grounds[ground]), partial(
-        captions.line_drawing, concept=concept, colour=ink, background=ground
+        captions.line_drawing, concept=concept, colour=ink, background=ground, style=data.styles[row]
     )
+
+
+def second_of(rng: np.random.Generator, data: Glyphs, first: int, primary: float) -> int:
+    """Draw a row of another concept than the first one's, mostly of the same set."""
+    row = first
+    for _ in range(20):  # there may be no other concept
+        if rng.random() < ONE_STYLE:
+            row = choose(rng, data.pools[data.sets[first]])
+        else:
+            row = choose(rng, data.pools["primary" if rng.random() < primary else "others"])
+        if data.concept[row] != data.concept[first]:
+            break
+    return row
+
+
+def two(rng: np.random.Generator, data: Glyphs, size: int, primary: float, flips: float) -> Example:
+    """Draw two emoji side by side, or one above the other, with their captions."""
+    first = choose(rng, data.pools["primary" if rng.random() < primary else "others"])
+    rows = (first, second_of(rng, data, first, primary))
+    concepts = (data.concepts[data.concept[rows[0]]], data.concepts[data.concept[rows[1]]])
+    upright, half = bool(rng.random() < UPRIGHT), size // 2
+    canvas = np.zeros((size, size, 4), np.uint8)
+    for k, row in enumerate(rows):
+        side = min(round(size * rng.uniform(0.43, 0.48)), half)
+        along = round(size * (0.25 + 0.5 * k + rng.uniform(-0.01, 0.01)) - side / 2)
+        along = min(max(along, half * k), half * (k + 1) - side)  # each keeps to its half
+        across = round(size * (0.5 + rng.uniform(-0.04, 0.04)) - side / 2)
+        flip = concepts[k]["flip"] and bool(rng.random() < flips)
+        paste(canvas, data.pictures[row], side, (across, along) if upright else (along, across), flip)
+    pictures = [data.pictures[row] for row in rows]
+    on_white = rng.random() < ON_WHITE and min(contrast(glyph, WHITE) for glyph in pictures) >= 0.11
+    ground = "white" if on_white else background_for(rng, *pictures)
+    colour = WHITE if on_white else captions.COLOURS[ground]
+
+    def caption(rng: np.random.Generator) -> str:
+        quiet = data.sets[rows[0]] != data.sets[rows[1]] or (data.sets[first] == PRIMARY and rng.random() < 0.8)
+        return captions.two(rng, concepts, upright, None if quiet else data.styles[first], ground)
+
+    return compose(canvas, colour), caption
 
 
 def example(
@@ -229,7 +290,7 @@ def example(
         rng: where every choice comes from.
         data: the rendered emoji.
         size: the picture's side in pixels.
-        mix: relative frequency of "white", "colour", "line", "shapes".
+        mix: relative frequency of "white", "colour", "line", "two", "shapes".
         primary: the primary set's share of the emoji.
         flips: how often an emoji that may be mirrored is.
         jitter: of an emoji's size and place, as a share of the side.
@@ -248,6 +309,8 @@ def example(
         return shapes.paint(rng, scene, size), lambda _: shapes.caption(scene)
     if kind == "line":
         return line(rng, data, size)
+    if kind == "two":
+        return two(rng, data, size, primary, flips)
     return emoji(rng, data, size, kind == "white", primary, flips, jitter)
 
 

@@ -61,7 +61,7 @@ def background(subject: Subject, n: int = 60) -> dict[str, float]:
         of the concepts.
     """
     names, colours = ("white", *captions.COLOURS), np.array([data.WHITE, *captions.COLOURS.values()])
-    concepts = range(len(subject.glyphs.concepts))
+    concepts = np.unique(subject.real.concept).tolist()
     pairs = _chosen([(c, g) for c in concepts for g in range(1, len(names)) if is_held_out(c, g)], n)
     images = subject.draw([f"{_name(subject, c)} on {captions.with_article(names[g])} background" for c, g in pairs], 0)
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], 1)

@@ -1,17 +1,14 @@
 """Make pack.npz: pictures, what they show, and every piece of a caption as token ids.
 
-python -m tests.reference.twin.make_pack --npm node_modules --out pack.npz
+python -m tests.reference.twin.make_pack --npm node_modules --clipart /usr/share/openclipart --out pack.npz
 
-Beside the sets of `pixart_fn.train.emoji.render`, it takes Firefox's emoji (@iconify-json/fxemoji, Apache-2.0) and
-those of game-icons.net (@iconify-json/game-icons, CC BY 3.0) whose name is one common word.
+The pictures are those of `pixart_fn.train.emoji.render`, which says where they come from; the clip art may be left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pixart_fn.models import tokenizer
-from pixart_fn.train.emoji import captions, render, shapes
+from pixart_fn.train.emoji import captions, clipart, concepts, sets, shapes
 from pixart_fn.train.emoji.text_to_image import vocabulary
 
-STYLES = {
-    **{name: style for name, style in render.STYLES.items() if style != "line drawing"},
-    "fxemoji": "soft flat",
-    "fluent-emoji-high-contrast": "line drawing",
-    "game-icons": "silhouette",
-}
-ORDER = ("noto", "noto-v1", "fluent-emoji-flat", "fluent-emoji", "fluent-emoji-3d", "twemoji", "emojione", "fxemoji",
-         "fluent-emoji-high-contrast", "game-icons")  # fmt: skip
-"""The sets by number: eight in colour, then those that are drawn in one ink."""
+ORDER = tuple(sets.STYLES)
+"""The sets by number: `pack.COLOUR_SETS` in colour, then those that are drawn in one ink."""
 GROUNDS = ("white", *captions.COLOURS)
 SAID = {"subject": 40, "phrase": 10, "noun": 6}
 """How many ways to say a concept are drawn."""
@@ -41,45 +31,6 @@ ORDERS = (
     ("in a column", "from top to bottom", "one above the other"),
 )
 PIECE, VOCABULARY = 16, 4096
-
-Picture = tuple[np.ndarray, int, str]
-"""Pixels (128, 128, 4), the concept's number, the set."""
-
-
-def fxemoji(npm: Path, listed: list[dict[str, Any]]) -> list[Picture]:
-    """Its icons have names without hyphens: the label's, or an alias's."""
-    icons = json.loads((npm / "@iconify-json/fxemoji/icons.json").read_text("utf-8"))
-    found = []
-    for i, concept in enumerate(listed):
-        names = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (concept["label"], *captions.names(concept)))
-        icon = next((icons["icons"][name] for name in names if name in icons["icons"]), None)
-        if icon:
-            found.append((render.render_svg(render.square_svg(icon, icons), 128), i, "fxemoji"))
-    return found
-
-
-def game_icons(npm: Path, listed: list[dict[str, Any]]) -> list[Picture]:
-    """Silhouettes; one that no concept is named after becomes a concept of its own at the end of the list."""
-    icons = json.loads((npm / "@iconify-json/game-icons/icons.json").read_text("utf-8"))
-    known: dict[str, int] = {}
-    for i, concept in enumerate(listed):
-        for name in captions.names(concept):
-            known.setdefault(name, i)
-    found = []
-    for name, icon in icons["icons"].items():
-        label = name.replace("-", " ")
-        if re.search(r"\d", name) or (label not in known and not render.is_common([label])):
-            continue
-        picture = render.render_svg(render.square_svg(icon, icons), 128)
-        if picture[..., 3].mean() < 3:
-            continue
-        if label not in known:
-            known[label] = len(listed)
-            listed.append(
-                {"label": label, "tags": [], "unique_tags": [], "subgroup": "game", "weight": 1.0, "flip": False}
-            )
-        found.append((picture, known[label], "game-icons"))
-    return found
 
 
 class Pieces:
@@ -95,25 +46,19 @@ class Pieces:
         return self.numbers[text]
 
 
-def phrase(rng: np.random.Generator, concept: dict[str, Any]) -> str:
-    """ "a cat", "a cute cat", "nice socks"."""
-    name, word = captions.noun(rng, concept), rng.choice(["", "", "", "cute ", "little ", "nice "])
-    return f"{word}{name}" if captions.with_article(name) == name else captions.with_article(f"{word}{name}")
-
-
 def tables(rng: np.random.Generator, listed: list[dict[str, Any]], piece: Pieces) -> dict[str, np.ndarray]:
     """The numbers of the pieces, as `say.Speaker` looks them up."""
 
     def number(texts: Any) -> np.ndarray:
         return np.vectorize(piece, otypes=[np.int32])(np.array(texts, dtype=object))
 
-    styles, article = [STYLES[name] for name in ORDER], captions.with_article
+    styles, article = list(sets.STYLES.values()), captions.with_article
     nouns = [[captions.noun(rng, c) for _ in range(SAID["noun"])] for c in listed]
     names = [[[article(f"{size} {colour} {kind}".strip()) for size in shapes.SIZES] for colour in shapes.PAINTS]
              for kind in shapes.KINDS]  # fmt: skip
     return {
         "subject": number([[captions.subject(rng, c) for _ in range(SAID["subject"])] for c in listed]),
-        "phrase": number([[phrase(rng, c) for _ in range(SAID["phrase"])] for c in listed]),
+        "phrase": number([[captions.phrase(rng, c) for _ in range(SAID["phrase"])] for c in listed]),
         "noun": number(nouns),
         "article": np.array([[article(noun) != noun for noun in row] for row in nouns]),
         "suffix": number([f", {style}" for style in styles]),
@@ -133,7 +78,7 @@ def tables(rng: np.random.Generator, listed: list[dict[str, Any]], piece: Pieces
 
 def sentences(rng: np.random.Generator, listed: list[dict[str, Any]], n_emoji: int) -> list[str]:
     """What the vocabulary is trained on."""
-    styles = list(STYLES.values())
+    styles = list(sets.STYLES.values())
     said = []
     for i, concept in enumerate(listed):
         for k in range(12 if i < n_emoji else 4):
@@ -141,7 +86,7 @@ def sentences(rng: np.random.Generator, listed: list[dict[str, Any]], n_emoji: i
             said.append(captions.draw(rng, concept, style, GROUNDS[rng.integers(len(GROUNDS))]))
     for _ in range(3000):
         said.append(shapes.caption(shapes.draw_scene(rng)))
-        first, second = (phrase(rng, listed[i]) for i in rng.integers(n_emoji, size=2))
+        first, second = (captions.phrase(rng, listed[i]) for i in rng.integers(n_emoji, size=2))
         said.append(f"{first} {BETWEEN[rng.integers(len(BETWEEN))]} {second}")
     return [tokenizer.clean(text) for text in said]
 
@@ -168,36 +113,38 @@ def encode(picture: np.ndarray, name: str) -> bytes:
     """Lossless WebP; of one ink the alpha alone."""
     picture = np.where(picture[..., 3:] == 0, np.uint8(0), picture)
     stream = io.BytesIO()
-    image = Image.fromarray(picture if ORDER.index(name) < 8 else picture[..., 3])
+    image = Image.fromarray(picture[..., 3] if name in sets.INKS else picture)
     image.save(stream, "WEBP", lossless=True, method=4)
     return stream.getvalue()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--npm", type=Path, required=True, help="node_modules with the packages of render, and two more"
-    )
+    parser.add_argument("--npm", type=Path, required=True, help="node_modules with the packages of render")
+    parser.add_argument("--clipart", type=Path, help="folder of .svg files; those in the public domain are used")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vocabulary", type=Path, help="the spiece.model of weights to go on from; None trains one")
     args = parser.parse_args()
-    rng, listed = np.random.default_rng(0), render.concepts(args.npm)
+    rng, listed = np.random.default_rng(0), concepts.read(args.npm)
     n_emoji = len(listed)
-    pictures = [(function(), i, name) for i, name, function in render.pictures(args.npm, listed, 128)]
-    pictures += fxemoji(args.npm, listed) + game_icons(args.npm, listed)
+    found = sets.pictures(args.npm, listed, 128)
+    if args.clipart:
+        clip_art, reasons = clipart.find(args.clipart, listed, 128)
+        print(clipart.summary(clip_art, reasons))
+        found += clip_art
     piece = Pieces()
     numbers = tables(rng, listed, piece)
     if args.vocabulary:
         words = tokenizer.Tokenizer(args.vocabulary.read_bytes(), extra_ids=0)
     else:
         words = vocabulary(sentences(rng, listed, n_emoji), VOCABULARY)
-    blobs = [encode(picture, name) for picture, _, name in pictures]
+    blobs = [encode(each.draw(), each.set) for each in found]
     np.savez(
         args.out,
         glyphs=np.frombuffer(b"".join(blobs), np.uint8),
         offsets=np.cumsum([0, *map(len, blobs)]),
-        concept=np.array([i for _, i, _ in pictures], np.int32),
-        set=np.array([ORDER.index(name) for *_, name in pictures], np.int8),
+        concept=np.array([each.concept for each in found], np.int32),
+        set=np.array([ORDER.index(each.set) for each in found], np.int8),
         weight=np.sqrt(np.array([concept["weight"] for concept in listed], np.float32)),
         flip=np.array([concept["flip"] for concept in listed]),
         table=token_table(words, piece.texts),
@@ -207,7 +154,7 @@ def main() -> None:
         spiece=np.frombuffer(words.model, np.uint8),
         **{f"t_{name}": table for name, table in numbers.items()},
     )
-    print(f"{len(pictures)} pictures of {len(listed)} concepts, {len(piece.texts)} pieces, vocabulary {words.size}")
+    print(f"{len(found)} pictures of {len(listed)} concepts, {len(piece.texts)} pieces, vocabulary {words.size}")
 
 
 if __name__ == "__main__":

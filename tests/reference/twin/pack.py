@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-COLOUR_SETS = 8
-"""The sets before this one have colours of their own, the others are drawn in one ink."""
+COLOUR_SETS, SETS = 9, 11
+"""The sets before the first number have colours of their own, the others are drawn in one ink."""
 
 
 def read(blob: bytes, has_colour: bool) -> np.ndarray:
@@ -42,7 +42,7 @@ class Pack:
         self.concept = torch.from_numpy(z["concept"][rows]).long().to(device)
         self.set = torch.from_numpy(z["set"][rows]).long().to(device)
         weight = torch.from_numpy(z["weight"]).to(device)[self.concept]
-        self.weights = [torch.where(self.set == s, weight, 0) for s in range(10)]
+        self.weights = [torch.where(self.set == s, weight, 0) for s in range(SETS)]
         self.may_flip = torch.from_numpy(z["flip"]).to(device)
         self.held_out = torch.arange(len(self.may_flip), device=device) % 20 == 7
         self.colours = torch.from_numpy(z["colours"]).float().to(device) / 255

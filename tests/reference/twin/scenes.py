@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pack import Pack
+from .pack import COLOUR_SETS, Pack
 
 GLYPH, LINE, TWO, SHAPES = range(4)
 MIX = (0.60, 0.10, 0.14, 0.16)
 """How often each kind is drawn."""
-SETS = (0.18, 0.11, 0.13, 0.13, 0.15, 0.13, 0.11, 0.06)
-"""How often each set of `pack.SETS` in colour is drawn."""
+SETS = (0.171, 0.1045, 0.1235, 0.1235, 0.1425, 0.1235, 0.1045, 0.057, 0.05)
+"""How often each set in colour is drawn, in the order of `make_pack.ORDER`; a set without pictures never is."""
 LINES = (0.7, 0.3)
 """Line drawings and silhouettes."""
 ON_WHITE, FLIPPED, ONE_STYLE = 0.62, 0.2, 0.7
@@ -90,12 +90,18 @@ def draw(generator: torch.Generator, pack: Pack, n: int, hold_out: bool = False)
 
 def glyphs(c: Chance, pack: Pack, hold_out: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of a first and a second glyph in colour, mostly of one set, and of a drawing in one colour."""
-    first = c.pick(SETS)
-    second = torch.where(c.uniform() < ONE_STYLE, first, c.pick(SETS))
     weights = [w * ~pack.held_out[pack.concept] if hold_out else w for w in pack.weights]
-    chosen = [torch.stack([c.pick(w) for w in weights]) for _ in range(2)]
-    a, b = (rows[:8].gather(0, s[None])[0] for rows, s in zip(chosen, (first, second), strict=True))
-    return a, b, chosen[0][8:].gather(0, c.pick(LINES)[None])[0]
+    some = torch.stack([w.sum() > 0 for w in weights])
+    colours, inks = (
+        torch.tensor(shares, device=c.device) * there
+        for shares, there in ((SETS, some[:COLOUR_SETS]), (LINES, some[COLOUR_SETS:]))
+    )
+    first = c.pick(colours)
+    second = torch.where(c.uniform() < ONE_STYLE, first, c.pick(colours))
+    # a set without pictures, whose row nobody takes, must have weights too
+    chosen = [torch.stack([c.pick(w + (w.sum() == 0)) for w in weights]) for _ in range(2)]
+    a, b = (rows[:COLOUR_SETS].gather(0, s[None])[0] for rows, s in zip(chosen, (first, second), strict=True))
+    return a, b, chosen[0][COLOUR_SETS:].gather(0, c.pick(inks)[None])[0]
 
 
 def grounds(c: Chance, pack: Pack, kind: Tensor, row: Tensor, second: Tensor) -> Tensor:
