@@ -14,6 +14,7 @@ from PIL import Image
 
 from pixart_fn import picture, settings
 from pixart_fn.cli.given import prompts
+from pixart_fn.train.emoji import clipart
 
 from . import mutate
 from .target import JSON, PNG, Target, check_sentence, dumped
@@ -23,6 +24,9 @@ SETTINGS = {
     "guidance": 2.5, "negative": "a dog", "solver": "heun", "n": 4, "index": 2, "height": 512, "width": 768,
     "clean": False, "binning": False, "tile": 256,
 }  # fmt: skip
+SVG = b"""<svg xmlns="http://www.w3.org/2000/svg" xmlns:cc="http://web.resource.org/cc/"
+  xmlns:d="http://purl.org/dc/elements/1.1/" xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:RDF><cc:Work><d:title>Cat</d:title><cc:license
+  rdf:resource="http://web.resource.org/cc/PublicDomain"/></cc:Work></rdf:RDF><path d="M 0 0 L 9 9"/></svg>"""
 LITERALS = (ast.Constant, ast.List, ast.Tuple, ast.Load, ast.UnaryOp, ast.USub)
 
 
@@ -75,6 +79,7 @@ def _lines(content: bytes, folder: Path) -> Any:
 
 
 TARGETS = {
+    "clipart": Target(lambda: [SVG], lambda content, _: clipart.tags(content), named=False),
     "png": Target(_pictures(".png"), _picture(".png"), PNG),
     "jpeg": Target(_pictures(".jpg"), _picture(".jpg")),
     "webp": Target(_pictures(".webp"), _picture(".webp")),
