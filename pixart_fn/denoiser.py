@@ -19,7 +19,7 @@ from .backend.arrays import as_float, as_numpy
 from .checks import kind
 from .control import Control, Steering, as_controls
 from .guidance import Blur, Guidance, Pair, Result, Scale, Skip, Weaker
-from .models import transformer, transformer_layout
+from .models import transformer, transformer_numpy
 from .params import Params
 from .process.lock import exclusive
 from .public import public
@@ -153,11 +153,10 @@ def guided_denoiser(
 ) -> Callable[[Array, float], Result]:
     """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
     B, pair, worse = len(text.mask), None, None
-    layout = transformer_layout.lay_out(params.transformer, params.config.transformer)
     if guidance.compares:
-        texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls, layout)
+        texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls)
         pair = _rows(make(_model(params, texts, size), schedule), B)
-    seen = _seen(params, text, controls, layout)
+    seen = _seen(params, text, controls)
     conditional = make(_model(params, seen, size), schedule)
     if guidance.branch is not None:
         ways = _worse(guidance.branch, params.config.transformer.num_layers)
@@ -166,27 +165,28 @@ def guided_denoiser(
 
 
 class _Seen(NamedTuple):
-    """What the transformer and the ControlNets see of a text, at every step; and the transformer's weights laid out."""
+    """What the transformer and the ControlNets see of a text, at every step."""
 
     context: transformer.Captions
     steering: tuple[Steering, ...]
-    layout: Sequence[transformer_layout.Layout] | None
 
 
 def _model(
     params: Params, seen: _Seen, size: tuple[int, int], ways: transformer.Ways = transformer.USUAL
 ) -> Callable[[Array, float], Array]:
     """Make (x_t, t) → the transformer's output for a text and a size, in some way of evaluating its blocks."""
-    conditions = _conditions(params, *size)
+    conditions, weights, config = _conditions(params, *size), params.transformer, params.config.transformer
+    small = ways == transformer.USUAL and transformer_numpy.fits(weights, config)
 
     def model(x: Array, t: float) -> Array:
         rows = len(x)
         times = Tensor.from_numpy(np.full(rows, t, np.float32))
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
-        weights, config = params.transformer, params.config.transformer
         added = control_.residuals(seen.steering, params, x, t, seen.context, *given.values())
+        if small and transformer_numpy.takes(config, x):
+            return transformer_numpy.evaluate(weights, config, x, times, seen.context, added)
         how = ways._replace(residuals=added)
-        return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=how, layout=seen.layout)
+        return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=how)
 
     return model
 
@@ -236,11 +236,9 @@ def repeat(text: Text, n: int) -> Text:
     return text if n == 1 else Text(*(ops.repeat_interleave(part, n, 0) for part in text))
 
 
-def _seen(
-    params: Params, text: Text, controls: Sequence[Control], layout: Sequence[transformer_layout.Layout] | None
-) -> _Seen:
+def _seen(params: Params, text: Text, controls: Sequence[Control]) -> _Seen:
     context = transformer.captions(params.transformer, params.config.transformer, *text)
-    return _Seen(context, control_.prepare(params, controls, text), layout)
+    return _Seen(context, control_.prepare(params, controls, text))
 
 
 def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import tiny
-from helpers.drawing import ALONE, KEY, STEPS, counted, draw, latents
+from helpers.drawing import ALONE, KEY, STEPS, counted, draw, evaluations, latents
 from helpers.tolerances import assert_close
 from PIL import Image
 
 import pixart_fn as px
-from pixart_fn import t5, transformer, tree
+from pixart_fn import t5, tree
 from pixart_fn.backend import autodiff
 from pixart_fn.models import tokenizer
 
@@ -150,13 +150,13 @@ def test_injected_latents_leave_the_solvers_noise_to_the_key(params):
 
 
 def test_both_branches_are_one_evaluation_and_guidance_1_skips_the_negative(params, monkeypatch):
-    models, texts = counted(monkeypatch, transformer, "evaluate"), counted(monkeypatch, t5, "encode")
+    models, texts = evaluations(monkeypatch), counted(monkeypatch, t5, "encode")
     latents(params)
-    assert [args[2].shape[0] for args, _ in models] == [2] * STEPS
+    assert [pictures for pictures, _ in models] == [2] * STEPS
     assert [args[2].shape[0] for args, _ in texts] == [2]  # the encoder, which may be streamed, is gone through once
     models.clear(), texts.clear()
     latents(params, guidance=1, negative_prompt="unused")
-    assert [args[2].shape[0] for args, _ in models] == [1] * STEPS and len(texts) == 1
+    assert [pictures for pictures, _ in models] == [1] * STEPS and len(texts) == 1
 
 
 def test_guidance_a_picture(params):
@@ -258,7 +258,7 @@ def test_a_negative_seed_is_refused():
 def test_without_a_vae_only_latents_come_out_and_nothing_is_drawn_in_vain(params, batch, monkeypatch):
     bare = params.replace(vae=None)
     assert np.array_equal(latents(bare, PROMPTS), batch)
-    calls = counted(monkeypatch, transformer, "evaluate")
+    calls = evaluations(monkeypatch)
     with pytest.raises(ValueError, match=r"no VAE; load them with vae=True or a path, or ask for output='latents'"):
         draw(bare)
     assert not calls

@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import tiny
-from helpers.drawing import ALONE, KEY, counted, latents
+from helpers.drawing import ALONE, KEY, evaluations, latents
 from helpers.tolerances import assert_close
 
 import pixart_fn as px
-from pixart_fn import transformer
 from pixart_fn.backend import jit
 from pixart_fn.guidance import Blur, Perturb, Projected, Skip, Weaker, ZeroStar
 
@@ -48,10 +47,10 @@ def test_a_grid_of_one_s_own(params):
 
 
 def test_no_negative_is_evaluated_outside_the_interval(params, monkeypatch):
-    calls = counted(monkeypatch, transformer, "evaluate")
+    calls = evaluations(monkeypatch)
     latents(params, steps=4, guidance=px.Guidance(interval=(300, 800)))
     make_grid = px.solvers.from_config(params.config.scheduler).make_grid
-    assert [len(args[2]) for args, _ in calls] == [2 if 300 <= t <= 800 else 1 for t in make_grid(4).t[:-1]]
+    assert [pictures for pictures, _ in calls] == [2 if 300 <= t <= 800 else 1 for t in make_grid(4).t[:-1]]
 
 
 def test_a_scale_that_follows_t(params):
@@ -65,9 +64,9 @@ def test_rescaling_and_perturbed_attention_change_the_picture(params, monkeypatc
     for guide in ({"rescale": 0.7}, {"pag_scale": 3.0}, {"pag_scale": 3.0, "pag_layers": (0,)}, {"compat": "original"}):
         assert np.abs(latents(params, guidance=px.Guidance(**guide)) - reference).max() > 1e-3, guide
     assert np.array_equal(latents(params, guidance=px.Guidance()), reference)
-    calls = counted(monkeypatch, transformer, "evaluate")
+    calls = evaluations(monkeypatch)
     latents(params, steps=1, guidance=px.Guidance(pag_scale=3.0))
-    assert [(len(args[2]), kwargs["ways"].perturbed) for args, kwargs in calls] == [(2, ()), (1, (1,))]
+    assert calls == [(2, ()), (1, (1,))]
 
 
 KINDS = {

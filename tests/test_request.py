@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import tiny
-from helpers.drawing import KEY, STEPS, counted, draw
+from helpers.drawing import KEY, STEPS, counted, draw, evaluations
 
 import pixart_fn as px
 from pixart_fn import t5, transformer, vae
@@ -126,7 +126,7 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_sentence_before_any_work(params, case, monkeypatch):
     options, error, sentence = MISTAKES[case]
-    calls = [counted(monkeypatch, module, name) for module, name in ((t5, "encode"), (transformer, "evaluate"))]
+    calls = [counted(monkeypatch, t5, "encode"), evaluations(monkeypatch)]
     with pytest.raises(error, match=sentence) as raised:
         draw(**{"params": params, **options})
     assert "\n" not in str(raised.value) and not any(calls)

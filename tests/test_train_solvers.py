@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.drawing import evaluations
 
-from pixart_fn import solvers, transformer
+from pixart_fn import solvers
 from pixart_fn.train import solvers as measured
 
 
@@ -19,14 +20,8 @@ def test_traits(name, traits):
 
 
 def test_evaluations_are_those_of_the_model(monkeypatch):
-    calls, evaluate = [], transformer.evaluate
-
-    def counting(*args, **kwargs):
-        calls.append(len(args[2]))
-        return evaluate(*args, **kwargs)
-
-    monkeypatch.setattr(transformer, "evaluate", counting)
+    calls = evaluations(monkeypatch)
     prompts = ["a cute cat", "the big dog"]
     n, z = measured.measure(tiny.params(), solvers.heun(), 3, prompts, output="latents")
-    assert n == len(calls) == 5 and calls[0] == 4  # both branches of two prompts; one evaluation to σ = 0
+    assert n == len(calls) == 5 and calls[0][0] == 4  # both branches of two prompts; one evaluation to σ = 0
     assert z.shape == (2, 4, 8, 8) and np.isfinite(z).all()

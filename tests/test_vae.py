@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import compare, tiny
+from helpers.drawing import evaluations
 from helpers.initial import assert_different, assert_normal
 from helpers.tolerances import assert_close
 from reference.case import load
@@ -105,11 +106,12 @@ def test_generate_takes_a_tile():
 
 
 def test_generate_refuses_a_tile_before_it_samples(monkeypatch):
-    monkeypatch.setattr(px.transformer, "evaluate", None)
+    calls = evaluations(monkeypatch)
     with pytest.raises(ValueError, match="tile must be a positive multiple of 8 pixels, got 12"):
         px.generate(tiny.params(), "a cat", px.key(0), tile=12)
     with pytest.raises(ValueError, match="tile=8 is for decoding pictures"):
         px.generate(tiny.params(), "a cat", px.key(0), tile=8, output="latents")
+    assert not calls
 
 
 @pytest.mark.parametrize("shape", [(16, 13), (13, 16), (15, 13)])

@@ -19,7 +19,7 @@ from ..checks import check_switch
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Tree
-from . import transformer_blocks, transformer_layout
+from . import transformer_blocks
 from .transformer_blocks import USUAL as USUAL
 from .transformer_blocks import Ways as Ways
 from .transformer_checks import check_conditions, check_shape_of_times, check_times, check_ways
@@ -199,7 +199,6 @@ def evaluate(
     aspect_ratio: Tensor | None = None,
     *,
     ways: Ways = USUAL,
-    layout: Sequence[transformer_layout.Layout] | None = None,
 ) -> Tensor:
     """Evaluate the network on noisy latents and the text as `captions` gives it.
 
@@ -212,13 +211,12 @@ def evaluate(
         resolution: as in `apply`.
         aspect_ratio: as in `apply`.
         ways: the other arguments of `apply`.
-        layout: what `transformer_layout.lay_out` gave of p, for many evaluations.
     Returns:
         (B, out_channels, h, w) float32.
     Raises:
         TypeError, ValueError: as `apply`.
     """
-    return watch(p, config, x, t, context, resolution, aspect_ratio, ways=ways, layout=layout)[0]
+    return watch(p, config, x, t, context, resolution, aspect_ratio, ways=ways)[0]
 
 
 @exclusive
@@ -232,21 +230,19 @@ def watch(
     aspect_ratio: Tensor | None = None,
     *,
     ways: Ways = USUAL,
-    layout: Sequence[transformer_layout.Layout] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Do as `evaluate`, and give what `ways` collects beside it."""
     check_latents(config, x)
     x, t = as_float(x, "x"), as_tensor(t, "t").float()
     check_shape_of_times(t, len(x))
     h, w = x.shape[2:]
-    plan = transformer_blocks.plan(check_ways(config, ways, x), config, h, w, layout)
+    plan = transformer_blocks.plan(check_ways(config, ways, x), config, h, w)
     conditions = check_conditions(config, len(x), resolution, aspect_ratio)
     condition, modulation = conditioned(p, t, *conditions)  # (B, D) and (B, 6·D)
     x = embedded(p, config, x)  # (B, N, D)
     collected: dict[str, Tensor] = {}
-    blocks = map(transformer_blocks.without_captions, p["transformer_blocks"])
-    read = blocks if layout else stream.each(blocks)
-    for i, (weights, keys, values) in enumerate(zip(read, context.keys, context.values, strict=True)):
+    blocks = stream.each(map(transformer_blocks.without_captions, p["transformer_blocks"]))
+    for i, (weights, keys, values) in enumerate(zip(blocks, context.keys, context.values, strict=True)):
         x, seen = transformer_blocks.block(plan, i, weights, x, modulation, (keys, values, context.bias))
         collected |= seen
     head = {"scale_shift_table": p["scale_shift_table"], "proj_out": stream.tensors(p["proj_out"])}

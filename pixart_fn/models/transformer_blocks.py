@@ -15,9 +15,8 @@ from mindspore import Tensor, ops
 from numpy.typing import NDArray
 
 from ..backend import heads, nn
-from ..backend.autodiff import recording
 from ..types import Tree
-from . import compression, transformer_layout, transformer_pull
+from . import compression, transformer_pull
 from .transformer_config import Config
 
 Tensors: TypeAlias = tuple[Tensor, ...]
@@ -49,11 +48,9 @@ class Plan(NamedTuple):
     """The blocks that compress their keys and values."""
     narrow: compression.Block | None
     """What their graph is made for."""
-    layout: Sequence[transformer_layout.Layout] | None
-    """The blocks' weights, where they are laid out."""
 
 
-def plan(ways: Ways, config: Config, h: int, w: int, layout: Sequence[transformer_layout.Layout] | None = None) -> Plan:
+def plan(ways: Ways, config: Config, h: int, w: int) -> Plan:
     """Resolve how blocks are evaluated.
 
     Args:
@@ -61,7 +58,6 @@ def plan(ways: Ways, config: Config, h: int, w: int, layout: Sequence[transforme
         config: the transformer's configuration.
         h: height of the latents.
         w: width of the latents.
-        layout: what `transformer_layout.lay_out` gave.
     Returns:
         The Plan.
     Raises:
@@ -73,11 +69,11 @@ def plan(ways: Ways, config: Config, h: int, w: int, layout: Sequence[transforme
         sides = {"rows": rows, "columns": columns}
         blur = {name: Tensor.from_numpy(blur_matrix(n, ways.blur_sigma)) for name, n in sides.items()}
     if how is None:
-        return Plan(ways, config, blur, (), None, layout)
+        return Plan(ways, config, blur, (), None)
     compression.check_size(how, (rows, columns))
     own = config.num_attention_heads, config.attention_head_dim, config.norm_eps
     narrow = compression.Block(*own, how.sampling, how.factor, rows, columns)
-    return Plan(ways, config, blur, how.layers, narrow, layout)
+    return Plan(ways, config, blur, how.layers, narrow)
 
 
 def block(
@@ -103,13 +99,9 @@ def block(
     if i in ways.perturbed:
         return _kept(ways, names, plain.run(p, x, modulation, text, config=plan.config, alone=True))
     compresses, blurs = i in plan.compressing, i in ways.blurred
-    watched = names[1] in ways.collect or names[2] in ways.collect
-    changed = blurs or watched or recording() or not heads.in_one_graph(x, plan.config)
-    if plan.layout is not None and not changed:
-        return _kept(ways, names, transformer_layout.run(plan.layout[i], x, modulation, text, config=plan.config))
     graphs = _KINDS[compresses, blurs]
     p, own = ({**p, "blur": plan.blur} if blurs else p), (plan.narrow if compresses else plan.config)
-    if watched:
+    if names[1] in ways.collect or names[2] in ways.collect:
         return _kept(ways, names, *graphs.watched(p, x, modulation, text, config=own))
     return _kept(ways, names, graphs.run(p, x, modulation, text, config=own, recompute=ways.recompute))
 

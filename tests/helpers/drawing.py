@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pixart_fn as px
+from pixart_fn import transformer
+from pixart_fn.models import transformer_numpy
 
 STEPS = 3  # the second is the first of second order
 KEY = px.key(7)
@@ -27,4 +29,20 @@ def counted(monkeypatch, module, name):
         return f(*args, **kwargs)
 
     monkeypatch.setattr(module, name, count)
+    return calls
+
+
+def evaluations(monkeypatch):
+    """The transformer's evaluations, MindSpore's and NumPy's, as they come: (pictures, blocks that are perturbed)."""
+    calls = []
+
+    def counting(evaluate):
+        def count(*args, **kwargs):
+            calls.append((len(args[2]), kwargs["ways"].perturbed if "ways" in kwargs else ()))
+            return evaluate(*args, **kwargs)
+
+        return count
+
+    for module in (transformer, transformer_numpy):
+        monkeypatch.setattr(module, "evaluate", counting(module.evaluate))
     return calls

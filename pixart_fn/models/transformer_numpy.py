@@ -1,0 +1,141 @@
+"""A small transformer's evaluation on a CPU, with NumPy: each picture by itself, in a thread of its own.
+
+Letters as in `transformer`, for one picture; the same numbers as there, but for rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from mindspore import Tensor, float32
+
+from .. import tree
+from ..backend import device, jit
+from ..backend import numpy_nn as nn
+from ..backend.autodiff import recording
+from ..backend.numpy_nn import Floats
+from ..backend.precision import precision
+from ..types import Tree
+from .transformer import Captions
+from .transformer_config import Config
+from .transformer_embeddings import positions, sinusoid
+
+PATCHES = 256
+"""Of a picture, up to which this is no slower on two CPUs."""
+
+
+def fits(p: Tree, config: Config) -> bool:
+    """Whether a transformer is one for `evaluate`: small blocks of plain float32 Tensors, on a CPU.
+
+    Args:
+        p: its tree.
+        config: its configuration; micro-conditions and compressed keys aren't here.
+    Returns:
+        Whether it is.
+    """
+    if not device.is_cpu() or precision() != "float32" or config.kv_compression is not None or config.conditions:
+        return False
+    if not all(type(leaf) is Tensor and leaf.dtype == float32 for leaf in tree.leaves(p)):
+        return False
+    return all(
+        sum(math.prod(leaf.shape) for leaf in tree.leaves(each)) <= jit.SMALL for each in p["transformer_blocks"]
+    )
+
+
+def takes(config: Config, x: Tensor) -> bool:
+    """Whether pictures x (B, C, h, w) are small enough, and no gradient is recorded."""
+    return not recording() and math.prod(x.shape[2:]) <= PATCHES * config.patch_size**2
+
+
+def evaluate(
+    p: Tree, config: Config, x: Tensor, t: Tensor, context: Captions, residuals: Sequence[Tensor] = ()
+) -> Tensor:
+    """Evaluate the network as `transformer.evaluate` does.
+
+    Args:
+        p: the transformer's tree.
+        config: its configuration.
+        x: (B, C, h, w) float32.
+        t: (B,).
+        context: what `transformer.captions` gave.
+        residuals: as in `transformer.apply`.
+    Returns:
+        (B, out_channels, h, w) float32.
+    """
+    pictures, numbers, place = x.asnumpy(), sinusoid(t).asnumpy()[:, None], positions(config, *x.shape[2:]).asnumpy()
+    texts = [(k.asnumpy(), v.asnumpy()) for k, v in zip(context.keys, context.values, strict=True)]
+    real, added = context.bias.asnumpy()[:, 0, 0] == 0, [each.asnumpy() for each in residuals]  # (B, L)
+
+    def run(rows: slice) -> Floats:
+        with np.errstate(all="ignore"):  # what isn't finite is found where the sampler looks for it
+            condition, modulation = _conditioned(p["adaln_single"], numbers[rows])
+            y = _embedded(p["pos_embed"]["proj"], config, pictures[rows])
+            y += place
+            for i, (block, text) in enumerate(zip(p["transformer_blocks"], texts, strict=True)):
+                if 0 < i <= len(added):
+                    y += added[i - 1][rows]
+                k, v = (each[rows] for each in text)
+                _block(block, config, y, modulation, [(k[j][:, r], v[j][:, r]) for j, r in enumerate(real[rows])])
+            return _unpatchified(config, _head(p, config, y, condition), pictures.shape[2:])
+
+    return Tensor.from_numpy(nn.in_threads(run, len(pictures)))
+
+
+def _conditioned(p: Tree, numbers: Floats) -> tuple[Floats, Floats]:
+    """Embed the sinusoids of times, (B, 1, 256): (B, 1, D), and what modulates the blocks, (B, 6, D)."""
+    emb = p["emb"]["timestep_embedder"]
+    condition = nn.linear(emb["linear_2"], nn.silu(nn.linear(emb["linear_1"], numbers)))
+    return condition, nn.linear(p["linear"], nn.silu(condition)).reshape(len(numbers), 6, -1)
+
+
+def _embedded(p: Tree, config: Config, x: Floats) -> Floats:
+    """Embed patches: (B, C, h, w) → (B, N, D)."""
+    (B, C, h, w), n = x.shape, config.patch_size
+    patches = x.reshape(B, C, h // n, n, w // n, n).transpose(0, 2, 4, 1, 3, 5)
+    return nn.linear(p, patches.reshape(B, -1, C * n * n))
+
+
+def _block(p: Tree, config: Config, x: Floats, modulation: Floats, texts: Sequence[tuple[Floats, Floats]]) -> None:
+    """Go through a block, which changes x (B, N, D); a text is keys and values (A, L, K) of a picture's own length."""
+    table = p["scale_shift_table"].asnumpy() + modulation
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (table[:, i, None] for i in range(6))
+    A, root = config.num_attention_heads, np.float32(config.attention_head_dim**-0.5)
+    to, across, mlp = p["attn1"], p["attn2"], p["ff"]["net"]
+    h = _modulated(x, config, scale, shift)
+    q, k, v = (nn.split(nn.linear(to[name], h), A) for name in ("to_q", "to_k", "to_v"))
+    q *= root
+    h = nn.linear(to["to_out"][0], nn.attend(q, k, v))
+    h *= gate
+    x += h
+
+    q = nn.split(nn.linear(across["to_q"], x), A)
+    q *= root
+    seen = [nn.attend(q[i, None], k[None], v[None]) for i, (k, v) in enumerate(texts)]
+    x += nn.linear(across["to_out"][0], np.concatenate(seen))
+
+    h = nn.linear(mlp["2"], nn.gelu_tanh(nn.linear(mlp["0"]["proj"], _modulated(x, config, scale_mlp, shift_mlp))))
+    h *= gate_mlp
+    x += h
+
+
+def _head(p: Tree, config: Config, x: Floats, condition: Floats) -> Floats:
+    """What leaves the blocks (B, N, D) → (B, N, p·p·out_channels)."""
+    table = p["scale_shift_table"].asnumpy() + condition
+    return nn.linear(p["proj_out"], _modulated(x, config, table[:, 1, None], table[:, 0, None]))
+
+
+def _unpatchified(config: Config, x: Floats, size: tuple[int, ...]) -> Floats:
+    """Put patches together: (B, N, p·p·out_channels) → (B, out_channels, h, w)."""
+    (h, w), n, B = size, config.patch_size, len(x)
+    latents: Floats = x.reshape(B, h // n, w // n, n, n, -1).transpose(0, 5, 1, 3, 2, 4).reshape(B, -1, h, w)
+    return latents
+
+
+def _modulated(x: Floats, config: Config, scale: Floats, shift: Floats) -> Floats:
+    """The norm of x (B, N, D) with a scale and a shift (B, 1, D)."""
+    y = nn.layer_norm(x, config.norm_eps)
+    y *= np.float32(1) + scale
+    y += shift
+    return y
