@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,22 +22,42 @@ from ..process import cpus
 from ..types import Tree
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 GELU = math.sqrt(2 / math.pi)
 
 
-def in_threads(f: Callable[[slice], Floats], n: int) -> Floats:
-    """Compute rows 0 … n - 1 in as many threads as there are CPUs, and join them: f(slice of rows) → (rows, …).
+@contextmanager
+def threads(tasks: int) -> Iterator[Callable[[Callable[[slice], T], Sequence[slice]], list[T]]]:
+    """Give what maps a function over slices, in as many threads as there are CPUs and tasks.
 
     Products of matrices take one thread each meanwhile, since those that share a product wait for each other by turning
-    round, which takes milliseconds where another process uses a CPU.
+    round, which takes milliseconds where another process uses a CPU. NumPy doesn't warn of what isn't finite, which is
+    looked for where the result is used.
     """
-    threads = min(n, len(cpus.allowed() or (0,)))
-    parts = [slice(i * n // threads, (i + 1) * n // threads) for i in range(threads)]
-    with _blas().limit(limits=1):
-        if threads == 1:
-            return f(parts[0])
-        with ThreadPoolExecutor(threads) as pool:
-            return np.concatenate(list(pool.map(f, parts)))
+    n = min(tasks, len(cpus.allowed() or (0,)))
+
+    def each(f: Callable[[slice], T], parts: Sequence[slice]) -> list[T]:
+        return [f(part) for part in parts] if n == 1 else list(pool.map(_quiet(f), parts))
+
+    with _blas().limit(limits=1), np.errstate(all="ignore"), ThreadPoolExecutor(n) as pool:
+        yield each
+
+
+def _quiet(f: Callable[[slice], T]) -> Callable[[slice], T]:
+    """f with what NumPy is told not to warn of, which it is told in each thread."""
+
+    def call(part: slice) -> T:
+        with np.errstate(all="ignore"):
+            return f(part)
+
+    return call
+
+
+def in_threads(f: Callable[[slice], Floats], n: int) -> Floats:
+    """Compute rows 0 … n - 1 in threads, and join them: f(slice of rows) → (rows, …)."""
+    parts = min(n, len(cpus.allowed() or (0,)))
+    with threads(parts) as each:
+        return np.concatenate(each(f, [slice(i * n // parts, (i + 1) * n // parts) for i in range(parts)]))
 
 
 @functools.cache
@@ -45,7 +67,7 @@ def _blas() -> ThreadpoolController:
 
 
 def linear(p: Tree, x: Floats) -> Floats:
-    """x Wᵀ + b: (B, L, I) → (B, L, O), for a weight (O, I) or (O, C, k, k) with C·k·k = I."""
+    """x Wᵀ + b: (…, L, I) → (…, L, O), for a weight (O, I) or (O, C, k, k) with C·k·k = I."""
     weight = p["weight"].asnumpy()
     y: Floats = x @ weight.reshape(len(weight), -1).T
     if "bias" in p:

@@ -69,16 +69,15 @@ def evaluate(
     real, added = context.bias.asnumpy()[:, 0, 0] == 0, [each.asnumpy() for each in residuals]  # (B, L)
 
     def run(rows: slice) -> Floats:
-        with np.errstate(all="ignore"):  # what isn't finite is found where the sampler looks for it
-            condition, modulation = _conditioned(p["adaln_single"], numbers[rows])
-            y = _embedded(p["pos_embed"]["proj"], config, pictures[rows])
-            y += place
-            for i, (block, text) in enumerate(zip(p["transformer_blocks"], texts, strict=True)):
-                if 0 < i <= len(added):
-                    y += added[i - 1][rows]
-                k, v = (each[rows] for each in text)
-                _block(block, config, y, modulation, [(k[j][:, r], v[j][:, r]) for j, r in enumerate(real[rows])])
-            return _unpatchified(config, _head(p, config, y, condition), pictures.shape[2:])
+        condition, modulation = _conditioned(p["adaln_single"], numbers[rows])
+        y = _embedded(p["pos_embed"]["proj"], config, pictures[rows])
+        y += place
+        for i, (block, text) in enumerate(zip(p["transformer_blocks"], texts, strict=True)):
+            if 0 < i <= len(added):
+                y += added[i - 1][rows]
+            k, v = (each[rows] for each in text)
+            _block(block, config, y, modulation, [(k[j][:, r], v[j][:, r]) for j, r in enumerate(real[rows])])
+        return _unpatchified(config, _head(p, config, y, condition), pictures.shape[2:])
 
     return Tensor.from_numpy(nn.in_threads(run, len(pictures)))
 

@@ -1,0 +1,113 @@
+"""A small VAE's decoder in NumPy gives the pictures that MindSpore gives, and is used for those alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+
+import mindspore as ms
+import numpy as np
+import pytest
+from helpers import tiny
+from helpers.drawing import counted
+from mindspore import Tensor
+
+import pixart_fn as px
+from pixart_fn import vae
+from pixart_fn.backend import jit
+from pixart_fn.models import vae_numpy
+
+
+@pytest.fixture(scope="module")
+def params():
+    return px.load()
+
+
+def latents(config, *shape):
+    return Tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("strip", [2**14, vae_numpy.STRIP])
+@pytest.mark.parametrize("shape", [(2, 16, 4, 4), (1, 16, 3, 5), (1, 16, 1, 1)])
+def test_it_gives_what_mindspore_gives(params, monkeypatch, strip, shape):
+    monkeypatch.setattr(vae_numpy, "STRIP", strip)  # strips of one row, and of several
+    p, config = params.vae, params.config.vae
+    z = latents(config, *shape)
+    expected = vae.decode(p, config, z).asnumpy()
+    found = vae_numpy.decode(p, config, z).asnumpy()
+    assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny.VAE,
+        vae.Config(block_out_channels=(8, 16), norm_num_groups=4, mid_block_add_attention=False, latent_channels=3),
+        vae.Config(block_out_channels=(8,), norm_num_groups=2, use_quant_conv=False, use_post_quant_conv=False),
+    ],
+)
+def test_other_configurations(config):
+    p = tiny.without_zeros(vae.init(px.key(0), config))
+    z = latents(config, 1, config.latent_channels, 6, 4)
+    expected = vae.decode(p, config, z).asnumpy()
+    assert np.abs(vae_numpy.decode(p, config, z).asnumpy() - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_a_picture_does_not_depend_on_its_batch(params):
+    p, config, z = params.vae, params.config.vae, latents(None, 3, 16, 8, 8)
+    whole = vae_numpy.decode(p, config, z).asnumpy()
+    for i in range(3):
+        np.testing.assert_array_equal(vae_numpy.decode(p, config, z[i : i + 1]).asnumpy(), whole[i : i + 1])
+
+
+SCRIPT = """
+import hashlib, os, sys
+if sys.argv[1] == "one":
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import numpy as np
+import pixart_fn as px
+from mindspore import Tensor
+params = px.load(text_encoder=None)
+z = Tensor(np.random.default_rng(0).standard_normal((1, 16, 16, 16)).astype(np.float32))
+print(hashlib.sha256(px.decode_latents(params, z).asnumpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system doesn't let a process choose its CPUs")
+def test_a_picture_does_not_depend_on_the_number_of_cpus():
+    run = [subprocess.run([sys.executable, "-c", SCRIPT, n], capture_output=True, check=True) for n in ("all", "one")]
+    assert run[0].stdout == run[1].stdout
+
+
+def test_it_is_for_small_pictures_of_small_float32_decoders_on_a_cpu(params, monkeypatch):
+    p, config = params.vae, params.config.vae
+    z = latents(config, 1, 16, 16, 16)
+    assert vae_numpy.fits(p, config, z)
+    assert not vae_numpy.fits(p, config, latents(config, 1, 16, 33, 32))
+    assert not vae_numpy.fits(px.tree.map(lambda leaf: leaf.astype(ms.float16), p), config, z)
+    assert not vae_numpy.fits({name: p[name] for name in p if "decoder" not in name}, config, z)
+    seen = []
+    px.grad(lambda z: (seen.append(vae_numpy.fits(p, config, z)), z.sum())[1])(z)
+    assert seen == [False]
+    for target, value in ((jit, ("SMALL", 2**10)), (vae_numpy, ("precision", lambda: "bf16-math"))):
+        monkeypatch.setattr(target, *value)
+        assert not vae_numpy.fits(p, config, z)
+        monkeypatch.undo()
+    monkeypatch.setattr(vae_numpy.device, "is_cpu", lambda: False)
+    assert not vae_numpy.fits(p, config, z)
+
+
+def test_decode_latents_uses_it_and_says_what_is_not_finite(params, monkeypatch):
+    calls, z = counted(monkeypatch, vae_numpy, "decode"), latents(None, 2, 16, 4, 4)
+    px.decode_latents(params, z)
+    assert len(calls) == 2  # one picture at a time
+    values = z.asnumpy().copy()
+    values[1, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="must be finite"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        px.decode_latents(params, Tensor(values))
+    px.decode_latents(params, z, tile=32)
+    assert len(calls) == 4  # tiles are MindSpore's
