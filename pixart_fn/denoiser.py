@@ -16,6 +16,7 @@ from . import control as control_
 from . import guidance as guidance_
 from . import solvers, tree
 from .backend.arrays import as_float, as_numpy
+from .backend.autodiff import recording
 from .checks import kind
 from .control import Control, Steering, as_controls
 from .guidance import Blur, Guidance, Pair, Result, Scale, Skip, Weaker
@@ -169,6 +170,8 @@ class _Seen(NamedTuple):
 
     context: transformer.Captions
     steering: tuple[Steering, ...]
+    small: bool
+    """Whether the transformer is one for NumPy."""
 
 
 def _model(
@@ -176,7 +179,7 @@ def _model(
 ) -> Callable[[Array, float], Array]:
     """Make (x_t, t) → the transformer's output for a text and a size, in some way of evaluating its blocks."""
     conditions, weights, config = _conditions(params, *size), params.transformer, params.config.transformer
-    small = ways == transformer.USUAL and transformer_numpy.fits(weights, config)
+    small = ways == transformer.USUAL and seen.small
 
     def model(x: Array, t: float) -> Array:
         rows = len(x)
@@ -237,8 +240,10 @@ def repeat(text: Text, n: int) -> Text:
 
 
 def _seen(params: Params, text: Text, controls: Sequence[Control]) -> _Seen:
-    context = transformer.captions(params.transformer, params.config.transformer, *text)
-    return _Seen(context, control_.prepare(params, controls, text))
+    weights, config = params.transformer, params.config.transformer
+    small = transformer_numpy.fits(weights, config)
+    captions = transformer_numpy.captions if small and not recording() else transformer.captions
+    return _Seen(captions(weights, config, *text), control_.prepare(params, controls, text), small)
 
 
 def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:

@@ -20,7 +20,7 @@ from .denoiser import guided_denoiser
 from .encoding import encode_image as encode_image
 from .estimate import check_decoding, check_texts, pictures_at_once, slices
 from .guidance import Guidance, Scale
-from .models import sizes, t5, vae, vae_numpy
+from .models import sizes, t5, t5_numpy, vae, vae_numpy
 from .models import tokenizer as tokenizer_
 from .params import Params
 from .process.lock import exclusive, lock
@@ -92,7 +92,10 @@ def encode_prompt(
     L = _bucket(max(int(mask.sum(1).max()), pad_to), length)
     ids, mask = Tensor.from_numpy(ids[:, :L].copy()), Tensor.from_numpy(mask[:, :L].copy())
     check_texts(params, len(ids), L, memory)
-    states = t5.encode(params.text_encoder, config, ids, mask)
+    if t5_numpy.fits(params.text_encoder, config):
+        states = t5_numpy.encode(params.text_encoder, config, ids.asnumpy(), mask.asnumpy())
+    else:
+        states = t5.encode(params.text_encoder, config, ids, mask)
     if check:
         check_finite(states, "the text states of encode_prompt")
     return Text(states, mask)

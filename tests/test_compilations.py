@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers import tiny
+from helpers.drawing import without_numpy
 
 import pixart_fn as px
 from pixart_fn.backend import jit
@@ -12,8 +13,15 @@ KEY = px.key(0)
 BASE = {"steps": 3, "progress": False}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        without_numpy(monkeypatch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def params():
+def params(compiled):
     """A model that has drawn once."""
     params = tiny.params()
     px.generate(params, "a cute cat", KEY, **BASE)

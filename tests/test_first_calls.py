@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.drawing import without_numpy
 
 import pixart_fn as px
 from pixart_fn import tree
@@ -19,6 +20,7 @@ OPTIONS = {"steps": 2, "progress": False}
 @pytest.fixture
 def compared(monkeypatch):
     """Every block that runs is run both ways and compared; how many were is listed by name."""
+    without_numpy(monkeypatch)
     seen: dict[str, int] = {}
     real = jit._Graphs._call
 

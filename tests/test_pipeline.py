@@ -18,7 +18,7 @@ from PIL import Image
 import pixart_fn as px
 from pixart_fn import t5, tree
 from pixart_fn.backend import autodiff
-from pixart_fn.models import tokenizer
+from pixart_fn.models import t5_numpy, tokenizer
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -150,7 +150,7 @@ def test_injected_latents_leave_the_solvers_noise_to_the_key(params):
 
 
 def test_both_branches_are_one_evaluation_and_guidance_1_skips_the_negative(params, monkeypatch):
-    models, texts = evaluations(monkeypatch), counted(monkeypatch, t5, "encode")
+    models, texts = evaluations(monkeypatch), counted(monkeypatch, t5_numpy, "encode")
     latents(params)
     assert [pictures for pictures, _ in models] == [2] * STEPS
     assert [args[2].shape[0] for args, _ in texts] == [2]  # the encoder, which may be streamed, is gone through once

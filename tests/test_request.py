@@ -9,6 +9,7 @@ from helpers.drawing import KEY, STEPS, counted, draw, evaluations
 
 import pixart_fn as px
 from pixart_fn import t5, transformer, vae
+from pixart_fn.models import t5_numpy
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -126,10 +127,11 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_sentence_before_any_work(params, case, monkeypatch):
     options, error, sentence = MISTAKES[case]
-    calls = [counted(monkeypatch, t5, "encode"), evaluations(monkeypatch)]
+    calls = [counted(monkeypatch, each, "encode") for each in (t5, t5_numpy)]
+    evaluated = evaluations(monkeypatch)
     with pytest.raises(error, match=sentence) as raised:
         draw(**{"params": params, **options})
-    assert "\n" not in str(raised.value) and not any(calls)
+    assert "\n" not in str(raised.value) and not any((*calls, *evaluated))
 
 
 def test_missing_and_superfluous_arguments_are_named(params):

@@ -83,6 +83,14 @@ def layer_norm(x: Floats, eps: float) -> Floats:
     return x
 
 
+def rms_norm(p: Tree, x: Floats, eps: float) -> Floats:
+    """x / √(mean x² + ε) · weight over the last axis: (B, L, D)."""
+    square = np.einsum("bld,bld->bl", x, x)[..., None] / np.float32(x.shape[-1])
+    y: Floats = x / np.sqrt(square + np.float32(eps))
+    y *= p["weight"].asnumpy()
+    return y
+
+
 def gelu_tanh(x: Floats) -> Floats:
     """x/2 · (1 + tanh u) = x / (1 + exp(-2u)) with u = √(2/π) (x + 0.044715 x³), of any shape."""
     y: Floats = x * x

@@ -18,7 +18,7 @@ from ..backend.autodiff import recording
 from ..backend.numpy_nn import Floats
 from ..backend.precision import precision
 from ..types import Tree
-from .transformer import Captions
+from .transformer import MASKED, Captions
 from .transformer_config import Config
 from .transformer_embeddings import positions, sinusoid
 
@@ -47,6 +47,35 @@ def fits(p: Tree, config: Config) -> bool:
 def takes(config: Config, x: Tensor) -> bool:
     """Whether pictures x (B, C, h, w) are small enough, and no gradient is recorded."""
     return not recording() and math.prod(x.shape[2:]) <= PATCHES * config.patch_size**2
+
+
+def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
+    """Compute what all blocks' cross-attentions see of the text, as `transformer.captions` does.
+
+    Args:
+        p: the transformer's tree.
+        config: its configuration.
+        text: (B, L, caption_channels) float32.
+        mask: (B, L), with a real token in each row.
+    Returns:
+        Captions, whose keys and values are zero where a token isn't real.
+    """
+    states, real, A = text.asnumpy(), mask.asnumpy() != 0, config.num_attention_heads
+    (B, L), to = real.shape, p["caption_projection"]
+    seen = np.zeros((B, 2 * config.num_layers, A, L, config.attention_head_dim), np.float32)
+
+    def run(rows: slice) -> Floats:
+        for i in range(rows.start, rows.stop):
+            own = nn.linear(to["linear_2"], nn.gelu_tanh(nn.linear(to["linear_1"], states[i, real[i]][None])))
+            for k, block in enumerate(p["transformer_blocks"]):
+                for j, name in enumerate(("to_k", "to_v")):
+                    seen[i, 2 * k + j][:, real[i]] = nn.split(nn.linear(block["attn2"][name], own), A)[0]
+        return seen[rows]
+
+    both = nn.in_threads(run, B)
+    keys, values = ([Tensor.from_numpy(both[:, k].copy()) for k in range(j, 2 * config.num_layers, 2)] for j in (0, 1))
+    bias = np.where(real, np.float32(0), np.float32(MASKED))
+    return Captions(keys, values, Tensor.from_numpy(bias.reshape(B, 1, 1, L)))
 
 
 def evaluate(

@@ -50,7 +50,7 @@ def encode(p: Tree, config: EitherConfig, x: Tensor) -> Moments:
         ValueError: p doesn't hold the encoder's tensors, or x hasn't such a shape.
     """
     x = _pictures(config, x)
-    _check_weights(p, config, ("encoder.", "quant_conv."))
+    check_half(p, config, ("encoder.", "quant_conv."))
     if _alone(x, 1):
         each = [encode(p, config, part) for part in ops.split(x, 1)]
         return Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
@@ -89,7 +89,7 @@ def decode(p: Tree, config: EitherConfig, z: Tensor) -> Tensor:
     """
     z = as_float(z, "z")
     check_latents(config, z)
-    _check_weights(p, config, ("decoder.", "post_quant_conv."))
+    check_half(p, config, ("decoder.", "post_quant_conv."))
     if _alone(z, factor(config)):
         return ops.cat([decode(p, config, part) for part in ops.split(z, 1)], 0)
     if isinstance(config, TinyConfig):
@@ -162,7 +162,7 @@ def decode_tiled(p: Tree, config: EitherConfig, z: Tensor, tile: int) -> Tensor:
     return vae_tiles.apply(lambda z: decode(p, config, z), z, small, Fraction(factor(config)))
 
 
-def _check_weights(p: Tree, config: EitherConfig, parts: tuple[str, ...]) -> None:
+def check_half(p: Tree, config: EitherConfig, parts: tuple[str, ...]) -> None:
     """Check the half of a VAE's tree that is used, since the other may be left out."""
     used = {name: p[name] for name in p if f"{name}.".startswith(parts)} if isinstance(p, dict) else p
     check_weights(used, {name: shape for name, shape in shapes(config).items() if name.startswith(parts)}, "p")
