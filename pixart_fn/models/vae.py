@@ -13,12 +13,13 @@ from mindspore import Tensor, ops
 
 from .. import rng
 from ..backend import jit, nn
-from ..backend.arrays import as_float, check_weights, clamp
+from ..backend.arrays import as_float, clamp
 from ..checks import check_type, kind, shown
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
 from . import vae_layers, vae_tiles, vae_tiny
+from .vae_checks import check_half
 from .vae_config import Config as Config
 from .vae_config import EitherConfig as EitherConfig
 from .vae_config import check_config as check_config
@@ -160,12 +161,6 @@ def decode_tiled(p: Tree, config: EitherConfig, z: Tensor, tile: int) -> Tensor:
         return decode(p, config, z)
     small = tile // factor(config)
     return vae_tiles.apply(lambda z: decode(p, config, z), z, small, Fraction(factor(config)))
-
-
-def check_half(p: Tree, config: EitherConfig, parts: tuple[str, ...]) -> None:
-    """Check the half of a VAE's tree that is used, since the other may be left out."""
-    used = {name: p[name] for name in p if f"{name}.".startswith(parts)} if isinstance(p, dict) else p
-    check_weights(used, {name: shape for name, shape in shapes(config).items() if name.startswith(parts)}, "p")
 
 
 def check_latents(config: EitherConfig, z: Tensor) -> None:

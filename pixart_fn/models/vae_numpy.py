@@ -21,7 +21,7 @@ from ..backend.autodiff import recording
 from ..backend.numpy_nn import Floats
 from ..backend.precision import precision
 from ..types import Tree
-from . import vae
+from .vae_checks import check_half
 from .vae_config import Config, factor
 from .vae_layers import EPS
 
@@ -67,7 +67,7 @@ def decode(p: Tree, config: Config, z: Tensor) -> Tensor:
     Raises:
         ValueError: p doesn't hold the decoder's tensors.
     """
-    vae.check_half(p, config, ("decoder.", "post_quant_conv."))
+    check_half(p, config, ("decoder.", "post_quant_conv."))
     with nn.threads(z.shape[2]) as in_threads:
 
         def each(f: Callable[[slice], Any], H: int, row: int) -> list[Any]:
