@@ -11,7 +11,7 @@ from mindspore import Tensor
 
 import pixart_fn as px
 from pixart_fn import t5
-from pixart_fn.backend import jit
+from pixart_fn.backend import jit, numpy_nn
 from pixart_fn.models import t5_numpy
 
 
@@ -48,11 +48,11 @@ def test_it_fits_small_float32_encoders_on_a_cpu(params, monkeypatch):
     p, config = params.text_encoder, params.config.text_encoder
     assert t5_numpy.fits(p, config)
     assert not t5_numpy.fits(px.tree.map(lambda leaf: leaf.astype(ms.float16), p), config)
-    for target, value in ((jit, ("SMALL", 2**10)), (t5_numpy, ("precision", lambda: "bf16-math"))):
+    for target, value in ((jit, ("SMALL", 2**10)), (numpy_nn, ("precision", lambda: "bf16-math"))):
         monkeypatch.setattr(target, *value)
         assert not t5_numpy.fits(p, config)
         monkeypatch.undo()
-    monkeypatch.setattr(t5_numpy.device, "is_cpu", lambda: False)
+    monkeypatch.setattr(numpy_nn.device, "is_cpu", lambda: False)
     assert not t5_numpy.fits(p, config)
 
 

@@ -16,7 +16,7 @@ from mindspore import Tensor
 
 import pixart_fn as px
 from pixart_fn import vae
-from pixart_fn.backend import jit
+from pixart_fn.backend import jit, numpy_nn
 from pixart_fn.models import vae_numpy
 
 
@@ -92,11 +92,11 @@ def test_it_is_for_small_pictures_of_small_float32_decoders_on_a_cpu(params, mon
     seen = []
     px.grad(lambda z: (seen.append(vae_numpy.fits(p, config, z)), z.sum())[1])(z)
     assert seen == [False]
-    for target, value in ((jit, ("SMALL", 2**10)), (vae_numpy, ("precision", lambda: "bf16-math"))):
+    for target, value in ((jit, ("SMALL", 2**10)), (numpy_nn, ("precision", lambda: "bf16-math"))):
         monkeypatch.setattr(target, *value)
         assert not vae_numpy.fits(p, config, z)
         monkeypatch.undo()
-    monkeypatch.setattr(vae_numpy.device, "is_cpu", lambda: False)
+    monkeypatch.setattr(numpy_nn.device, "is_cpu", lambda: False)
     assert not vae_numpy.fits(p, config, z)
 
 

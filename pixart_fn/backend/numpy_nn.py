@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from mindspore import Tensor, float32
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from ..process import cpus
 from ..types import Tree
+from . import device
+from .precision import precision
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")
 GELU = math.sqrt(2 / math.pi)
+
+
+def computes(leaves: Iterable[Any]) -> bool:
+    """Whether these layers are for weights: float32 Tensors and nothing more, in float32 arithmetic, on a CPU."""
+    exact = device.is_cpu() and precision() == "float32"
+    return exact and all(type(leaf) is Tensor and leaf.dtype == float32 for leaf in leaves)
 
 
 @contextmanager

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from mindspore import Tensor, float32
+from mindspore import Tensor
 
 from .. import tree
-from ..backend import device, jit
+from ..backend import jit
 from ..backend import numpy_nn as nn
 from ..backend.arrays import check_weights
 from ..backend.autodiff import recording
 from ..backend.numpy_nn import Floats
-from ..backend.precision import precision
 from ..types import NumPyArray, Tree
 from .t5 import Config, buckets, shapes
 
@@ -27,10 +26,8 @@ def fits(p: Tree, config: Config) -> bool:
     Returns:
         Whether it is.
     """
-    if recording() or not device.is_cpu() or precision() != "float32":
-        return False
     numbers = sum(math.prod(shape) for name, shape in shapes(config).items() if name.startswith("encoder.block.0."))
-    return numbers <= jit.SMALL and all(type(leaf) is Tensor and leaf.dtype == float32 for leaf in tree.leaves(p))
+    return not recording() and numbers <= jit.SMALL and nn.computes(tree.leaves(p))
 
 
 def encode(p: Tree, config: Config, ids: NumPyArray, mask: NumPyArray) -> Tensor:

@@ -9,14 +9,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from mindspore import Tensor, float32
+from mindspore import Tensor
 
 from .. import tree
-from ..backend import device, jit
+from ..backend import jit
 from ..backend import numpy_nn as nn
 from ..backend.autodiff import recording
 from ..backend.numpy_nn import Floats
-from ..backend.precision import precision
 from ..types import Tree
 from .transformer import MASKED, Captions
 from .transformer_config import Config
@@ -35,9 +34,7 @@ def fits(p: Tree, config: Config) -> bool:
     Returns:
         Whether it is.
     """
-    if not device.is_cpu() or precision() != "float32" or config.kv_compression is not None or config.conditions:
-        return False
-    if not all(type(leaf) is Tensor and leaf.dtype == float32 for leaf in tree.leaves(p)):
+    if config.kv_compression is not None or config.conditions or not nn.computes(tree.leaves(p)):
         return False
     return all(
         sum(math.prod(leaf.shape) for leaf in tree.leaves(each)) <= jit.SMALL for each in p["transformer_blocks"]

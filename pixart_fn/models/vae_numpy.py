@@ -11,15 +11,14 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-from mindspore import Tensor, float32
+from mindspore import Tensor
 from numpy.lib.stride_tricks import as_strided
 
 from .. import tree
-from ..backend import device, jit
+from ..backend import jit
 from ..backend import numpy_nn as nn
 from ..backend.autodiff import recording
 from ..backend.numpy_nn import Floats
-from ..backend.precision import precision
 from ..types import Tree
 from .vae_checks import check_half
 from .vae_config import Config, factor
@@ -46,10 +45,10 @@ def fits(p: Tree, config: Config, z: Tensor) -> bool:
     Returns:
         Whether they are.
     """
-    if recording() or not device.is_cpu() or precision() != "float32" or "decoder" not in p:
+    if recording() or "decoder" not in p:
         return False
     leaves = [leaf for name in ("decoder", "post_quant_conv") if name in p for leaf in tree.leaves(p[name])]
-    if not all(type(leaf) is Tensor and leaf.dtype == float32 for leaf in leaves):
+    if not nn.computes(leaves):
         return False
     pixels = math.prod(z.shape[2:]) * factor(config) ** 2
     return bool(pixels <= PIXELS) and sum(math.prod(leaf.shape) for leaf in leaves) <= jit.SMALL
