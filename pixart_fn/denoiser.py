@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import control as control_
 from . import guidance as guidance_
 from . import solvers, tree
+from .backend import numpy_nn
 from .backend.arrays import as_float, as_numpy
 from .backend.autodiff import recording
 from .checks import kind
@@ -26,7 +27,7 @@ from .process.lock import exclusive
 from .public import public
 from .request import as_text, check_guidance, check_params, check_variance, latent_shape, picture_size
 from .schedule import Schedule
-from .types import Array, Denoiser, Text, VarianceDenoiser
+from .types import Array, Denoiser, Text, Tree, VarianceDenoiser
 
 Maker: TypeAlias = Callable[[Callable[[Array, float], Array], Schedule], Callable[[Array, float], Result]]
 """`guidance.denoiser` or `guidance.variance_denoiser`: from a model's raw output to x0, or to (x0, variance)."""
@@ -153,11 +154,11 @@ def guided_denoiser(
     controls: Sequence[Control] = (),
 ) -> Callable[[Array, float], Result]:
     """Make the denoiser of `text_denoiser` or of `text_variance_denoiser` from checked arguments."""
-    B, pair, worse = len(text.mask), None, None
+    B, pair, worse, small = len(text.mask), None, None, _small(params)
     if guidance.compares:
-        texts = _seen(params, _stack(text, _negative(text, negative, guidance)), controls)
+        texts = _seen(params, small, _stack(text, _negative(text, negative, guidance)), controls)
         pair = _rows(make(_model(params, texts, size), schedule), B)
-    seen = _seen(params, text, controls)
+    seen = _seen(params, small, text, controls)
     conditional = make(_model(params, seen, size), schedule)
     if guidance.branch is not None:
         ways = _worse(guidance.branch, params.config.transformer.num_layers)
@@ -170,8 +171,8 @@ class _Seen(NamedTuple):
 
     context: transformer.Captions
     steering: tuple[Steering, ...]
-    small: bool
-    """Whether the transformer is one for NumPy."""
+    small: Tree | None
+    """The transformer's weights for NumPy, if it's one for NumPy."""
 
 
 def _model(
@@ -179,15 +180,15 @@ def _model(
 ) -> Callable[[Array, float], Array]:
     """Make (x_t, t) → the transformer's output for a text and a size, in some way of evaluating its blocks."""
     conditions, weights, config = _conditions(params, *size), params.transformer, params.config.transformer
-    small = ways == transformer.USUAL and seen.small
+    small = seen.small if ways == transformer.USUAL else None
 
     def model(x: Array, t: float) -> Array:
         rows = len(x)
         times = Tensor.from_numpy(np.full(rows, t, np.float32))
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
         added = control_.residuals(seen.steering, params, x, t, seen.context, *given.values())
-        if small and transformer_numpy.takes(config, x):
-            return transformer_numpy.evaluate(weights, config, x, times, seen.context, added)
+        if small is not None and transformer_numpy.takes(config, x):
+            return transformer_numpy.evaluate(small, config, x, times, seen.context, added)
         how = ways._replace(residuals=added)
         return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=how)
 
@@ -239,11 +240,19 @@ def repeat(text: Text, n: int) -> Text:
     return text if n == 1 else Text(*(ops.repeat_interleave(part, n, 0) for part in text))
 
 
-def _seen(params: Params, text: Text, controls: Sequence[Control]) -> _Seen:
-    weights, config = params.transformer, params.config.transformer
-    small = transformer_numpy.fits(weights, config)
-    captions = transformer_numpy.captions if small and not recording() else transformer.captions
-    return _Seen(captions(weights, config, *text), control_.prepare(params, controls, text), small)
+def _small(params: Params) -> Tree | None:
+    """Return the transformer's weights for NumPy, or None where it isn't one for NumPy."""
+    weights = params.transformer
+    return numpy_nn.arrays(weights) if transformer_numpy.fits(weights, params.config.transformer) else None
+
+
+def _seen(params: Params, small: Tree | None, text: Text, controls: Sequence[Control]) -> _Seen:
+    config = params.config.transformer
+    if small is None or recording():
+        context = transformer.captions(params.transformer, config, *text)
+    else:
+        context = transformer_numpy.captions(small, config, *text)
+    return _Seen(context, control_.prepare(params, controls, text), small)
 
 
 def _negative(text: Text, negative: Text | None, guidance: Guidance) -> Text:

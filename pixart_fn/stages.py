@@ -20,7 +20,7 @@ from .denoiser import guided_denoiser
 from .encoding import encode_image as encode_image
 from .estimate import check_decoding, check_texts, pictures_at_once, slices
 from .guidance import Guidance, Scale
-from .models import sizes, t5, t5_numpy, vae, vae_numpy
+from .models import sizes, t5, t5_numpy, vae
 from .models import tokenizer as tokenizer_
 from .params import Params
 from .process.lock import exclusive, lock
@@ -290,8 +290,6 @@ def decode(params: Params, z: Tensor, tile: int | None, size: tuple[int, int] | 
     def one(z: Tensor) -> Tensor:
         if tile is not None:
             return vae.decode_tiled(params.vae, config, z, tile)
-        if isinstance(config, vae.Config) and vae_numpy.fits(params.vae, config, z):
-            return vae_numpy.decode(params.vae, config, z)
         return vae.decode(params.vae, config, z)
 
     pictures = [one(row.expand_dims(0) / config.scaling_factor) for row in z]

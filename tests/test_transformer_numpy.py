@@ -21,6 +21,10 @@ def params():
     return px.load()
 
 
+def evaluate(p, *rest):
+    return transformer_numpy.evaluate(numpy_nn.arrays(p), *rest).asnumpy()
+
+
 def given(config, B, h=16, w=16, L=7):
     """x, t, text and a mask whose rows have 1, 2, … tokens, one of them after a gap."""
     normal = np.random.default_rng(0).standard_normal
@@ -43,7 +47,7 @@ def test_it_gives_what_mindspore_gives(params, B, h, w):
     captions = transformer.captions(p, config, text, mask)
     noise = np.random.default_rng(1).standard_normal((2, B, h * w // 4, config.width)).astype(np.float32)
     residuals = tuple(map(Tensor, 0.1 * noise))
-    found = transformer_numpy.evaluate(p, config, x, t, captions, residuals).asnumpy()
+    found = evaluate(p, config, x, t, captions, residuals)
     ways = transformer.USUAL._replace(residuals=residuals)
     expected = transformer.evaluate(p, config, x, t, captions, ways=ways).asnumpy()
     assert distance(found, expected) < 1e-5
@@ -52,24 +56,24 @@ def test_it_gives_what_mindspore_gives(params, B, h, w):
 def test_a_picture_does_not_depend_on_its_batch_nor_on_the_length_of_other_texts(params):
     p, config = params.transformer, params.config.transformer
     x, t, text, mask = given(config, 7, L=12)
-    whole = transformer_numpy.evaluate(p, config, x, t, transformer.captions(p, config, text, mask)).asnumpy()
+    whole = evaluate(p, config, x, t, transformer.captions(p, config, text, mask))
     for rows in (slice(0, 1), slice(1, 3), slice(2, 7)):
         short = int(mask.asnumpy()[rows].nonzero()[1].max()) + 1
         captions = transformer.captions(p, config, text[rows, :short], mask[rows, :short])
-        part = transformer_numpy.evaluate(p, config, x[rows], t[rows], captions).asnumpy()
+        part = evaluate(p, config, x[rows], t[rows], captions)
         # keys and values come from MindSpore, whose last digits may depend on the batch
         assert distance(part, whole[rows]) < 1e-5
     same = transformer.captions(p, config, text, mask)
     own = transformer.Captions([k[2:3] for k in same.keys], [v[2:3] for v in same.values], same.bias[2:3])
-    np.testing.assert_array_equal(transformer_numpy.evaluate(p, config, x[2:3], t[2:3], own).asnumpy(), whole[2:3])
+    np.testing.assert_array_equal(evaluate(p, config, x[2:3], t[2:3], own), whole[2:3])
 
 
 def test_products_take_one_thread_each_and_as_many_as_before_afterwards(params):
     before, inside = threads(), []
-    numpy_nn.in_threads(lambda rows: inside.append(threads()) or np.zeros(rows.stop - rows.start), 3)
+    numpy_nn.in_threads(lambda row: inside.append(threads()) or np.zeros(1), 3)
     assert all(set(each) == {1} for each in inside) and threads() == before
     with pytest.raises(ZeroDivisionError):
-        numpy_nn.in_threads(lambda rows: 1 // 0, 2)
+        numpy_nn.in_threads(lambda row: 1 // 0, 2)
     assert threads() == before
 
 
@@ -84,8 +88,8 @@ def test_what_is_not_finite_stays_so_without_a_warning(params):
     values[1, 0, 0, 0] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        out = transformer_numpy.evaluate(p, config, Tensor(values), t, transformer.captions(p, config, text, mask))
-    assert np.isfinite(out[0].asnumpy()).all() and np.isnan(out[1].asnumpy()).all()
+        out = evaluate(p, config, Tensor(values), t, transformer.captions(p, config, text, mask))
+    assert np.isfinite(out[0]).all() and np.isnan(out[1]).all()
 
 
 def test_a_denoiser_uses_it_in_the_usual_way_alone(params, monkeypatch):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import compare, tiny
-from helpers.drawing import evaluations
+from helpers.drawing import evaluations, without_numpy
 from helpers.initial import assert_different, assert_normal
 from helpers.tolerances import assert_close
 from reference.case import load
@@ -22,7 +22,8 @@ import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
 @pytest.fixture(params=[pytest.param(1, id="winograd", marks=pytest.mark.slow), pytest.param(10**6, id="direct")])
 def counts(request, monkeypatch):
-    """Strips of few rows, blocks of few queries; gives how many strips the layers saw."""
+    """MindSpore's strips of few rows, blocks of few queries; gives how many strips the layers saw."""
+    without_numpy(monkeypatch)
     monkeypatch.setattr(convolution, "WIDE", request.param)
     monkeypatch.setattr(vae_layers, "STRIP", 768)
     monkeypatch.setattr(vae_layers, "SCORES", 1024)
@@ -60,6 +61,7 @@ def test_a_prime_height_goes_row_by_row(monkeypatch):
 
 
 def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):
+    without_numpy(monkeypatch)
     params = tiny.params()
     x = ms.Tensor(np.tanh(rng.normal(rng.key(0), (2, 3, 16, 24))))
     z = ms.Tensor(rng.normal(rng.key(1), (2, 4, 8, 12)))

@@ -1,8 +1,8 @@
 """Layers of small models on a CPU, with NumPy: MindSpore's cost for each operation is more than such a layer's work.
 
-B pictures or prompts, L/M tokens, D width, A heads, K head width, I and O a matrix's inputs and outputs. Weights are
-Tensors, all else arrays; everything is float32. Each function but `split` gives memory of its own, which the caller may
-change. NumPy makes a product for each of the B, whose last digits depend on its number of rows, but not on the batch.
+One picture or prompt at a time, since a product's last digits depend on its number of rows. L/M tokens, D width, A
+heads, K head width, I and O a matrix's inputs and outputs. Everything is float32; weights are what `arrays` gives. Each
+function but `split` gives memory of its own, which the caller may change.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mindspore import Tensor, float32
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from .. import tree
 from ..process import cpus
 from ..types import Tree
 from . import device
@@ -35,9 +36,14 @@ def computes(leaves: Iterable[Any]) -> bool:
     return exact and all(type(leaf) is Tensor and leaf.dtype == float32 for leaf in leaves)
 
 
+def arrays(p: Tree) -> Tree:
+    """A tree's weights as NumPy sees them, in the same memory. Asking a Tensor for them takes 15 µs, so ask once."""
+    return tree.map(lambda leaf: leaf.asnumpy(), p)
+
+
 @contextmanager
 def threads(tasks: int) -> Iterator[Callable[[Callable[[slice], T], Sequence[slice]], list[T]]]:
-    """Give what maps a function over slices, in as many threads as there are CPUs and tasks.
+    """Give what maps a function over slices, in as many threads as there are CPUs and tasks, the caller's among them.
 
     Products of matrices take one thread each meanwhile, since those that share a product wait for each other by turning
     round, which takes milliseconds where another process uses a CPU. NumPy doesn't warn of what isn't finite, which is
@@ -46,27 +52,27 @@ def threads(tasks: int) -> Iterator[Callable[[Callable[[slice], T], Sequence[sli
     n = min(tasks, len(cpus.allowed() or (0,)))
 
     def each(f: Callable[[slice], T], parts: Sequence[slice]) -> list[T]:
-        return [f(part) for part in parts] if n == 1 else list(pool.map(_quiet(f), parts))
+        results, left = {}, iter(range(len(parts)))
 
-    with _blas().limit(limits=1), np.errstate(all="ignore"), ThreadPoolExecutor(n) as pool:
+        def work() -> None:
+            with np.errstate(all="ignore"):  # which each thread is told for itself
+                for i in left:
+                    results[i] = f(parts[i])
+
+        others = [pool.submit(work) for _ in range(min(n, len(parts)) - 1)]
+        work()
+        for other in others:
+            other.result()
+        return [results[i] for i in range(len(parts))]
+
+    with _blas().limit(limits=1), ThreadPoolExecutor(max(1, n - 1)) as pool:
         yield each
 
 
-def _quiet(f: Callable[[slice], T]) -> Callable[[slice], T]:
-    """f with what NumPy is told not to warn of, which it is told in each thread."""
-
-    def call(part: slice) -> T:
-        with np.errstate(all="ignore"):
-            return f(part)
-
-    return call
-
-
-def in_threads(f: Callable[[slice], Floats], n: int) -> Floats:
-    """Compute rows 0 … n - 1 in threads, and join them: f(slice of rows) → (rows, …)."""
-    parts = min(n, len(cpus.allowed() or (0,)))
-    with threads(parts) as each:
-        return np.concatenate(each(f, [slice(i * n // parts, (i + 1) * n // parts) for i in range(parts)]))
+def in_threads(f: Callable[[int], Floats], n: int) -> Floats:
+    """Compute rows 0 … n - 1 in threads, and stack them: f(row) → (…)."""
+    with threads(n) as each:
+        return np.stack(each(lambda one: f(one.start), [slice(i, i + 1) for i in range(n)]))
 
 
 @functools.cache
@@ -76,28 +82,33 @@ def _blas() -> ThreadpoolController:
 
 
 def linear(p: Tree, x: Floats) -> Floats:
-    """x Wᵀ + b: (…, L, I) → (…, L, O), for a weight (O, I) or (O, C, k, k) with C·k·k = I."""
-    weight = p["weight"].asnumpy()
+    """x Wᵀ + b: (L, I) → (L, O), for a weight (O, I) or (O, C, k, k) with C·k·k = I."""
+    weight = p["weight"]
     y: Floats = x @ weight.reshape(len(weight), -1).T
     if "bias" in p:
-        y += p["bias"].asnumpy()
+        y += p["bias"]
     return y
 
 
 def layer_norm(x: Floats, eps: float) -> Floats:
-    """(x - mean) / √(variance + ε) over the last axis: (B, L, D)."""
+    """(x - mean) / √(variance + ε) over the last axis: (L, D)."""
     x = x - x.mean(-1, keepdims=True)
-    variance = np.einsum("bld,bld->bl", x, x)[..., None] / np.float32(x.shape[-1])
-    x /= np.sqrt(variance + np.float32(eps))
+    x *= _over_root(x, eps)
     return x
 
 
 def rms_norm(p: Tree, x: Floats, eps: float) -> Floats:
-    """x / √(mean x² + ε) · weight over the last axis: (B, L, D)."""
-    square = np.einsum("bld,bld->bl", x, x)[..., None] / np.float32(x.shape[-1])
-    y: Floats = x / np.sqrt(square + np.float32(eps))
-    y *= p["weight"].asnumpy()
+    """x / √(mean x² + ε) · weight over the last axis: (L, D)."""
+    y: Floats = x * _over_root(x, eps)
+    y *= p["weight"]
     return y
+
+
+def _over_root(x: Floats, eps: float) -> Floats:
+    """1 / √(mean x² + ε) over the last axis: (L, D) → (L, 1)."""
+    square = np.einsum("ld,ld->l", x, x)[:, None] / np.float32(x.shape[-1])
+    inverse: Floats = np.float32(1) / np.sqrt(square + np.float32(eps))
+    return inverse
 
 
 def gelu_tanh(x: Floats) -> Floats:
@@ -119,18 +130,19 @@ def silu(x: Floats) -> Floats:
 
 
 def attend(q: Floats, k: Floats, v: Floats, bias: Floats | None = None) -> Floats:
-    """softmax(q kᵀ + bias) v: (B, A, L, K), twice (B, A, M, K), broadcastable to (B, A, L, M) → (B, L, A·K)."""
-    scores: Floats = q @ k.swapaxes(2, 3)
+    """softmax(q kᵀ + bias) v: (A, L, K), twice (A, M, K), and (A, L, M) → (L, A·K)."""
+    scores: Floats = q @ k.swapaxes(1, 2)
     if bias is not None:
         scores += bias
     scores -= scores.max(-1, keepdims=True)
     np.exp(scores, out=scores)
-    scores /= scores.sum(-1, keepdims=True)
-    joined: Floats = (scores @ v).swapaxes(1, 2).reshape(len(q), q.shape[2], -1)
+    seen: Floats = scores @ v
+    seen /= scores.sum(-1, keepdims=True)
+    joined: Floats = seen.swapaxes(0, 1).reshape(q.shape[1], -1)
     return joined
 
 
 def split(x: Floats, heads: int) -> Floats:
-    """(B, L, A·K) → (B, A, L, K), a view."""
-    apart: Floats = x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+    """(L, A·K) → (A, L, K), a view."""
+    apart: Floats = x.reshape(len(x), heads, -1).swapaxes(0, 1)
     return apart

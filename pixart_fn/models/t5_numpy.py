@@ -44,26 +44,26 @@ def encode(p: Tree, config: Config, ids: NumPyArray, mask: NumPyArray) -> Tensor
         ValueError: p doesn't hold the tensors of the configuration.
     """
     check_weights(p, shapes(config), "p")
-    embeddings, blocks = p["shared"]["weight"].asnumpy(), p["encoder"]["block"]
-    table = blocks[0]["layer"][0]["SelfAttention"]["relative_attention_bias"]["weight"].asnumpy()
+    p = nn.arrays(p)
+    blocks = p["encoder"]["block"]
+    table = blocks[0]["layer"][0]["SelfAttention"]["relative_attention_bias"]["weight"]
     bias = table[buckets(config, ids.shape[1])].transpose(2, 0, 1)  # (A, L, L)
-    states = np.zeros((*ids.shape, config.d_model), np.float32)
 
-    def run(rows: slice) -> Floats:
-        for i in range(rows.start, rows.stop):
-            (real,) = mask[i].nonzero()
-            x = embeddings[ids[i, real]][None]
-            own = bias[:, real[:, None], real][None]
-            for block in blocks:
-                _block(block["layer"], config, x, own)
-            states[i, real] = _norm(p["encoder"]["final_layer_norm"], config, x)[0]
-        return states[rows]
+    def run(i: int) -> Floats:
+        (real,) = mask[i].nonzero()
+        x = p["shared"]["weight"][ids[i, real]]
+        own = bias[:, real[:, None], real]
+        for block in blocks:
+            _block(block["layer"], config, x, own)
+        states = np.zeros((ids.shape[1], config.d_model), np.float32)
+        states[real] = _norm(p["encoder"]["final_layer_norm"], config, x)
+        return states
 
     return Tensor.from_numpy(nn.in_threads(run, len(ids)))
 
 
 def _block(p: Tree, config: Config, x: Floats, bias: Floats) -> None:
-    """Go through a layer, which changes x (1, L, D); the bias is (1, A, L, L)."""
+    """Go through a layer, which changes x (L, D); the bias is (A, L, L)."""
     attention, mlp = p[0]["SelfAttention"], p[1]["DenseReluDense"]
     h = _norm(p[0]["layer_norm"], config, x)
     q, k, v = (nn.split(nn.linear(attention[name], h), config.num_heads) for name in "qkv")

@@ -36,9 +36,7 @@ def fits(p: Tree, config: Config) -> bool:
     """
     if config.kv_compression is not None or config.conditions or not nn.computes(tree.leaves(p)):
         return False
-    return all(
-        sum(math.prod(leaf.shape) for leaf in tree.leaves(each)) <= jit.SMALL for each in p["transformer_blocks"]
-    )
+    return tree.size(p["transformer_blocks"][0]) <= jit.SMALL
 
 
 def takes(config: Config, x: Tensor) -> bool:
@@ -50,7 +48,7 @@ def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
     """Compute what all blocks' cross-attentions see of the text, as `transformer.captions` does.
 
     Args:
-        p: the transformer's tree.
+        p: the transformer's tree, as `numpy_nn.arrays` gives it.
         config: its configuration.
         text: (B, L, caption_channels) float32.
         mask: (B, L), with a real token in each row.
@@ -59,15 +57,14 @@ def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
     """
     states, real, A = text.asnumpy(), mask.asnumpy() != 0, config.num_attention_heads
     (B, L), to = real.shape, p["caption_projection"]
-    seen = np.zeros((B, 2 * config.num_layers, A, L, config.attention_head_dim), np.float32)
 
-    def run(rows: slice) -> Floats:
-        for i in range(rows.start, rows.stop):
-            own = nn.linear(to["linear_2"], nn.gelu_tanh(nn.linear(to["linear_1"], states[i, real[i]][None])))
-            for k, block in enumerate(p["transformer_blocks"]):
-                for j, name in enumerate(("to_k", "to_v")):
-                    seen[i, 2 * k + j][:, real[i]] = nn.split(nn.linear(block["attn2"][name], own), A)[0]
-        return seen[rows]
+    def run(i: int) -> Floats:
+        seen = np.zeros((2 * config.num_layers, A, L, config.attention_head_dim), np.float32)
+        own = nn.linear(to["linear_2"], nn.gelu_tanh(nn.linear(to["linear_1"], states[i, real[i]])))
+        for k, block in enumerate(p["transformer_blocks"]):
+            for j, name in enumerate(("to_k", "to_v")):
+                seen[2 * k + j][:, real[i]] = nn.split(nn.linear(block["attn2"][name], own), A)
+        return seen
 
     both = nn.in_threads(run, B)
     keys, values = ([Tensor.from_numpy(both[:, k].copy()) for k in range(j, 2 * config.num_layers, 2)] for j in (0, 1))
@@ -81,7 +78,7 @@ def evaluate(
     """Evaluate the network as `transformer.evaluate` does.
 
     Args:
-        p: the transformer's tree.
+        p: the transformer's tree, as `numpy_nn.arrays` gives it.
         config: its configuration.
         x: (B, C, h, w) float32.
         t: (B,).
@@ -90,42 +87,40 @@ def evaluate(
     Returns:
         (B, out_channels, h, w) float32.
     """
-    pictures, numbers, place = x.asnumpy(), sinusoid(t).asnumpy()[:, None], positions(config, *x.shape[2:]).asnumpy()
-    texts = [(k.asnumpy(), v.asnumpy()) for k, v in zip(context.keys, context.values, strict=True)]
+    pictures, numbers, place = x.asnumpy(), sinusoid(t).asnumpy(), positions(config, *x.shape[2:]).asnumpy()
     real, added = context.bias.asnumpy()[:, 0, 0] == 0, [each.asnumpy() for each in residuals]  # (B, L)
+    texts = [(k.asnumpy(), v.asnumpy()) for k, v in zip(context.keys, context.values, strict=True)]
 
-    def run(rows: slice) -> Floats:
-        condition, modulation = _conditioned(p["adaln_single"], numbers[rows])
-        y = _embedded(p["pos_embed"]["proj"], config, pictures[rows])
-        y += place
-        for i, (block, text) in enumerate(zip(p["transformer_blocks"], texts, strict=True)):
+    def run(row: int) -> Floats:
+        condition, modulation = _conditioned(p["adaln_single"], numbers[row, None])
+        y = _embedded(p["pos_embed"]["proj"], config, pictures[row])
+        y += place[0]
+        for i, (block, (k, v)) in enumerate(zip(p["transformer_blocks"], texts, strict=True)):
             if 0 < i <= len(added):
-                y += added[i - 1][rows]
-            k, v = (each[rows] for each in text)
-            _block(block, config, y, modulation, [(k[j][:, r], v[j][:, r]) for j, r in enumerate(real[rows])])
-        return _unpatchified(config, _head(p, config, y, condition), pictures.shape[2:])
+                y += added[i - 1][row]
+            _block(block, config, y, modulation, k[row][:, real[row]], v[row][:, real[row]])
+        return _unpatchified(config, _head(p, config, y, condition), x.shape[2:])
 
     return Tensor.from_numpy(nn.in_threads(run, len(pictures)))
 
 
 def _conditioned(p: Tree, numbers: Floats) -> tuple[Floats, Floats]:
-    """Embed the sinusoids of times, (B, 1, 256): (B, 1, D), and what modulates the blocks, (B, 6, D)."""
+    """Embed the sinusoids of a time, (1, 256): (1, D), and what modulates the blocks, (6, D)."""
     emb = p["emb"]["timestep_embedder"]
     condition = nn.linear(emb["linear_2"], nn.silu(nn.linear(emb["linear_1"], numbers)))
-    return condition, nn.linear(p["linear"], nn.silu(condition)).reshape(len(numbers), 6, -1)
+    return condition, nn.linear(p["linear"], nn.silu(condition)).reshape(6, -1)
 
 
 def _embedded(p: Tree, config: Config, x: Floats) -> Floats:
-    """Embed patches: (B, C, h, w) → (B, N, D)."""
-    (B, C, h, w), n = x.shape, config.patch_size
-    patches = x.reshape(B, C, h // n, n, w // n, n).transpose(0, 2, 4, 1, 3, 5)
-    return nn.linear(p, patches.reshape(B, -1, C * n * n))
+    """Embed patches: (C, h, w) → (N, D)."""
+    (C, h, w), n = x.shape, config.patch_size
+    patches = x.reshape(C, h // n, n, w // n, n).transpose(1, 3, 0, 2, 4)
+    return nn.linear(p, patches.reshape(-1, C * n * n))
 
 
-def _block(p: Tree, config: Config, x: Floats, modulation: Floats, texts: Sequence[tuple[Floats, Floats]]) -> None:
-    """Go through a block, which changes x (B, N, D); a text is keys and values (A, L, K) of a picture's own length."""
-    table = p["scale_shift_table"].asnumpy() + modulation
-    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (table[:, i, None] for i in range(6))
+def _block(p: Tree, config: Config, x: Floats, modulation: Floats, k_text: Floats, v_text: Floats) -> None:
+    """Go through a block, which changes x (N, D); a text's keys and values (A, L, K) are those of its real tokens."""
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = p["scale_shift_table"] + modulation
     A, root = config.num_attention_heads, np.float32(config.attention_head_dim**-0.5)
     to, across, mlp = p["attn1"], p["attn2"], p["ff"]["net"]
     h = _modulated(x, config, scale, shift)
@@ -137,8 +132,7 @@ def _block(p: Tree, config: Config, x: Floats, modulation: Floats, texts: Sequen
 
     q = nn.split(nn.linear(across["to_q"], x), A)
     q *= root
-    seen = [nn.attend(q[i, None], k[None], v[None]) for i, (k, v) in enumerate(texts)]
-    x += nn.linear(across["to_out"][0], np.concatenate(seen))
+    x += nn.linear(across["to_out"][0], nn.attend(q, k_text, v_text))
 
     h = nn.linear(mlp["2"], nn.gelu_tanh(nn.linear(mlp["0"]["proj"], _modulated(x, config, scale_mlp, shift_mlp))))
     h *= gate_mlp
@@ -146,20 +140,20 @@ def _block(p: Tree, config: Config, x: Floats, modulation: Floats, texts: Sequen
 
 
 def _head(p: Tree, config: Config, x: Floats, condition: Floats) -> Floats:
-    """What leaves the blocks (B, N, D) → (B, N, p·p·out_channels)."""
-    table = p["scale_shift_table"].asnumpy() + condition
-    return nn.linear(p["proj_out"], _modulated(x, config, table[:, 1, None], table[:, 0, None]))
+    """What leaves the blocks (N, D) → (N, p·p·out_channels)."""
+    shift, scale = p["scale_shift_table"] + condition
+    return nn.linear(p["proj_out"], _modulated(x, config, scale, shift))
 
 
 def _unpatchified(config: Config, x: Floats, size: tuple[int, ...]) -> Floats:
-    """Put patches together: (B, N, p·p·out_channels) → (B, out_channels, h, w)."""
-    (h, w), n, B = size, config.patch_size, len(x)
-    latents: Floats = x.reshape(B, h // n, w // n, n, n, -1).transpose(0, 5, 1, 3, 2, 4).reshape(B, -1, h, w)
+    """Put patches together: (N, p·p·out_channels) → (out_channels, h, w)."""
+    (h, w), n = size, config.patch_size
+    latents: Floats = x.reshape(h // n, w // n, n, n, -1).transpose(4, 0, 2, 1, 3).reshape(-1, h, w)
     return latents
 
 
 def _modulated(x: Floats, config: Config, scale: Floats, shift: Floats) -> Floats:
-    """The norm of x (B, N, D) with a scale and a shift (B, 1, D)."""
+    """The norm of x (N, D) with a scale and a shift (D,)."""
     y = nn.layer_norm(x, config.norm_eps)
     y *= np.float32(1) + scale
     y += shift

@@ -18,7 +18,7 @@ from ..checks import check_type, kind, shown
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
-from . import vae_layers, vae_tiles, vae_tiny
+from . import vae_layers, vae_numpy, vae_tiles, vae_tiny
 from .vae_checks import check_half
 from .vae_config import Config as Config
 from .vae_config import EitherConfig as EitherConfig
@@ -57,6 +57,8 @@ def encode(p: Tree, config: EitherConfig, x: Tensor) -> Moments:
         return Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
     if isinstance(config, TinyConfig):
         return _certain(vae_tiny.encode(p["encoder"], config, x))
+    if vae_numpy.fits(p, "encoder"):
+        return _moments(config, vae_numpy.encode(p, config, x))
     encoder = p["encoder"]
     picture = vae_layers.conv(encoder["conv_in"], vae_layers.channels_last(x))
     for level in encoder["down_blocks"]:
@@ -68,9 +70,7 @@ def encode(p: Tree, config: EitherConfig, x: Tensor) -> Moments:
     picture = vae_layers.norm_conv(encoder["conv_norm_out"], encoder["conv_out"], picture, config)
     if config.use_quant_conv:
         picture = [_pointwise(p["quant_conv"], strip) for strip in picture]
-    x = vae_layers.channels_first(picture)
-    mean, logvar = ops.split(x, config.latent_channels, axis=1)
-    return Moments(mean, clamp(logvar, -30.0, 20.0))
+    return _moments(config, vae_layers.channels_first(picture))
 
 
 @public
@@ -95,6 +95,8 @@ def decode(p: Tree, config: EitherConfig, z: Tensor) -> Tensor:
         return ops.cat([decode(p, config, part) for part in ops.split(z, 1)], 0)
     if isinstance(config, TinyConfig):
         return vae_tiny.decode(p["decoder"], config, z)
+    if vae_numpy.fits(p, "decoder"):
+        return vae_numpy.decode(p, config, z)
     decoder, picture = p["decoder"], vae_layers.channels_last(z)
     if config.use_post_quant_conv:
         picture = [_pointwise(p["post_quant_conv"], strip) for strip in picture]
@@ -239,6 +241,12 @@ def _pictures(config: EitherConfig, x: Tensor) -> Tensor:
 def _alone(x: Tensor, scale: int) -> bool:
     """Whether the pictures of a batch go one by one, as memory grows with the batch."""
     return bool(x.shape[0] > 1 and x.shape[2] * x.shape[3] * scale**2 >= LARGE)
+
+
+def _moments(config: Config, x: Tensor) -> Moments:
+    """The posterior of a mean and a variance's logarithm, (B, 2C, h, w)."""
+    mean, logvar = ops.split(x, config.latent_channels, axis=1)
+    return Moments(mean, clamp(logvar, -30.0, 20.0))
 
 
 def _certain(mean: Tensor) -> Moments:
