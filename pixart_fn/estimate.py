@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from . import tree
@@ -145,6 +146,7 @@ def pictures_at_once(
     """
     kept, limit = how.pop("kept", None) or 0, room(params, memory, nets(how.get("controls", ())))
 
+    @cache
     def needed(n: int, size: tuple[int, int] = size, **change: int) -> int:
         return kept + estimate(params, n, size, branches, **{**how, **change}).total
 
@@ -160,8 +162,7 @@ def pictures_at_once(
             advice.append("px.load(…, stream=True), which leaves the text encoder in its file,")
         raise MemoryError(_refusal(f"a picture of {_named(size)}", needed(1), limit, advice))
     fits = n if needed(n) <= limit else max(1, bisect_right(range(1, n + 1), SPARE * limit, key=needed))
-    least = estimate(params, fits, size, branches, **how)
-    _STATE.largest = max(_STATE.largest, kept + least.total - PROCESS - least.weights)
+    _STATE.largest = max(_STATE.largest, needed(fits) - PROCESS - weights(params) - nets(how.get("controls", ())))
     return fits
 
 

@@ -50,16 +50,18 @@ def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
         [('x', 1), ('y.0', 2), ('y.1', 3)]
     """
     check_type("prefix", prefix, str, "a string")
-    yield from _items(tree, prefix, 0)
+    found: list[tuple[str, Tree]] = []
+    _collect(tree, prefix, 0, found)
+    yield from found
 
 
-def _items(node: Tree, path: str, level: int) -> Iterator[tuple[str, Tree]]:
+def _collect(node: Tree, path: str, level: int, found: list[tuple[str, Tree]]) -> None:
     children = _children(node, path, level)
     if children is None:
-        yield path, node
+        found.append((path, node))
         return
     for name, child in children.items():
-        yield from _items(child, _joined(path, name), level + 1)
+        _collect(child, _joined(path, name), level + 1, found)
 
 
 def leaves(tree: Tree) -> list[Tree]:
