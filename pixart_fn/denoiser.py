@@ -171,8 +171,8 @@ class _Seen(NamedTuple):
 
     context: transformer.Captions
     steering: tuple[Steering, ...]
-    small: Tree | None
-    """The transformer's weights for NumPy, if it's one for NumPy."""
+    small: transformer_numpy.Small | None
+    """The transformer with this text for NumPy, where it's one for NumPy."""
 
 
 def _model(
@@ -188,7 +188,7 @@ def _model(
         given = {name: Tensor(np.repeat(row, rows, 0)) for name, row in conditions.items()}
         added = control_.residuals(seen.steering, params, x, t, seen.context, *given.values())
         if small is not None and transformer_numpy.takes(config, x):
-            return transformer_numpy.evaluate(small, config, x, times, seen.context, added)
+            return transformer_numpy.evaluate(small, config, x, times, added)
         how = ways._replace(residuals=added)
         return transformer.evaluate(weights, config, x, times, seen.context, **given, ways=how)
 
@@ -243,15 +243,18 @@ def repeat(text: Text, n: int) -> Text:
 def _small(params: Params) -> Tree | None:
     """Return the transformer's weights for NumPy, or None where it isn't one for NumPy."""
     weights = params.transformer
-    return numpy_nn.arrays(weights) if transformer_numpy.fits(weights, params.config.transformer) else None
+    fits = not recording() and transformer_numpy.fits(weights, params.config.transformer)
+    return numpy_nn.arrays(weights) if fits else None
 
 
-def _seen(params: Params, small: Tree | None, text: Text, controls: Sequence[Control]) -> _Seen:
-    config = params.config.transformer
-    if small is None or recording():
+def _seen(params: Params, weights: Tree | None, text: Text, controls: Sequence[Control]) -> _Seen:
+    """Return what is seen of a text; the weights are what `_small` gives."""
+    config, small = params.config.transformer, None
+    if weights is None:
         context = transformer.captions(params.transformer, config, *text)
     else:
-        context = transformer_numpy.captions(small, config, *text)
+        context = transformer_numpy.captions(weights, config, *text)
+        small = transformer_numpy.prepare(weights, config, context)
     return _Seen(context, control_.prepare(params, controls, text), small)
 
 

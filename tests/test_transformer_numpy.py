@@ -21,8 +21,9 @@ def params():
     return px.load()
 
 
-def evaluate(p, *rest):
-    return transformer_numpy.evaluate(numpy_nn.arrays(p), *rest).asnumpy()
+def evaluate(p, config, x, t, captions, residuals=()):
+    small = transformer_numpy.prepare(numpy_nn.arrays(p), config, captions)
+    return transformer_numpy.evaluate(small, config, x, t, residuals).asnumpy()
 
 
 def given(config, B, h=16, w=16, L=7):

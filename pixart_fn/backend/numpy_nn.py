@@ -129,16 +129,20 @@ def silu(x: Floats) -> Floats:
     return y
 
 
+def softmax(x: Floats) -> Floats:
+    """exp(x) / Σ exp(x) over the last axis, of any shape; this changes x."""
+    x -= x.max(-1, keepdims=True)
+    np.exp(x, out=x)
+    x /= x.sum(-1, keepdims=True)
+    return x
+
+
 def attend(q: Floats, k: Floats, v: Floats, bias: Floats | None = None) -> Floats:
     """softmax(q kᵀ + bias) v: (A, L, K), twice (A, M, K), and (A, L, M) → (L, A·K)."""
     scores: Floats = q @ k.swapaxes(1, 2)
     if bias is not None:
         scores += bias
-    scores -= scores.max(-1, keepdims=True)
-    np.exp(scores, out=scores)
-    seen: Floats = scores @ v
-    seen /= scores.sum(-1, keepdims=True)
-    joined: Floats = seen.swapaxes(0, 1).reshape(q.shape[1], -1)
+    joined: Floats = (softmax(scores) @ v).swapaxes(0, 1).reshape(q.shape[1], -1)
     return joined
 
 

@@ -19,11 +19,16 @@ def sinusoid(t: Tensor) -> Tensor:
     Returns:
         (B, 256) float32.
     """
+    angle = t.float().reshape(-1, 1) * Tensor.from_numpy(frequencies())  # (B, 128)
+    return ops.cat([ops.cos(angle), ops.sin(angle)], 1)
+
+
+def frequencies() -> NDArray[np.float32]:
+    """The ω of `sinusoid`, (128,)."""
     half = FREQUENCIES // 2
     exponent = np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    omega = np.exp(exponent.astype(np.float64)).astype(np.float32)  # NumPy's float32 exp is an ulp off torch's
-    angle = t.float().reshape(-1, 1) * Tensor.from_numpy(omega)  # (B, 128)
-    return ops.cat([ops.cos(angle), ops.sin(angle)], 1)
+    omega: NDArray[np.float32] = np.exp(exponent.astype(np.float64)).astype(np.float32)
+    return omega  # NumPy's float32 exp is an ulp off torch's
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from mindspore import Tensor
@@ -19,10 +20,33 @@ from ..backend.numpy_nn import Floats
 from ..types import Tree
 from .transformer import MASKED, Captions
 from .transformer_config import Config
-from .transformer_embeddings import positions, sinusoid
+from .transformer_embeddings import frequencies, positions
 
 PATCHES = 256
 """Of a picture, up to which this is no slower on two CPUs."""
+
+
+class Text(NamedTuple):
+    """What a block's cross-attention makes of a picture's text: queries' weights times keys, and values times weights.
+
+    A text has few tokens, so that this takes a tenth of what queries and the product after attention take.
+    """
+
+    scores: Floats
+    """(D, A·L)."""
+    bias: Floats
+    """(A·L,)."""
+    values: Floats
+    """(A·L, D)."""
+
+
+class Small(NamedTuple):
+    """A transformer with its texts, as `evaluate` takes it."""
+
+    p: Tree
+    """As `numpy_nn.arrays` gives it."""
+    texts: list[list[Text]]
+    """Of each picture and block."""
 
 
 def fits(p: Tree, config: Config) -> bool:
@@ -72,33 +96,52 @@ def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
     return Captions(keys, values, Tensor.from_numpy(bias.reshape(B, 1, 1, L)))
 
 
-def evaluate(
-    p: Tree, config: Config, x: Tensor, t: Tensor, context: Captions, residuals: Sequence[Tensor] = ()
-) -> Tensor:
+def prepare(p: Tree, config: Config, context: Captions) -> Small:
+    """Prepare a transformer for `evaluate`.
+
+    Args:
+        p: its tree, as `numpy_nn.arrays` gives it.
+        config: its configuration.
+        context: what `captions` or `transformer.captions` gave.
+    Returns:
+        A Small.
+    """
+    real, D, root = context.bias.asnumpy()[:, 0, 0] == 0, config.width, np.float32(config.attention_head_dim**-0.5)
+    texts: list[list[Text]] = [[] for _ in real]
+    for block, keys, values in zip(p["transformer_blocks"], context.keys, context.values, strict=True):
+        (queries, out), A = (block["attn2"][name] for name in ("to_q", "to_out")), config.num_attention_heads
+        split = queries["weight"].reshape(A, -1, D), queries["bias"].reshape(A, -1, 1)
+        joined = out[0]["weight"].reshape(D, A, -1).transpose(1, 2, 0)  # (A, K, D)
+        for own, seen, k, v in zip(texts, real, keys.asnumpy(), values.asnumpy(), strict=True):
+            k, v = k[:, seen] * root, v[:, seen]
+            own.append(Text((k @ split[0]).reshape(-1, D).T, (k @ split[1]).ravel(), (v @ joined).reshape(-1, D)))
+    return Small(p, texts)
+
+
+def evaluate(small: Small, config: Config, x: Tensor, t: Tensor, residuals: Sequence[Tensor] = ()) -> Tensor:
     """Evaluate the network as `transformer.evaluate` does.
 
     Args:
-        p: the transformer's tree, as `numpy_nn.arrays` gives it.
+        small: the transformer with B texts, from `prepare`.
         config: its configuration.
         x: (B, C, h, w) float32.
         t: (B,).
-        context: what `transformer.captions` gave.
         residuals: as in `transformer.apply`.
     Returns:
         (B, out_channels, h, w) float32.
     """
-    pictures, numbers, place = x.asnumpy(), sinusoid(t).asnumpy(), positions(config, *x.shape[2:]).asnumpy()
-    real, added = context.bias.asnumpy()[:, 0, 0] == 0, [each.asnumpy() for each in residuals]  # (B, L)
-    texts = [(k.asnumpy(), v.asnumpy()) for k, v in zip(context.keys, context.values, strict=True)]
+    p, pictures, place = small.p, x.asnumpy(), positions(config, *x.shape[2:]).asnumpy()[0]
+    angles, added = t.asnumpy()[:, None] * frequencies(), [each.asnumpy() for each in residuals]
 
     def run(row: int) -> Floats:
-        condition, modulation = _conditioned(p["adaln_single"], numbers[row, None])
+        numbers = np.concatenate([np.cos(angles[row]), np.sin(angles[row])])[None]
+        condition, modulation = _conditioned(p["adaln_single"], numbers)
         y = _embedded(p["pos_embed"]["proj"], config, pictures[row])
-        y += place[0]
-        for i, (block, (k, v)) in enumerate(zip(p["transformer_blocks"], texts, strict=True)):
+        y += place
+        for i, (block, text) in enumerate(zip(p["transformer_blocks"], small.texts[row], strict=True)):
             if 0 < i <= len(added):
                 y += added[i - 1][row]
-            _block(block, config, y, modulation, k[row][:, real[row]], v[row][:, real[row]])
+            _block(block, config, y, modulation, text)
         return _unpatchified(config, _head(p, config, y, condition), x.shape[2:])
 
     return Tensor.from_numpy(nn.in_threads(run, len(pictures)))
@@ -118,21 +161,21 @@ def _embedded(p: Tree, config: Config, x: Floats) -> Floats:
     return nn.linear(p, patches.reshape(-1, C * n * n))
 
 
-def _block(p: Tree, config: Config, x: Floats, modulation: Floats, k_text: Floats, v_text: Floats) -> None:
-    """Go through a block, which changes x (N, D); a text's keys and values (A, L, K) are those of its real tokens."""
+def _block(p: Tree, config: Config, x: Floats, modulation: Floats, text: Text) -> None:
+    """Go through a block, which changes x (N, D)."""
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = p["scale_shift_table"] + modulation
-    A, root = config.num_attention_heads, np.float32(config.attention_head_dim**-0.5)
-    to, across, mlp = p["attn1"], p["attn2"], p["ff"]["net"]
+    to, mlp, A = p["attn1"], p["ff"]["net"], config.num_attention_heads
     h = _modulated(x, config, scale, shift)
     q, k, v = (nn.split(nn.linear(to[name], h), A) for name in ("to_q", "to_k", "to_v"))
-    q *= root
+    q *= np.float32(config.attention_head_dim**-0.5)
     h = nn.linear(to["to_out"][0], nn.attend(q, k, v))
     h *= gate
     x += h
 
-    q = nn.split(nn.linear(across["to_q"], x), A)
-    q *= root
-    x += nn.linear(across["to_out"][0], nn.attend(q, k_text, v_text))
+    scores = x @ text.scores
+    scores += text.bias
+    x += nn.softmax(scores.reshape(len(x), A, -1)).reshape(scores.shape) @ text.values
+    x += p["attn2"]["to_out"][0]["bias"]
 
     h = nn.linear(mlp["2"], nn.gelu_tanh(nn.linear(mlp["0"]["proj"], _modulated(x, config, scale_mlp, shift_mlp))))
     h *= gate_mlp
