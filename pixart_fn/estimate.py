@@ -14,7 +14,19 @@ from . import tree
 from .backend.device import free_memory
 from .checks import check_number, check_whole
 from .control import Control, as_controls
-from .footprint import GRAPHS, decoding, encoding, encoding_text, held, nets, sampling, steering, weights
+from .footprint import (
+    GRAPHS,
+    decoding,
+    encoding,
+    encoding_text,
+    graphs,
+    held,
+    nets,
+    sampling,
+    steering,
+    vae_takes,
+    weights,
+)
 from .guidance import Guidance, Scale
 from .models import vae
 from .params import Params
@@ -122,9 +134,9 @@ def estimate(
     if params.text_encoder is not None and config.text_encoder is not None:
         stages["encode_prompt"] = encoding_text(params.text_encoder, config.text_encoder, rows, tokens)
     if params.vae is not None and config.vae is not None:
-        stages["decode_latents"] = decoding(params, size, n, tile) - GRAPHS["decode_latents"]
-    graphs = sum(GRAPHS[name] for name in stages)
-    return Memory(PROCESS, weights(params) + nets(controls), graphs, **{**dict.fromkeys(GRAPHS, 0), **stages})
+        stages["decode_latents"] = decoding(params, size, n, tile) - vae_takes(params).graphs
+    stays = PROCESS, weights(params) + nets(controls), graphs(params, latent)
+    return Memory(*stays, **{**dict.fromkeys(Memory._fields[len(stays) :], 0), **stages})
 
 
 def pictures_at_once(

@@ -7,25 +7,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from . import tree
+from .backend import device
 from .control import Control
-from .models import t5, transformer
+from .models import t5, t5_numpy, transformer, transformer_numpy, vae
 from .params import Params
+from .process import cpus
 from .types import Tree
 
-GRAPHS = {"encode_prompt": int(0.04 * 2**30), "sample_latents": int(0.06 * 2**30), "decode_latents": int(0.27 * 2**30)}
-"""The compiled graphs of each stage."""
+GRAPHS = {"encode_prompt": int(0.04 * 2**30), "sample_latents": int(0.06 * 2**30)}
+"""The compiled graphs of a stage."""
 BLOCK = 100
 """Numbers that a block of the transformer holds at once for each number of its input, B · N · D."""
-PIXEL = 2.9
-"""Numbers that a level of the decoder holds at once for each number of its input."""
-ENCODER = 4.2
-"""Numbers that the encoder holds at once for each number of its first level."""
-MATRICES = 1.4
-"""The decoder's convolutions as matrices, beside the weights themselves."""
-TILED = 20
-"""Pictures that decoding in tiles holds, of strips, their blends and the result."""
+
+
+class Vae(NamedTuple):
+    """What a VAE takes beside its weights."""
+
+    graphs: int
+    """Bytes of its compiled graphs."""
+    decoder: float
+    """Numbers that a level of the decoder holds at once for each number of its input."""
+    encoder: float
+    """Numbers that the encoder holds at once for each number of its first level."""
+    matrices: float
+    """A half's convolutions as matrices, beside the weights themselves."""
+    tiled: int
+    """Pictures that decoding in tiles holds, of strips, their blends and the result."""
+
+
+NUMPY = Vae(0, 1.9, 2.7, 0.1, 2)
+"""A VAE that NumPy computes."""
+COMPILED = Vae(int(0.27 * 2**30), 2.9, 4.2, 1.4, 20)
+"""One that MindSpore computes."""
 
 
 def weights(params: Params) -> int:
@@ -44,6 +60,17 @@ def held(weights: Tree) -> int:
     return total
 
 
+def graphs(params: Params, latent: tuple[int, int]) -> int:
+    """Return the bytes of the graphs that are compiled for pictures whose latents are of a size (h, w)."""
+    config, total = params.config, 0
+    if not is_small(params.transformer, config.transformer, latent):
+        total += GRAPHS["sample_latents"]
+    if params.text_encoder is not None and config.text_encoder is not None:
+        is_numpy = t5_numpy.fits(params.text_encoder, config.text_encoder)
+        total += 0 if is_numpy else GRAPHS["encode_prompt"]
+    return total if params.vae is None else total + vae_takes(params).graphs
+
+
 def nets(controls: Sequence[Control]) -> int:
     """What the weights of ControlNets take in memory."""
     return sum(held(control.net[0]) for control in controls)
@@ -59,8 +86,18 @@ def encoding_text(weights: Tree, config: t5.Config, rows: int, L: int) -> int:
 
 def sampling(weights: Tree, config: transformer.Config, rows: int, latent: tuple[int, int], L: int) -> int:
     N = latent[0] * latent[1] // config.patch_size**2
-    captions = 2 * config.num_layers * rows * L * config.width
-    return 4 * (BLOCK * rows * N * config.width + captions + _ahead(weights, 16 * config.width**2))
+    captions, at_once = 2 * config.num_layers * rows * L * config.width, rows
+    if is_small(weights, config, latent):  # a picture in each thread, which sees the captions in another form
+        captions, at_once = 2 * captions, min(rows, len(cpus.allowed() or (0,)))
+    return 4 * (BLOCK * at_once * N * config.width + captions + _ahead(weights, 16 * config.width**2))
+
+
+def is_small(weights: Tree, config: transformer.Config, latent: tuple[int, int]) -> bool:
+    """Whether NumPy evaluates a transformer for latents of a size (h, w)."""
+    return (
+        transformer_numpy.fits(weights, config)
+        and math.prod(latent) <= transformer_numpy.PATCHES * config.patch_size**2
+    )
 
 
 def steering(
@@ -83,14 +120,21 @@ def decoding(params: Params, size: tuple[int, int], n: int, tile: int | None) ->
     entering = [widths[-1], *reversed(widths[1:])]  # channels into each level, the smallest level first
     height, width = (side if tile is None else min(side, tile) for side in size)
     last = len(widths) - 1
-    level = max(C * height * width / 4 ** (last - i) for i, C in enumerate(entering))
-    pictures = 3 * size[0] * size[1] * (3 * n + (TILED if tile is not None and max(size) > tile else 0))
-    return GRAPHS["decode_latents"] + int(4 * (PIXEL * level + pictures) + MATRICES * held(params.vae["decoder"]))
+    takes, level = vae_takes(params), max(C * height * width / 4 ** (last - i) for i, C in enumerate(entering))
+    pictures = 3 * size[0] * size[1] * (3 * n + (takes.tiled if tile is not None and max(size) > tile else 0))
+    numbers = takes.decoder * level + pictures
+    return takes.graphs + int(4 * numbers + takes.matrices * held(params.vae["decoder"]))
 
 
 def encoding(params: Params, size: tuple[int, int], n: int) -> int:
     """Return the bytes that encoding n pictures takes beside the weights; there must be a VAE."""
     assert params.config.vae is not None
-    pixels = size[0] * size[1]
-    numbers = (ENCODER * params.config.vae.block_out_channels[0] + 12 * n) * pixels
-    return GRAPHS["decode_latents"] + int(4 * numbers + held(params.vae["encoder"]))
+    pixels, takes = size[0] * size[1], vae_takes(params)
+    numbers = (takes.encoder * params.config.vae.block_out_channels[0] + 12 * n) * pixels
+    return takes.graphs + int(4 * numbers + takes.matrices * held(params.vae["encoder"]))
+
+
+def vae_takes(params: Params) -> Vae:
+    """Return what the VAE takes where it is computed; gradients, which MindSpore records, aren't looked at."""
+    full = all(str(leaf.dtype).lower() == "float32" for leaf in tree.leaves(params.vae))
+    return NUMPY if full and isinstance(params.config.vae, vae.Config) and device.is_cpu() else COMPILED

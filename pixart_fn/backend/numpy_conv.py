@@ -48,9 +48,9 @@ class Picture(NamedTuple):
     """Of each strip."""
 
 
-def strips(H: int, row: int, most: int = STRIP) -> list[slice]:
-    """Cut H rows of so many numbers into an even number of strips of even heights, of about so many numbers at most."""
-    n = max(LEAST, math.ceil(H * row / most))
+def strips(H: int, row: int, most: int | None = None) -> list[slice]:
+    """Cut H rows of so many numbers into strips of even heights and of about so many numbers at most, or `STRIP`."""
+    n = max(LEAST, math.ceil(H * row / (most or STRIP)))
     R = 2 * math.ceil(H / (n + n % 2) / 2)
     return [slice(i, min(i + R, H)) for i in range(0, H, R)]
 

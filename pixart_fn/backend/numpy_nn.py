@@ -60,7 +60,11 @@ def threads(tasks: int) -> Iterator[Callable[[Callable[[slice], T], Sequence[sli
                     results[i] = f(parts[i])
 
         others = [pool.submit(work) for _ in range(min(n, len(parts)) - 1)]
-        work()
+        try:
+            work()
+        finally:
+            for _ in left:  # nothing, unless this thread was interrupted: then the others end too
+                pass
         for other in others:
             other.result()
         return [results[i] for i in range(len(parts))]

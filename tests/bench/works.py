@@ -232,8 +232,8 @@ def train_xl() -> Work:
 
 
 WORKS: dict[str, Work] = {
-    "embedded": embedded(5, everywhere=True),
-    "embedded-default": embedded(5, everywhere=False),
+    "embedded": embedded(15, everywhere=True),
+    "embedded-default": embedded(15, everywhere=False),
     **{f"dit-{side}": dit(side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
     **{f"decode-{side}": vae("decode", side, rounds) for side, rounds in ((128, 5), (256, 5), (512, 3), (1024, 1))},
     **{f"encode-{side}": vae("encode", side, rounds) for side, rounds in ((256, 5), (512, 3), (1024, 1))},
