@@ -49,7 +49,7 @@ def text_denoiser(
     """Make the denoiser that a solver calls: (x_t (B, C, h, w), t) → x0, guided by text.
 
     The prompts and the negative prompts are evaluated in one batch. x_t may be a Tensor or a NumPy array, and x0 is of
-    the same kind.
+    the same kind. A denoiser keeps what it makes of the weights: one that is changed in place needs another denoiser.
 
     Args:
         params: from `load`.

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from . import tree
 from .backend import device
+from .backend.precision import precision
 from .control import Control
 from .models import t5, t5_numpy, transformer, transformer_numpy, vae
+from .models.vae_layers import SCORES
 from .params import Params
 from .process import cpus
 from .types import Tree
@@ -28,19 +30,17 @@ class Vae(NamedTuple):
 
     graphs: int
     """Bytes of its compiled graphs."""
-    decoder: float
-    """Numbers that a level of the decoder holds at once for each number of its input."""
-    encoder: float
-    """Numbers that the encoder holds at once for each number of its first level."""
+    numbers: float
+    """What is held at once, over the numbers of a level's input and of twice its output."""
     matrices: float
     """A half's convolutions as matrices, beside the weights themselves."""
     tiled: int
     """Pictures that decoding in tiles holds, of strips, their blends and the result."""
 
 
-NUMPY = Vae(0, 1.9, 2.7, 0.1, 2)
+NUMPY = Vae(0, 1.0, 0.1, 2)
 """A VAE that NumPy computes."""
-COMPILED = Vae(int(0.27 * 2**30), 2.9, 4.2, 1.4, 20)
+COMPILED = Vae(int(0.27 * 2**30), 1.45, 1.4, 20)
 """One that MindSpore computes."""
 
 
@@ -116,25 +116,31 @@ def _ahead(weights: Tree, layer: int) -> int:
 def decoding(params: Params, size: tuple[int, int], n: int, tile: int | None) -> int:
     """Return the bytes that decoding n pictures takes beside the weights; there must be a VAE."""
     assert params.config.vae is not None
-    widths = params.config.vae.block_out_channels
-    entering = [widths[-1], *reversed(widths[1:])]  # channels into each level, the smallest level first
+    takes, widths = vae_takes(params), params.config.vae.block_out_channels
     height, width = (side if tile is None else min(side, tile) for side in size)
-    last = len(widths) - 1
-    takes, level = vae_takes(params), max(C * height * width / 4 ** (last - i) for i, C in enumerate(entering))
-    pictures = 3 * size[0] * size[1] * (3 * n + (takes.tiled if tile is not None and max(size) > tile else 0))
-    numbers = takes.decoder * level + pictures
+    tiles = takes.tiled if tile is not None and max(size) > tile else 0
+    numbers = takes.numbers * _largest(widths, widths[1:] + widths[-1:], height * width)
+    numbers += 3 * size[0] * size[1] * (3 * n + tiles)
     return takes.graphs + int(4 * numbers + takes.matrices * held(params.vae["decoder"]))
 
 
 def encoding(params: Params, size: tuple[int, int], n: int) -> int:
     """Return the bytes that encoding n pictures takes beside the weights; there must be a VAE."""
     assert params.config.vae is not None
-    pixels, takes = size[0] * size[1], vae_takes(params)
-    numbers = (takes.encoder * params.config.vae.block_out_channels[0] + 12 * n) * pixels
+    takes, widths, pixels = vae_takes(params), params.config.vae.block_out_channels, size[0] * size[1]
+    numbers = takes.numbers * _largest(widths, widths[:1] + widths[:-1], pixels) + 12 * n * pixels
     return takes.graphs + int(4 * numbers + takes.matrices * held(params.vae["encoder"]))
+
+
+def _largest(widths: Sequence[int], entering: Sequence[int], pixels: int) -> float:
+    """Numbers that a VAE's largest level holds at once, where the first has so many pixels, or its attention does."""
+    each = enumerate(zip(widths, entering, strict=True))
+    largest = max((max(C, O) + 2 * O) * pixels / 4**i for i, (O, C) in each)
+    N = pixels / 4 ** (len(widths) - 1)
+    return float(max(largest, 4 * widths[-1] * N + 2 * min(N * N, 2 * SCORES)))
 
 
 def vae_takes(params: Params) -> Vae:
     """Return what the VAE takes where it is computed; gradients, which MindSpore records, aren't looked at."""
-    full = all(str(leaf.dtype).lower() == "float32" for leaf in tree.leaves(params.vae))
+    full = precision() == "float32" and all(str(leaf.dtype).lower() == "float32" for leaf in tree.leaves(params.vae))
     return NUMPY if full and isinstance(params.config.vae, vae.Config) and device.is_cpu() else COMPILED

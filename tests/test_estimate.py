@@ -77,6 +77,20 @@ def test_the_embedded_checkpoint_is_within_a_quarter_of_its_measured_peak(n, sid
     assert px.memory(px.load(), n, side, side).total / GIB == pytest.approx(EMBEDDED[n, side], rel=0.25)
 
 
+# the same for half of a VAE of these widths and one layer a level, beside its weights, in MiB
+HALVES = {("decoding", (256, 8), 384): 462, ("encoding", (8, 256), 384): 212, ("decoding", (16,) * 4, 1280): 324}
+
+
+@pytest.mark.parametrize(("half", "widths", "side"), HALVES)
+def test_half_of_a_vae_of_other_widths_is_within_a_quarter_of_its_measured_peak(half, widths, side):
+    params = px.load()
+    config = vae.Config(block_out_channels=widths, layers_per_block=1, norm_num_groups=4)
+    params = params.replace(vae=vae.init(px.key(0), config), config=dataclasses.replace(params.config, vae=config))
+    more = {"tile": None} if half == "decoding" else {}
+    found = getattr(estimate, half)(params, (side, side), 1, **more)
+    assert found / 2**20 == pytest.approx(HALVES[half, widths, side], rel=0.25)
+
+
 def test_the_whole_pipeline_is_within_a_quarter_of_its_measured_peak():
     """With the text encoder read layer by layer."""
     params = released("transformer", "vae")

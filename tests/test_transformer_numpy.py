@@ -112,6 +112,16 @@ def test_a_denoiser_uses_it_in_the_usual_way_alone(params, monkeypatch):
     assert count(lambda x, t: px.grad(lambda x: usual(x, t).square().mean())(x)) == 0
 
 
+@pytest.mark.parametrize("dtype", [ms.bfloat16, ms.float16, ms.float64])
+def test_a_denoiser_takes_all_floating_point_numbers(params, dtype):
+    denoise = px.text_denoiser(params, px.encode_prompt(params, ["a cat"]), guidance=1)
+    x = px.noise(params, px.key(0)).astype(dtype)
+    assert denoise(x, 500.0).dtype == ms.float32
+    np.testing.assert_array_equal(denoise(x, 500.0).asnumpy(), denoise(x.float(), 500.0).asnumpy())
+    with pytest.raises(TypeError, match="x must hold floating-point numbers, got int32"):
+        denoise(x.astype(ms.int32), 500.0)
+
+
 def test_gradients_go_through_a_denoiser(params):
     text, noise = px.encode_prompt(params, ["a cat"]), px.noise(params, px.key(0))
     denoise = px.text_denoiser(params, text, guidance=1)

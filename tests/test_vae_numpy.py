@@ -116,6 +116,10 @@ def test_decode_latents_uses_it_and_says_what_is_not_finite(params, monkeypatch)
     with pytest.raises(ValueError, match="must be finite"), warnings.catch_warnings():
         warnings.simplefilter("error")
         px.decode_latents(params, Tensor(values))
+    for far in (np.inf, -np.inf, 3e38):
+        with pytest.raises(ValueError, match="must be finite"), warnings.catch_warnings(), np.errstate(all="raise"):
+            warnings.simplefilter("error")
+            px.decode_latents(params, Tensor(np.full(z.shape, far, np.float32)))
     calls.clear()
     px.decode_latents(params, z, tile=32)
     assert len(calls) == 2 * 9

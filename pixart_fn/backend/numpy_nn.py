@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from mindspore import Tensor, float32
@@ -21,11 +20,13 @@ from threadpoolctl import ThreadpoolController
 
 from .. import tree
 from ..process import cpus
+from ..process.threads import shared
 from ..types import Tree
 from . import device
 from .precision import precision
 
 Floats = NDArray[np.float32]
+P = ParamSpec("P")
 T = TypeVar("T")
 GELU = math.sqrt(2 / math.pi)
 
@@ -50,27 +51,19 @@ def threads(tasks: int) -> Iterator[Callable[[Callable[[slice], T], Sequence[sli
     looked for where the result is used.
     """
     n = min(tasks, len(cpus.allowed() or (0,)))
+    with _blas().limit(limits=1), np.errstate(all="ignore"), shared(n) as each:
+        yield lambda f, parts: each(quiet(f), parts)  # each thread is told for itself
 
-    def each(f: Callable[[slice], T], parts: Sequence[slice]) -> list[T]:
-        results, left = {}, iter(range(len(parts)))
 
-        def work() -> None:
-            with np.errstate(all="ignore"):  # which each thread is told for itself
-                for i in left:
-                    results[i] = f(parts[i])
+def quiet(f: Callable[P, T]) -> Callable[P, T]:
+    """f without NumPy's warnings of what isn't finite."""
 
-        others = [pool.submit(work) for _ in range(min(n, len(parts)) - 1)]
-        try:
-            work()
-        finally:
-            for _ in left:  # nothing, unless this thread was interrupted: then the others end too
-                pass
-        for other in others:
-            other.result()
-        return [results[i] for i in range(len(parts))]
+    @functools.wraps(f)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with np.errstate(all="ignore"):  # as a decorator, NumPy 1's mixes up threads
+            return f(*args, **kwargs)
 
-    with _blas().limit(limits=1), ThreadPoolExecutor(max(1, n - 1)) as pool:
-        yield each
+    return call
 
 
 def in_threads(f: Callable[[int], Floats], n: int) -> Floats:

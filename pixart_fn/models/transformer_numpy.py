@@ -15,6 +15,7 @@ from mindspore import Tensor
 from .. import tree
 from ..backend import jit
 from ..backend import numpy_nn as nn
+from ..backend.arrays import as_float
 from ..backend.autodiff import recording
 from ..backend.numpy_nn import Floats
 from ..types import Tree
@@ -96,6 +97,7 @@ def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:
     return Captions(keys, values, Tensor.from_numpy(bias.reshape(B, 1, 1, L)))
 
 
+@nn.quiet
 def prepare(p: Tree, config: Config, context: Captions) -> Small:
     """Prepare a transformer for `evaluate`.
 
@@ -124,13 +126,15 @@ def evaluate(small: Small, config: Config, x: Tensor, t: Tensor, residuals: Sequ
     Args:
         small: the transformer with B texts, from `prepare`.
         config: its configuration.
-        x: (B, C, h, w) float32.
+        x: (B, C, h, w), floating-point.
         t: (B,).
         residuals: as in `transformer.apply`.
     Returns:
         (B, out_channels, h, w) float32.
+    Raises:
+        TypeError: x doesn't hold floating-point numbers.
     """
-    p, pictures, place = small.p, x.asnumpy(), positions(config, *x.shape[2:]).asnumpy()[0]
+    p, pictures, place = small.p, as_float(x, "x").asnumpy(), positions(config, *x.shape[2:]).asnumpy()[0]
     angles, added = t.asnumpy()[:, None] * frequencies(), [each.asnumpy() for each in residuals]
 
     def run(row: int) -> Floats:
