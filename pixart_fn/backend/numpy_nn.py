@@ -1,4 +1,4 @@
-"""Layers of small models on a CPU, with NumPy: MindSpore's cost for each operation is more than such a layer's work.
+"""Layers on a CPU, with NumPy: MindSpore's cost for each operation is more than a small model's work.
 
 One picture or prompt at a time, since a product's last digits depend on its number of rows. L/M tokens, D width, A
 heads, K head width, I and O a matrix's inputs and outputs. Everything is float32; weights are what `arrays` gives. Each
