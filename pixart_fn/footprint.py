@@ -94,10 +94,7 @@ def sampling(weights: Tree, config: transformer.Config, rows: int, latent: tuple
 
 def is_small(weights: Tree, config: transformer.Config, latent: tuple[int, int]) -> bool:
     """Whether NumPy evaluates a transformer for latents of a size (h, w)."""
-    return (
-        transformer_numpy.fits(weights, config)
-        and math.prod(latent) <= transformer_numpy.PATCHES * config.patch_size**2
-    )
+    return transformer_numpy.fits(weights, config) and transformer_numpy.is_small(config, latent)
 
 
 def steering(

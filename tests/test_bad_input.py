@@ -84,7 +84,7 @@ EXEMPT = {
     **dict.fromkeys(
         ("models.transformer_checks.check_shape_of_times", "models.transformer_checks.check_latents"), INNER
     ),
-    **dict.fromkeys(("models.t5.buckets", "models.t5.rows_at_once", "models.vae_checks.check_half"), INNER),
+    **dict.fromkeys(("models.t5.buckets", "models.t5.rows_at_once"), INNER),
 }
 EXEMPT_ARGUMENTS = {
     "guidance.value.check_scale": ("name", "rows"),  # by whoever writes a check

@@ -27,6 +27,7 @@ from .precision import precision
 
 Floats = NDArray[np.float32]
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 GELU = math.sqrt(2 / math.pi)
 
@@ -43,8 +44,8 @@ def arrays(p: Tree) -> Tree:
 
 
 @contextmanager
-def threads(tasks: int) -> Iterator[Callable[[Callable[[slice], T], Sequence[slice]], list[T]]]:
-    """Give what maps a function over slices, in as many threads as there are CPUs and tasks, the caller's among them.
+def threads(tasks: int) -> Iterator[Callable[[Callable[[S], T], Sequence[S]], list[T]]]:
+    """Give what maps a function over a sequence in as many threads as there are CPUs and tasks, the caller among them.
 
     Products of matrices take one thread each meanwhile, since those that share a product wait for each other by turning
     round, which takes milliseconds where another process uses a CPU. NumPy doesn't warn of what isn't finite, which is
@@ -69,7 +70,7 @@ def quiet(f: Callable[P, T]) -> Callable[P, T]:
 def in_threads(f: Callable[[int], Floats], n: int) -> Floats:
     """Compute rows 0 … n - 1 in threads, and stack them: f(row) → (…)."""
     with threads(n) as each:
-        return np.stack(each(lambda one: f(one.start), [slice(i, i + 1) for i in range(n)]))
+        return np.stack(each(f, range(n)))
 
 
 @functools.cache

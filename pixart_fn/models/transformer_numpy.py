@@ -66,7 +66,12 @@ def fits(p: Tree, config: Config) -> bool:
 
 def takes(config: Config, x: Tensor) -> bool:
     """Whether pictures x (B, C, h, w) are small enough, and no gradient is recorded."""
-    return not recording() and math.prod(x.shape[2:]) <= PATCHES * config.patch_size**2
+    return not recording() and is_small(config, x.shape[2:])
+
+
+def is_small(config: Config, latent: Sequence[int]) -> bool:
+    """Whether latents of a size (h, w) have at most `PATCHES`."""
+    return math.prod(latent) <= PATCHES * config.patch_size**2
 
 
 def captions(p: Tree, config: Config, text: Tensor, mask: Tensor) -> Captions:

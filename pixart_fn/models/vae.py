@@ -13,13 +13,12 @@ from mindspore import Tensor, ops
 
 from .. import rng
 from ..backend import jit, nn
-from ..backend.arrays import as_float, clamp
+from ..backend.arrays import as_float, check_weights, clamp
 from ..checks import check_type, kind, shown
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
 from . import vae_layers, vae_numpy, vae_tiles, vae_tiny
-from .vae_checks import check_half
 from .vae_config import Config as Config
 from .vae_config import EitherConfig as EitherConfig
 from .vae_config import check_config as check_config
@@ -51,7 +50,7 @@ def encode(p: Tree, config: EitherConfig, x: Tensor) -> Moments:
         ValueError: p doesn't hold the encoder's tensors, or x hasn't such a shape.
     """
     x = _pictures(config, x)
-    check_half(p, config, ("encoder.", "quant_conv."))
+    _check_half(p, config, ("encoder.", "quant_conv."))
     if _alone(x, 1):
         each = [encode(p, config, part) for part in ops.split(x, 1)]
         return Moments(*(ops.cat(parts, 0) for parts in zip(*each, strict=True)))
@@ -90,7 +89,7 @@ def decode(p: Tree, config: EitherConfig, z: Tensor) -> Tensor:
     """
     z = as_float(z, "z")
     check_latents(config, z)
-    check_half(p, config, ("decoder.", "post_quant_conv."))
+    _check_half(p, config, ("decoder.", "post_quant_conv."))
     if _alone(z, factor(config)):
         return ops.cat([decode(p, config, part) for part in ops.split(z, 1)], 0)
     if isinstance(config, TinyConfig):
@@ -223,6 +222,12 @@ def sample(key: Key, moments: Moments) -> Tensor:
         got = f"{moments.mean.shape} and {moments.logvar.shape}"
         raise ValueError(f"mean and logvar of moments must have the same shape, got {got}")
     return moments.mean + ops.exp(0.5 * moments.logvar) * rng.normal_like(key, moments.mean)
+
+
+def _check_half(p: Tree, config: EitherConfig, parts: tuple[str, ...]) -> None:
+    """Check the half of a VAE's tree that is used, since the other may be left out."""
+    used = {name: p[name] for name in p if f"{name}.".startswith(parts)} if isinstance(p, dict) else p
+    check_weights(used, {name: shape for name, shape in shapes(config).items() if name.startswith(parts)}, "p")
 
 
 def _pictures(config: EitherConfig, x: Tensor) -> Tensor:
