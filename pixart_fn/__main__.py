@@ -1,7 +1,10 @@
 """python -m pixart_fn is the command pixart-fn."""
 
 import sys
+from typing import NoReturn
 
+from .backend import device, workers
+from .process.ending import Ending
 from .process.signals import deferred
 
 
@@ -15,5 +18,15 @@ def main() -> int:
     return command()
 
 
+def run() -> NoReturn:
+    """Run the command in a process of its own, and end that."""
+    ending = Ending()
+    status = main()
+    # another device has an end of its own, and workers tell each other theirs
+    if "mindspore" in sys.modules and device.is_cpu() and workers.are_alone():
+        ending.status = status
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -70,6 +70,11 @@ def is_scheduler() -> bool:
     return os.environ.get("MS_ROLE") == "MS_SCHED"
 
 
+def are_alone() -> bool:
+    """Return whether `msrun` didn't start this process."""
+    return os.environ.get("MS_ROLE") is None
+
+
 def assigned() -> Workers:
     """Return which worker `msrun` made this process, for work that needs no exchange; nothing is started.
 
@@ -78,7 +83,7 @@ def assigned() -> Workers:
     Raises:
         ValueError: msrun leaves the ranks open, as it does on several machines without --node_rank.
     """
-    if os.environ.get("MS_ROLE") is None:
+    if are_alone():
         return Workers()
     try:
         return Workers(int(os.environ["RANK_ID"]), int(os.environ["MS_WORKER_NUM"]))
@@ -99,7 +104,7 @@ def start() -> Workers:
     Raises:
         RuntimeError: MindSpore can't reach the others.
     """
-    if os.environ.get("MS_ROLE") is None:
+    if are_alone():
         return Workers()
     return _met()
 

@@ -9,7 +9,7 @@ import click
 
 from .. import settings as settings_
 from ..checks import check_number
-from ..process.signals import deferred
+from .importing import importing
 from .verb import file
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def merging(rows: list[Row]) -> Callable[[Params], Params]:
     """Read the adapters, before a model is loaded, and return what merges them into it, one after the other."""
     if not rows:
         return lambda params: params
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..checkpoint import lora
 
     read = [(lora.load(source, sha256=sha256), weight) for source, sha256, weight in rows]

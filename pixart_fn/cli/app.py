@@ -9,8 +9,8 @@ import click
 from .. import settings as settings_
 from ..backend.runtime import settle_on_cpu
 from ..checks import check_whole
-from ..process.signals import deferred
 from . import adapters, drawing
+from .importing import importing
 from .verb import Computing, folder
 
 
@@ -35,7 +35,7 @@ def app(
     rows = adapters.rows(lora, lora_weight)
     if find_spec("gradio") is None:
         raise click.UsageError("the page needs gradio: pip install 'pixart_fn[app]'")
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..app import check_free, serve
         from ..checkpoint import controlnet as controlnet_
 

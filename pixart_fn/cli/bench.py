@@ -12,9 +12,9 @@ import click
 import numpy as np
 
 from ..backend import runtime
-from ..process.signals import deferred
 from . import machine
 from .console import document, note, result
+from .importing import importing
 from .verb import Computing
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def _timed(work: Callable[..., Any]) -> tuple[float, float]:
 
 
 def _import() -> tuple[Callable[..., Any], ...]:
-    runtime.ready()
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
+        runtime.ready()
         from ..checkpoint import load
         from ..pipeline import generate
         from ..stages import decode_latents

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from ..process.signals import deferred
 from .console import document, note, result
+from .importing import importing
 from .verb import Verb, file
 
 
@@ -33,7 +33,7 @@ def convert(source: str, target: str, as_json: bool, quiet: bool, **options: Any
     which px.load takes as transformer=. Or IN is a pipeline's or a transformer's folder, and OUT a .pth or .ckpt file.
     Nothing in a file is run, and no number is rounded.
     """
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..checkpoint.convert import convert as convert_
 
     with warnings.catch_warnings():

@@ -11,9 +11,9 @@ import click
 import numpy as np
 
 from ..backend.wheels import not_installed
-from ..process.signals import deferred
 from . import machine
 from .console import document, result
+from .importing import importing
 from .verb import Computing
 
 PROMPT, STEPS = "a red circle", 8
@@ -87,10 +87,9 @@ def _checked(name: str, run: Callable[[], str]) -> Check:
 def _import() -> str:
     from ..backend import runtime
 
-    runtime.ready()
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
+        runtime.ready()
         import_module("..backend.nn", __package__)  # it sets MindSpore up as every model does
-
     return "imported"
 
 
@@ -114,7 +113,7 @@ def product() -> str:
 
 def picture() -> str:
     """Draw with the embedded checkpoint and compare; return how near it is in words, or raise a ValueError."""
-    with deferred():
+    with importing():
         from ..checkpoint import load
         from ..pipeline import generate
     from .. import rng

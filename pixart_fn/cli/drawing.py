@@ -11,8 +11,8 @@ from PIL import Image
 
 from .. import edges, rng, sheets
 from .. import picture as picture_
-from ..process.signals import deferred
 from .console import note
+from .importing import importing
 
 if TYPE_CHECKING:
     from ..control import Control
@@ -32,7 +32,7 @@ class Read(NamedTuple):
 
 def load(options: dict[str, Any]) -> Params:
     """Load the model of the options, and say so where notes are shown."""
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..checkpoint import load
 
     if options["shown"]:
@@ -89,7 +89,7 @@ def read(params: Params, settings: dict[str, Any], options: dict[str, Any]) -> R
     followed = one("control")
     if followed is None:
         return Read(one("init"), one("mask"), None)
-    with deferred():
+    with importing():
         from ..checkpoint import controlnet
 
     net = controlnet.load(settings.get("controlnet"))
@@ -99,7 +99,7 @@ def read(params: Params, settings: dict[str, Any], options: dict[str, Any]) -> R
 
 def function(params: Params, settings: dict[str, Any], pictures: Read, options: dict[str, Any]) -> Callable[..., Any]:
     """Return the function of a prompt and keys that draws what the settings say."""
-    with deferred():
+    with importing():
         from .. import edit
         from ..pipeline import generate
 

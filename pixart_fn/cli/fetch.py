@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from ..process.signals import deferred
 from .console import document, note, result
+from .importing import importing
 from .verb import Verb, folder
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    with deferred():
+    with importing():
         from ..checkpoint import manifest
 
     return [CompletionItem(each.name) for each in manifest.entries() if each.name.startswith(incomplete)]
@@ -43,7 +43,7 @@ def fetch(name: str, variant: str | None, to: str | None, as_json: bool, quiet: 
     encoder too. The size and the hash of every file are checked, and the call that loads the checkpoint is printed.
     After a stop, the same command goes on.
     """
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..checkpoint import fetch as fetch_
         from ..checkpoint import manifest
 

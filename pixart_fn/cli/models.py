@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..process.signals import deferred
 from .console import document, note, result
+from .importing import importing
 from .verb import Verb
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def models(as_json: bool) -> None:
     all weights in float32, and "here" says whether huggingface_hub's cache holds them. `pixart-fn fetch NAME` downloads
     one.
     """
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..checkpoint import fetch, manifest
 
     rows = [(entry, fetch.cached(entry)) for entry in manifest.entries()]

@@ -11,8 +11,8 @@ import click
 
 from .. import plots
 from ..files import atomic
-from ..process.signals import deferred
 from .console import note, result
+from .importing import importing
 from .verb import Verb, file, folder
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -43,7 +43,7 @@ def plot(runs: tuple[str, ...], out: str, force: bool) -> None:
 
 def _read(runs: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
     """Return the records of each run by its name: that of its folder, or where two have the same, its path."""
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..train import record
 
     names = [Path(os.path.abspath(run)).name for run in runs]

@@ -12,8 +12,8 @@ import click
 from ..backend import workers as workers_
 from ..backend.runtime import settle_on_cpu
 from ..checks import check_whole
-from ..process.signals import deferred
 from .console import note, result
+from .importing import importing
 from .verb import Computing, file, folder
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _size(text: str | None) -> int | str | None:
 
 
 def _run(source: str, size: int | str | None, shard: tuple[int, int], options: dict[str, Any], shown: bool) -> Report:
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..checkpoint import load
         from ..train.data import prepare as prepare_
         from ..train.data import sources

@@ -10,8 +10,8 @@ import click
 
 from ..backend import workers as workers_
 from ..backend.runtime import settle_on_cpu
-from ..process.signals import deferred
 from .console import note, result
+from .importing import importing
 from .verb import Computing, file, folder
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _default(value: object) -> str:
 
 
 def _recipes() -> ModuleType:
-    with deferred():  # an interrupted import of MindSpore would abort
+    with importing():
         from ..train import recipe
 
     return recipe
