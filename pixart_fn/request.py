@@ -160,7 +160,8 @@ def check_params(params: Params) -> None:
             continue
         if weights is None or config is None:
             raise ValueError(f"params.{name} is {'None' if weights is None else 'not None but has no configuration'}")
-        check_weights(weights, model.shapes(config), f"params.{name}", stored=name != "vae")
+        wide = getattr(model, "WIDE", None)
+        check_weights(weights, model.shapes(config), f"params.{name}", stored=name != "vae", wide=wide)
 
 
 def as_text(params: Params, name: str, text: Text, rows: int | None = None) -> Text:

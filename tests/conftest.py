@@ -26,6 +26,12 @@ settings.register_profile(
 settings.load_profile("pixart_fn")
 
 
+@pytest.fixture
+def eagerly(monkeypatch):
+    """Have MindSpore run a small block's operations one by one, which gives the graph's bits and compiles nothing."""
+    monkeypatch.setattr(jit, "FIRST_CALLS", 10**9)
+
+
 @pytest.fixture(scope="session")
 def spiece(tmp_path_factory) -> Path:
     prefix = tmp_path_factory.mktemp("vocabulary") / "spiece"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import command, tiny
 from helpers.adapters import filled
 from helpers.command import pixels, shown
+from helpers.hub import Hub
 
 import pixart_fn as px
 from pixart_fn import checkpoint, cli, picture, settings
@@ -46,12 +49,26 @@ def test_a_folder_of_pictures_is_drawn_anew_with_another_weight(run, adapters, m
     assert status == 2 and "holds another picture; --force overwrites it" in err
 
 
+def test_an_adapter_of_the_hub_is_that_of_its_file(run, adapters, capsys, model, monkeypatch, tmp_path):
+    Hub({"owner/style": Path(adapters[0])}, tmp_path / "cache").put_in_place(monkeypatch)
+    assert run("--out", "local.png", "--lora", adapters[0])[0] == 0
+    assert run("--out", "hub.png", "--lora", "owner/style")[0] == 0
+    stored = picture.read_settings("hub.png")
+    assert stored["lora"] == "owner/style" and stored["lora_sha256"] == settings.digest(adapters[0])
+    assert np.array_equal(pixels("local.png"), pixels("hub.png"))
+    capsys.readouterr()
+    assert cli.main(["show", "hub.png"]) == 0
+    out, err = capsys.readouterr()
+    assert f"px.lora.load('owner/style', sha256='{stored['lora_sha256']}')" in out
+    assert "the call reads the LoRA 'owner/style', which is no file here" in err
+
+
 def test_mistakes_are_one_sentence_before_the_model_is_loaded(run, adapters, monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "load", lambda *_, **__: pytest.fail("it was loaded"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.safetensors").write_bytes(b"\0" * 16)
     mistakes = {
-        "none.safetensors: No such file or directory": ["none.safetensors"],
+        "source 'none.safetensors' is neither a folder nor a file": ["none.safetensors"],
         "'empty' holds neither adapter_model.safetensors nor pytorch_lora_weights.safetensors": ["empty"],
         "--lora-weight must be given as often as --lora, 1, got 2": [
             adapters[0], "--lora-weight", "1", "--lora-weight", "1",

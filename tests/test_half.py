@@ -32,13 +32,13 @@ def half(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "scenario"), SCENARIOS)
-def test_module_agrees_with_the_reference(name, scenario, half):
+def test_module_agrees_with_the_reference(name, scenario, half, eagerly):
     errors = compare.forward_errors(name, load(name), scenario)
     assert not compare.too_far(errors, RELATIVE["float16"])
     assert min(errors.values()) > 1e-5  # or these were no halves
 
 
-def test_guided_steps_follow_the_reference(half):
+def test_guided_steps_follow_the_reference(half, eagerly):
     errors = compare.forward_errors("transformer", load("transformer"), "sampling")
     assert not compare.too_far(errors, RELATIVE["float16"])
 
@@ -66,7 +66,7 @@ def test_load_gives_halves_but_for_the_outputs_of_feed_forward(saved):
     assert px.generate(params, "a cute cat", px.key(0), steps=2, output="latents").dtype == ms.float32
 
 
-def test_a_picture_in_halves_is_the_picture():
+def test_a_picture_in_halves_is_the_picture(eagerly):
     pictures = [
         px.generate(px.load(dtype=dtype), "a cute cat", px.key(0), steps=5, output="numpy")
         for dtype in ("float32", "float16")

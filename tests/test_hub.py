@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.hub import Hub
 from helpers.pipelines import arrays, assert_same, shard, weights_file, write_json
 from safetensors.numpy import save_file
 
@@ -16,39 +15,9 @@ from pixart_fn import checkpoint
 from pixart_fn.checkpoint.hub import find
 
 
-class Hub:
-    """What `load` calls of huggingface_hub; a repository is a folder, and what is downloaded is copied into a cache."""
-
-    def __init__(self, repositories: dict[str, Path], cache: Path):
-        self.repositories, self.cache = repositories, cache
-        self.downloads: list[tuple[str, str | None, set[str]]] = []
-
-    def list_repo_files(self, repo: str, *, revision: str | None) -> list[str]:
-        folder = self.repositories[repo]
-        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-
-    def snapshot_download(
-        self, repo: str, *, revision: str | None, allow_patterns: list[str], local_dir: Path | None = None
-    ) -> str:
-        files = self.list_repo_files(repo, revision=revision)
-        chosen = {file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in allow_patterns)}
-        self.downloads.append((repo, revision, chosen))
-        for file in chosen:
-            (self.cache / repo / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(self.repositories[repo] / file, self.cache / repo / file)
-        return str(self.cache / repo)
-
-    def downloaded(self, repo: str = "owner/name") -> set[str]:
-        return {file for name, _, files in self.downloads for file in files if name == repo}
-
-
 @pytest.fixture
 def hub(monkeypatch, pipeline, tmp_path) -> Hub:
-    made = Hub({"owner/name": pipeline}, tmp_path / "cache")
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: made)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://localhost")
-    monkeypatch.setattr("huggingface_hub.snapshot_download", made.snapshot_download)
-    return made
+    return Hub({"owner/name": pipeline}, tmp_path / "cache").put_in_place(monkeypatch)
 
 
 READ = {

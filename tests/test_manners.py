@@ -21,6 +21,8 @@ DRAW = """
 params = px.load(sys.argv[1])
 for steps in (1, 2):
     picture = px.generate(params, "a cute cat", px.key(0), steps=steps, progress=False)
+"""
+DIFFERENTIATE = """
 f = lambda p: px.decode_latents(params.replace(vae=p), x).mean()
 x = px.sample_latents(params, px.encode_prompt(params, "a cat"), px.key(0), steps=1, progress=False)
 px.value_and_grad(f)(params.vae)
@@ -57,7 +59,7 @@ def settings():
 before = settings()
 import pixart_fn as px
 after = settings()
-{DRAW}
+{DRAW}{DIFFERENTIATE}
 print(json.dumps([before, after, settings()]))
 """
     process = python(source, model, cwd=tmp_path)

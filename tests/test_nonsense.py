@@ -159,6 +159,29 @@ def test_params_whose_parts_dont_fit_are_named(params):
         draw(params.replace(transformer=arrays))
 
 
+@pytest.mark.parametrize("model", ["text_encoder", "transformer", "vae"])
+def test_weights_of_several_types_are_named(params, model):
+    weights = getattr(params, model)
+    names = [name for name, leaf in tree.items(weights) if leaf.ndim > 1]
+
+    def cast(of, dtype):
+        leaves = [leaf.astype(dtype) if name in of else leaf for name, leaf in tree.items(weights)]
+        return params.replace(**{model: tree.unflatten(weights, leaves)})
+
+    one = names[-1:]
+    for dtype, sentence in {
+        ms.float16: f"params.{model} must hold Tensors of one type, got float32 and float16 at {one[0]}; px.tree.map",
+        ms.int32: f"params.{model} must hold floating-point Tensors, got int32 at {one[0]}; px.tree.map",
+    }.items():
+        with pytest.raises(TypeError, match=sentence):
+            draw(cast(one, dtype))
+    every = [name for name, _ in tree.items(weights)]
+    with pytest.raises(TypeError, match=f"params.{model} holds bfloat16, of which MindSpore has no products on a CPU"):
+        draw(cast(every, ms.bfloat16))
+    wide = [name for name in every if model != "text_encoder" or not name.endswith(t5.WIDE)]
+    assert draw(cast(wide, ms.float16)).size == (16, 16)
+
+
 # --- arrays and switches ---------------------------------------------------------------------------------------------
 
 

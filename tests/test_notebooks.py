@@ -167,7 +167,8 @@ def test_it_runs_and_gives_the_stored_numbers(path, tmp_path, monkeypatch):
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):
             cell.source = SHORT[path.stem]
-    NotebookClient(notebook, km=kernel, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client = NotebookClient(notebook, km=kernel, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(cleanup_kc=True)  # or each kernel would stay, with its memory, until the tests end
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert pictures(cells[:5])
     assert [each for cell in cells for each in complaints(cell)] == []

@@ -306,6 +306,21 @@ def test_generate_refuses_to_be_differentiated_and_recording_ends(params):
     assert draw(params).size == (16, 16)
 
 
+def test_a_gradient_of_the_users_own_that_failed_hinders_nothing(params):
+    def fails(x):
+        assert autodiff.recording()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ms.grad(fails)(ms.Tensor([1.0]))
+    assert draw(params).size == (16, 16)
+    assert not autodiff.executor.grad_flag()
+    cell = ms.nn.Dense(2, 1)
+    cell.set_grad()
+    cell(ms.Tensor([[1.0, 2.0]]))
+    assert draw(params).size == (16, 16)
+
+
 @pytest.mark.slow
 def test_the_gradient_of_a_picture_agrees_with_a_finite_difference(params):
     text, negative = px.encode_prompt(params, "a cute cat"), px.encode_prompt(params, "")

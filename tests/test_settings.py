@@ -83,7 +83,7 @@ def test_show_says_which_adapter_is_missing_or_another(tmp_path, monkeypatch, ca
     loaded = f"px.lora.load('style.safetensors', sha256='{SHA}')"
     printed = f"px.generate(px.lora.merge(px.load(), {loaded}, 0.5), 'a cat', px.key(1))\n"
     said = {
-        None: f"the call reads the LoRA 'style.safetensors', and there is no such file here; its sha256 is {SHA}",
+        None: f"the call reads the LoRA 'style.safetensors', which is no file here; its sha256 is {SHA}",
         b"other": "the LoRA 'style.safetensors' isn't the file that the picture was drawn with: its sha256 isn't "
         + SHA,
         b"style": "",

@@ -14,6 +14,8 @@ from pixart_fn import t5
 from pixart_fn.backend import jit, numpy_nn
 from pixart_fn.models import t5_numpy
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def params():

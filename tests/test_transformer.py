@@ -32,7 +32,7 @@ def parts(request, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["transformer", "transformer_micro"])
-def test_large_pictures_agree_with_diffusers(name, parts):
+def test_large_pictures_agree_with_diffusers(name, parts, eagerly):
     case = load(name)
     for scenario in case.values:
         if scenario != "sampling":

@@ -21,7 +21,7 @@ import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
 
 @pytest.fixture(params=[pytest.param(1, id="winograd", marks=pytest.mark.slow), pytest.param(10**6, id="direct")])
-def counts(request, monkeypatch):
+def counts(request, monkeypatch, eagerly):
     """MindSpore's strips of few rows, blocks of few queries; gives how many strips the layers saw."""
     without_numpy(monkeypatch)
     monkeypatch.setattr(convolution, "WIDE", request.param)
@@ -60,7 +60,7 @@ def test_a_prime_height_goes_row_by_row(monkeypatch):
     assert [part.shape for part in vae_layers.cut(picture, 7 * 8 * 16, 16)] == [(1, 7, 8, 16)]
 
 
-def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch):
+def test_large_pictures_go_one_by_one_and_come_out_the_same(monkeypatch, eagerly):
     without_numpy(monkeypatch)
     params = tiny.params()
     x = ms.Tensor(np.tanh(rng.normal(rng.key(0), (2, 3, 16, 24))))

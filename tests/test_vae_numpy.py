@@ -19,6 +19,8 @@ from pixart_fn import vae
 from pixart_fn.backend import numpy_conv, numpy_nn
 from pixart_fn.models import vae_numpy
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def params():

@@ -36,7 +36,7 @@ def output(p, scenario, x):
 
 
 @pytest.mark.parametrize("strip", [10**6, pytest.param(200, marks=pytest.mark.slow)])
-def test_agrees_with_diffusers_in_one_piece_and_in_strips(strip, monkeypatch):
+def test_agrees_with_diffusers_in_one_piece_and_in_strips(strip, monkeypatch, eagerly):
     monkeypatch.setattr(vae_layers, "STRIP", strip)
     case = load("vae_tiny")
     p = golden()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -11,7 +12,9 @@ from mindspore import Tensor, ops
 from .. import tree
 from ..checks import kind
 from ..types import Array, NumPyArray, Tree
-from . import stream
+from . import device, stream
+
+_FLOATS = (ms.float32, ms.float16, ms.bfloat16, ms.float64)
 
 
 def as_tensor(x: Array, name: str) -> Tensor:
@@ -78,16 +81,19 @@ def check_mask(mask: Tensor, name: str) -> None:
         raise ValueError(f"{name} must be 1 where a token is real and 0 elsewhere, with a real token in each row")
 
 
-def check_weights(p: Tree, shapes: Mapping[str, tuple[int, ...]], where: str, stored: bool = False) -> None:
-    """Raise where a tree doesn't hold the tensors that a configuration asks for.
+def check_weights(
+    p: Tree, shapes: Mapping[str, tuple[int, ...]], where: str, stored: bool = False, wide: str | None = None
+) -> None:
+    """Raise where a tree doesn't hold the tensors that a configuration asks for, all of one floating-point type.
 
     Args:
         p: the tree.
         shapes: what it must hold, by name.
         where: what the sentence calls it.
         stored: whether a leaf may also be one that is read when it is its turn (see `stream`).
+        wide: how the names end of those that may be float32 where the others are in half precision.
     Raises:
-        TypeError: a leaf is neither.
+        TypeError: a leaf is neither, or of another type than the first, or of one that the device can't multiply.
         ValueError: leaves are missing, unexpected or of another shape.
     """
     leaves = dict(tree.items(p))
@@ -96,6 +102,21 @@ def check_weights(p: Tree, shapes: Mapping[str, tuple[int, ...]], where: str, st
         if not (isinstance(leaf, Tensor) or (stored and stream.is_stored(leaf))):
             hint = "px.tree.map(mindspore.Tensor, tree) makes them"
             raise TypeError(f"{where} must hold Tensors, got {kind(leaf)} at {path}; {hint}")
+    _check_types({path: leaf.dtype for path, leaf in leaves.items() if isinstance(leaf, Tensor)}, where, wide)
+
+
+def _check_types(types: Mapping[str, Any], where: str, wide: str | None) -> None:
+    usual = next(iter(types.values()), ms.float32)
+    other = {path: dtype for path, dtype in types.items() if dtype != usual}
+    other = {path: dtype for path, dtype in other.items() if not (wide and path.endswith(wide) and dtype == ms.float32)}
+    path, dtype = next(iter({**other, **types}.items()), ("", usual))
+    here, hint = f"{str(dtype).lower()} at {path}", "px.tree.map(lambda x: x.float(), tree) makes all float32"
+    if dtype not in _FLOATS:
+        raise TypeError(f"{where} must hold floating-point Tensors, got {here}; {hint}")
+    if other:
+        raise TypeError(f"{where} must hold Tensors of one type, got {str(usual).lower()} and {here}; {hint}")
+    if usual == ms.bfloat16 and not device.traits().bfloat16:
+        raise TypeError(f"{where} holds bfloat16, of which MindSpore has no products on a {device.in_use()}; {hint}")
 
 
 def as_numpy(x: Array) -> NumPyArray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import mindspore as ms
@@ -13,7 +15,7 @@ from ..checks import check_switch, kind
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Tree
-from .private import executor
+from .private import RECORDERS, executor
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -21,8 +23,23 @@ T = TypeVar("T")
 
 
 def recording() -> bool:
-    """Whether eager autodiff is recording."""
-    return bool(executor.grad_flag())
+    """Whether eager autodiff is recording.
+
+    MindSpore goes on recording after an error in a function that a user differentiates, and after a Cell with
+    `set_grad()` has run alone. Where no function of RECORDERS runs in any thread, that is ended here.
+    """
+    if not executor.grad_flag():
+        return False
+    if any(_is_recorded(frame) for frame in sys._current_frames().values()):
+        return True
+    executor.clear_res()
+    return False
+
+
+def _is_recorded(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_globals.get("__name__") not in RECORDERS:
+        frame = frame.f_back
+    return frame is not None
 
 
 @overload

@@ -28,6 +28,8 @@ def _find(module: str, name: str, *attributes: str) -> Any:
     return found
 
 
+RECORDERS = ("mindspore.ops.composite.base", "mindspore.nn.cell", "mindspore.common.recompute")
+"""The modules whose functions make the tape while they run."""
 executor = _find(
     "mindspore.graph.api",
     "_pynative_executor",

@@ -338,7 +338,7 @@ def _explained(error: Exception, repo: str, revision: str | None, stage: str) ->
     if unreachable or (stage == "listing" and not isinstance(error, errors.HfHubHTTPError)):
         return OSError(
             f"{at} is neither a folder nor in the hub's cache, and the hub can't be reached; connect (and unset"
-            " HF_HUB_OFFLINE), or give a folder; load() without a source needs no network"
+            " HF_HUB_OFFLINE), or give a folder; px.load() without a source needs no network"
         )
     reason = " ".join(str(error).split())
     return OSError(f"the {stage} of {at} stopped ({reason}); run the same call again to resume it")

@@ -50,8 +50,7 @@ COMPONENTS = {
         # One tensor under two names: files keep either or both.
         {"encoder.embed_tokens.": "shared."},
         ("decoder.", "lm_head."),
-        # T5's feed-forward output overflows float16; transformers keeps these in float32 too.
-        ".wo.weight",
+        MODELS["text_encoder"].WIDE,
     ),
     "transformer": Component(
         MODELS["transformer"],

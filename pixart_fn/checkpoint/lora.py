@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import tree as tree_
-from ..checks import check_number, check_option, check_sha256, first_few
+from ..checks import check_number, check_option, check_sha256
 from ..files import atomic, reading
 from ..files.folder import check, replace, unchanged
 from ..files.safetensors import array, open_with_metadata, write_file
@@ -28,11 +28,10 @@ from .hub import written
 from .layout import read_json, write_json
 from .lora_names import PEFT, Names, read_names
 from .lora_settings import METADATA, model, read_metadata, read_settings, write_metadata, write_settings
+from .lora_source import CONFIG, DIFFUSERS, WEIGHTS, locate
 from .lora_tensors import named, read_adapter
 
 __all__ = ["ATTENTION", "AUTHORS", "Adapter", "Config", "apply", "init", "load", "merge", "save", "unmerge"]
-
-CONFIG, WEIGHTS, DIFFUSERS = "adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 
 
 @public
@@ -43,7 +42,8 @@ def load(source: str | os.PathLike[str], *, alpha: float | None = None, sha256: 
 
     Args:
         source: a folder with peft's adapter_model.safetensors and adapter_config.json or with diffusers'
-            pytorch_lora_weights.safetensors, or such a .safetensors file of any name.
+            pytorch_lora_weights.safetensors; such a .safetensors file of any name; or a hub id "owner/name" of such a
+            folder, or "owner/name/FILE", of which only this file and peft's settings are downloaded.
         alpha: what the file doesn't say: by what the product is multiplied, once that is divided by the rank. None
             where the file says it. Where nothing says it, a warning does: then 8 is taken for peft's lora_A and lora_B,
             which is what PixArt's own trainer had, and the rank for the names of all other tools.
@@ -54,19 +54,18 @@ def load(source: str | os.PathLike[str], *, alpha: float | None = None, sha256: 
     Raises:
         TypeError: source, alpha or sha256 has the wrong type.
         FileNotFoundError: there is no such folder or file.
-        OSError: a file can't be read, or was replaced meanwhile.
+        OSError: a file can't be read, or was replaced meanwhile, or the hub can't give it.
         ValueError: a file is damaged, belongs to another model, holds another kind of adapter, asks for an option that
             isn't supported, or says alpha although it is given; or the file has another sha256.
     """
-    path = Path(os.path.expanduser(written(source, "source", "a folder or a .safetensors file")))
     if alpha is not None:
         check_number("alpha", alpha, 0, 1e30, above=True)
     if sha256 is not None:
         check_sha256("sha256", sha256)
-    with unchanged((path,), CONFIG):
-        file = _file(path)
+    with unchanged((source,), CONFIG):
+        file = locate(source)
         if sha256 is not None and reading.sha256(file) != sha256:
-            raise ValueError(f"{str(file)!r} isn't the file that was meant: its sha256 isn't {sha256}")
+            raise ValueError(f"{str(source)!r} isn't the file that was meant: its sha256 isn't {sha256}")
         stored, metadata = open_with_metadata(file)
         names = read_names(stored, file)
         return read_adapter(stored, names, _settings(file, names, metadata), metadata, alpha, file)
@@ -125,22 +124,6 @@ def _check_plain(found: Mapping[str, forms.Change], layout: str) -> None:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _file(path: Path) -> Path:
-    """Return the file with the weights."""
-    if not path.is_dir():
-        if not path.exists():
-            raise FileNotFoundError(f"source {str(path)!r} is neither a folder nor a file")
-        return path
-    found = [path / name for name in (WEIGHTS, DIFFUSERS) if (path / name).exists()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(f"source {str(path)!r} holds both {WEIGHTS} and {DIFFUSERS}; give one of these files")
-    others = [each.name for each in sorted(path.iterdir()) if each.suffix in (".safetensors", ".bin")]
-    has = f"it holds {first_few(others)}" if others else "it holds no .safetensors file"
-    raise FileNotFoundError(f"source {str(path)!r} has neither {WEIGHTS} nor {DIFFUSERS}; {has}")
 
 
 def _settings(file: Path, names: Names, metadata: Mapping[str, str]) -> dict[str, Config]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..params import Params
 
 Row: TypeAlias = "tuple[str, str, float]"
-"""Of an adapter: its file or folder, its sha256, and its weight."""
+"""Of an adapter: its file, folder or hub id, its sha256, and its weight."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -36,7 +37,7 @@ def options(function: _Function) -> _Function:
         multiple=True,
         shell_complete=file,
         show_default="none",
-        help="Merge this adapter, a file or a folder, into the model; several times for several, one after the other.",
+        help="Merge this adapter, a file, a folder or a hub id, into the model; several times for several, in order.",
     )
     return lora(weight(function))
 
@@ -48,7 +49,16 @@ def rows(sources: tuple[str, ...], weights: tuple[float, ...]) -> list[Row]:
     for weight in weights:
         check_number("--lora-weight", weight, -settings_.SCALE, settings_.SCALE)
     each = weights or (1.0,) * len(sources)
-    return [(source, settings_.digest(source), weight) for source, weight in zip(sources, each, strict=True)]
+    return [(source, _digest(source), weight) for source, weight in zip(sources, each, strict=True)]
+
+
+def _digest(source: str) -> str:
+    if os.path.exists(os.path.expanduser(source)):
+        return settings_.digest(source)
+    with importing():
+        from ..checkpoint.lora_source import locate
+
+    return settings_.digest(str(locate(source)))
 
 
 def merging(rows: list[Row]) -> Callable[[Params], Params]:

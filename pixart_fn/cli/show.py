@@ -41,7 +41,7 @@ def _check_adapters(settings: Mapping[str, Any]) -> None:
         try:
             found = settings_.digest(source)
         except OSError:
-            note(f"the call reads the LoRA {source!r}, and there is no such file here; its sha256 is {sha256}")
+            note(f"the call reads the LoRA {source!r}, which is no file here; its sha256 is {sha256}")
             continue
         if found != sha256:
             note(f"the LoRA {source!r} isn't the file that the picture was drawn with: its sha256 isn't {sha256}")

@@ -24,6 +24,9 @@ from ..process.lock import exclusive
 from ..public import public
 from ..types import Json, Key, Tree
 
+WIDE = ".wo.weight"
+"""How the names of the weights end that stay float32 where the others are in half precision, as in transformers: their
+products overflow float16."""
 MASKED = -1e9
 """What is added to the scores of padding: far enough for a float32 softmax to give it exactly zero."""
 
@@ -202,7 +205,7 @@ def encode(p: Tree, config: Config, ids: Tensor, mask: Tensor) -> Tensor:
         ValueError: p doesn't hold the tensors of the configuration, ids or mask isn't as described above, or a row of
             the mask has no real token.
     """
-    check_weights(p, shapes(config), "p", stored=True)
+    check_weights(p, shapes(config), "p", stored=True, wide=WIDE)
     ids, mask = as_tensor(ids, "ids"), as_tensor(mask, "mask")
     _check_ids(config, ids, mask)
     ids = ids.int()  # the lookup takes no other whole numbers than signed ones
