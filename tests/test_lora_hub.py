@@ -76,6 +76,11 @@ def test_what_names_no_repository_is_looked_for_here_alone(hub, source):
         lora.load(source)
 
 
+def test_an_address_is_refused_with_the_id_in_it(hub):
+    with pytest.raises(ValueError, match="source must be a folder or a hub id, got an address; give 'owner/peft'"):
+        lora.load("https://huggingface.co/owner/peft/blob/main/adapter_model.safetensors")
+
+
 def test_a_folder_here_comes_before_a_repository(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(hub.repositories["owner/peft"], tmp_path / "owner" / "peft")

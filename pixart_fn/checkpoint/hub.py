@@ -254,9 +254,7 @@ def find(source: str | os.PathLike[str], revision: str | None = None, argument: 
         OSError: the hub can't list the repository, and the cache has nothing of it.
     """
     text = written(source, argument, "a folder in diffusers layout or a hub id owner/name")
-    if address := _ADDRESS.fullmatch(text):
-        at = f" and revision={address['revision']!r}" if address["revision"] not in (None, "main") else ""
-        raise ValueError(f"{argument} must be a folder or a hub id, got an address; give {address['id']!r}{at}")
+    refuse_address(text, argument)
     path = Path(os.path.expanduser(text))
     if path.is_dir():
         if revision is not None:
@@ -275,6 +273,13 @@ def find(source: str | os.PathLike[str], revision: str | None = None, argument: 
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text.rstrip("/")):
         raise FileNotFoundError(f"there is no folder {path}; give a folder in diffusers layout or a hub id owner/name")
     return _repository(text.rstrip("/"), revision)
+
+
+def refuse_address(text: str, argument: str) -> None:
+    """Raise a ValueError where a text is the address of a page of the hub; it says the id."""
+    if address := _ADDRESS.fullmatch(text):
+        at = f" and revision={address['revision']!r}" if address["revision"] not in (None, "main") else ""
+        raise ValueError(f"{argument} must be a folder or a hub id, got an address; give {address['id']!r}{at}")
 
 
 def written(path: str | os.PathLike[str], argument: str, wanted: str) -> str:

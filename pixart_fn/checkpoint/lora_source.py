@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..checks import first_few
-from .hub import Place, find, written
+from .hub import Place, find, refuse_address, written
 
 CONFIG, WEIGHTS, DIFFUSERS = "adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 ENDING = ".safetensors"
@@ -33,6 +33,7 @@ def locate(source: str | os.PathLike[str]) -> Path:
         return path / _in_a_folder(path)
     if path.exists():
         return path
+    refuse_address(text, "source")
     found = _ON_THE_HUB.fullmatch(text)
     if found is None or found["id"].endswith(ENDING):
         raise FileNotFoundError(f"source {str(path)!r} is neither a folder nor a file")

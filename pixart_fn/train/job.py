@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .. import checkpoint, rng, solvers
 from ..backend.workers import ALONE, Workers
-from ..checkpoint import controlnet, lora
+from ..checkpoint import controlnet, lora, lora_source
 from ..checkpoint.save import check_savable
 from ..checks import check_switch, check_type
 from ..files.folder import check
@@ -219,7 +219,7 @@ def _check_out(recipe: Recipe, params: Params) -> None:
         check_savable(_kept(recipe, params), out)
     elif recipe.model.train == "controlnet":
         controlnet.check_out(out)
-    elif (check(out) / lora.DIFFUSERS).exists():
+    elif (check(out) / lora_source.DIFFUSERS).exists():
         raise FileExistsError(f"folder {str(out)!r} holds an adapter in diffusers' layout; name a new run.out")
 
 
