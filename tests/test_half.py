@@ -57,7 +57,7 @@ def saved(tmp_path):
     return tmp_path / "saved"
 
 
-def test_load_gives_halves_but_for_the_outputs_of_feed_forward(saved):
+def test_load_gives_halves_but_for_the_outputs_of_feed_forward(saved, eagerly):
     params = px.load(saved, dtype="float16")
     for tree_ in (params.text_encoder, params.transformer, params.vae):
         for name, leaf in tree.items(tree_):
