@@ -3,7 +3,6 @@
 import sys
 from typing import NoReturn
 
-from .backend import device, workers
 from .process.ending import Ending
 from .process.signals import deferred
 
@@ -22,9 +21,11 @@ def run() -> NoReturn:
     """Run the command in a process of its own, and end that."""
     ending = Ending()
     status = main()
-    # another device has an end of its own, and workers tell each other theirs
-    if "mindspore" in sys.modules and device.is_cpu() and workers.are_alone():
-        ending.status = status
+    if "mindspore" in sys.modules:
+        from .backend import device, workers  # no work at the start, where Ctrl-C would show it
+
+        if device.is_cpu() and workers.are_alone():  # another device has an end of its own, and workers tell theirs
+            ending.status = status
     sys.exit(status)
 
 

@@ -14,7 +14,7 @@ from ..backend.arrays import check_weights
 from ..backend.autodiff import recording
 from ..backend.numpy_nn import Floats
 from ..types import NumPyArray, Tree
-from .t5 import WIDE, Config, buckets, shapes
+from .t5 import Config, buckets, shapes
 
 
 def fits(p: Tree, config: Config) -> bool:
@@ -43,7 +43,7 @@ def encode(p: Tree, config: Config, ids: NumPyArray, mask: NumPyArray) -> Tensor
     Raises:
         ValueError: p doesn't hold the tensors of the configuration.
     """
-    check_weights(p, shapes(config), "p", wide=WIDE)
+    check_weights(p, shapes(config), "p")
     p = nn.arrays(p)
     blocks = p["encoder"]["block"]
     table = blocks[0]["layer"][0]["SelfAttention"]["relative_attention_bias"]["weight"]
