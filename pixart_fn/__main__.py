@@ -8,7 +8,7 @@ from .process.signals import deferred
 
 
 def main() -> int:
-    """Run the command; Ctrl-C while it is imported ends it as Ctrl-C later does."""
+    """Run the command; Ctrl-C while it is imported, once the package itself is, ends it as Ctrl-C later does."""
     try:
         with deferred():  # an interrupted import of NumPy or Pillow raises whatever else
             from .cli import main as command

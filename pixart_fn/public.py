@@ -66,6 +66,7 @@ _GUIDANCE = {
 }
 # Names of arguments that don't exist here, each with what to do instead.
 _OTHERWISE = {
+    "argnums": "it is the first argument of f that counts, as in px.grad(lambda x: f(tree, x))(x)",
     "controlnet_conditioning_scale": "px.controlnet.control(params, net, pictures, scale=…) takes it",
     "cache_dir": "set the environment variable HF_HUB_CACHE before Python starts",
     "device": "MindSpore computes on the device that it finds",

@@ -106,7 +106,7 @@ def test_what_is_slow_is_said_with_its_reason(monkeypatch):
         "2 of 8 CPUs alone": {"cpus_allowed": 2},
         "a load of 12.5": {"load": 12.5},
         "CPUs of their own": {"pinning": "free"},
-        "8.0 GiB are free; px.load(…, stream=True)": {"memory_free": 8 * GIB},
+        "8.0 GiB are free; so px.load leaves the encoder in its file": {"memory_free": 8 * GIB},
     }
     for said, change in changes.items():
         (_, found) = machine.slow(QUICK | change)
@@ -287,7 +287,7 @@ def test_the_page_s_own_model_and_adapters(run, served, monkeypatch, tmp_path):
         (["--lora=a", "--lora=b", "--lora-weight=1"], "--lora-weight must be given as often as --lora, 2, got 1"),
         (["--lora=a", "--lora-weight=nan"], "--lora-weight must be within [-1000, 1000], got nan"),
         (("--share",), "there is no option --share; pixart-fn app --help lists the options"),
-        ((), "the page needs gradio: pip install 'pixart_fn[app]'"),
+        ((), "the page needs gradio: pip install '.[app]' in a clone"),
     ],
 )
 def test_a_mistake_about_the_page_is_one_sentence(run, monkeypatch, words, said):

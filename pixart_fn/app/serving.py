@@ -150,7 +150,7 @@ def _loaded(loaded: Mapping[str, object]) -> dict[str, Any]:
 
 def _check_gradio() -> None:
     if find_spec("gradio") is None:
-        raise ImportError("the page needs gradio: pip install 'pixart_fn[app]'")
+        raise ImportError("the page needs gradio: pip install '.[app]' in a clone")
 
 
 def check_free(host: str, port: int) -> None:

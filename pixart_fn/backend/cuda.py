@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from ..files import atomic, reading
 
-EXTRA = "pip install 'pixart-fn[gpu]'"
+EXTRA = "pip install '.[gpu]' in a clone"
 PLUGIN = "lib/plugin/libmindspore_gpu.so.11.6"
 """The plug-in within MindSpore's folder."""
 LIBRARIES = (

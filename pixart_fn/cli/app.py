@@ -34,7 +34,7 @@ def app(
     check_whole("--port", port, 1, 65535)
     rows = adapters.rows(lora, lora_weight)
     if find_spec("gradio") is None:
-        raise click.UsageError("the page needs gradio: pip install 'pixart_fn[app]'")
+        raise click.UsageError("the page needs gradio: pip install '.[app]' in a clone")
     with importing():
         from ..app import check_free, serve
         from ..checkpoint import controlnet as controlnet_

@@ -51,7 +51,10 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
     "--init", metavar="PICTURE", shell_complete=file, help="Draw from this picture, fitted to --size or to the model."
 )
 @click.option(
-    "--strength", type=float, show_default="0.6, 1 with --mask", help="0 keeps --init, 1 keeps nothing of it."
+    "--strength",
+    type=float,
+    show_default="0.6, 1 with --mask",
+    help="0 keeps --init but for the VAE's errors, 1 keeps nothing of it.",
 )
 @click.option(
     "--mask",

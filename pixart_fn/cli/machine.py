@@ -98,7 +98,7 @@ def slow(found: dict[str, Any]) -> list[str]:
     if on_cpu and free is not None and free < WHOLE * GIB:
         said.append(
             f"a released model takes about {WHOLE} GiB with its text encoder in float32, and {_gib(free)} are free; "
-            "px.load(…, stream=True) leaves the encoder in its file and reads it for each prompt"
+            "so px.load leaves the encoder in its file, unless stream=False is given, and reads it for each prompt"
         )
     return said
 

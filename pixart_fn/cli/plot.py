@@ -62,6 +62,6 @@ def _figure(named: dict[str, list[dict[str, Any]]]) -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ValueError("plot needs matplotlib: pip install 'pixart_fn[notebooks]'") from error
+        raise ValueError("plot needs matplotlib: pip install '.[notebooks]' in a clone") from error
     matplotlib.use("Agg")  # a file is drawn, on machines without a screen too
     return plots.training(named)[0].figure

@@ -25,6 +25,8 @@ def unipc(
 ) -> Solver:
     """UniPC-p (arXiv:2302.04867, algorithms 1 and 2): a predictor of order p, and a corrector of order p + 1.
 
+    The whole has order p + 1 where lower_order_final is False; the lower orders at the end bring it down to 2.
+
     Where the weights solve the order conditions (eq. 11) they are those of the exact integral, whatever B(h) is; B(h)
     matters only where one weight is simply 1/2: a predictor of order 2, a corrector of order 1.
 

@@ -21,8 +21,8 @@ it. For properties of your own there are strategies, which `hypothesis.given` ta
 - `exact_gaussian` says where the ODE of normal data leads, and `convergence` measures a solver's order against it, on
   grids of `lambda_grid`.
 
-All of it runs on NumPy arrays and needs no MindSpore. Strategies and `check_solver` need hypothesis: pip install
-'pixart_fn[testing]'.
+All of it runs on NumPy arrays and needs no MindSpore. Strategies and `check_solver` need hypothesis, which
+is in the extra `testing`.
 """
 
 from __future__ import annotations
