@@ -230,6 +230,34 @@ def test_what_was_saved_before_a_nan_is_kept(tmp_path):
     assert state.restore(tmp_path / "state.safetensors", begin()).step == 3
 
 
+def test_a_second_nan_leaves_what_was_kept(tmp_path):
+    trained(tmp_path, 2)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    for _ in range(2):
+        with pytest.raises(step.NotFinite):
+            trained(tmp_path, 6, lambda i: Tensor(normal(i, 2, 3, 4) * (np.nan if i == 3 else 1)))
+    assert (tmp_path / "state.previous.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("also", ["links", "copies"])
+def test_a_nan_is_told_where_nothing_can_be_linked(tmp_path, monkeypatch, also):
+    """As on some network drives; and on a full disk a copy can't be made either."""
+
+    def refused(*paths, **options):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    if also == "copies":
+        monkeypatch.setattr("shutil.copy2", refused)
+    trained(tmp_path, 2)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(step.NotFinite, match=r"holds the state before this step"):
+        trained(tmp_path, 6, lambda i: Tensor(normal(i, 2, 3, 4) * (np.nan if i == 3 else 1)))
+    previous = tmp_path / "state.previous.safetensors"
+    assert previous.read_bytes() == before if also == "links" else not previous.exists()
+    assert state.restore(tmp_path / "state.safetensors", begin()).step == 3
+
+
 def test_numbers_of_a_state_come_back_as_they_were(tmp_path):
     now = begin().replace(times={"seen": False, "so far": True, "best": -0.0, "count": -3})
     state.save(tmp_path / "state.safetensors", now)

@@ -77,6 +77,21 @@ def check(folder: Path) -> Path:
     return real
 
 
+def link(file: Path, other: Path) -> None:
+    """Give a file, or a symbolic link, a second name, or copy it where the file system has no hard links.
+
+    Args:
+        file: what is there.
+        other: where nothing is yet.
+    Raises:
+        OSError: it can't be copied either.
+    """
+    try:
+        os.link(file, other, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(file, other, follow_symlinks=False)
+
+
 @contextlib.contextmanager
 def unchanged(sources: Iterable[object], index: str) -> Iterator[None]:
     """Make sure that the files that are read inside a `with` block belong together.
@@ -208,10 +223,7 @@ def _bring_over(old: Path, new: Path) -> None:
             there.mkdir(exist_ok=True)
             _bring_over(Path(entry.path), there)
         elif not os.path.lexists(there):
-            try:
-                os.link(entry.path, there, follow_symlinks=False)
-            except OSError:  # some file systems have no hard links
-                shutil.copy2(entry.path, there, follow_symlinks=False)
+            link(Path(entry.path), there)
         elif entry.is_file(follow_symlinks=False) and there.is_file():
             atomic.resemble(there, entry.stat())
     atomic.resemble(new, old.stat())

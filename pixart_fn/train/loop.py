@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..backend import workers as workers_
 from ..backend.workers import ALONE, Workers
 from ..checks import check_function, check_number, check_switch, check_type, check_whole
 from ..files import atomic
-from ..files.folder import check
+from ..files.folder import check, link
 from ..process.signals import deferred, stoppable
 from ..public import public
 from ..types import Json
@@ -106,17 +106,25 @@ class _File:
 
     def __init__(self, path: Path, identity: Json) -> None:
         self.path, self.identity, self.saved = path, identity, time.monotonic()
+        self.step: int | None = None
+
+    def restore(self, state: TrainState) -> TrainState:
+        found = state_.restore(self.path, state, self.identity)
+        self.step = found.step
+        return found
 
     def save(self, state: TrainState) -> None:
         state_.save(self.path, state, self.identity)
-        self.saved = time.monotonic()
+        self.saved, self.step = time.monotonic(), state.step
 
-    def keep(self) -> None:
-        """Keep what is there under another name, for when what comes is no good."""
-        previous = self.path.with_name(PREVIOUS)
-        if self.path.exists():
-            previous.unlink(missing_ok=True)
-            os.link(self.path, previous)
+    def keep(self, newest: TrainState) -> None:
+        """Keep what is there under another name, for when what comes is no good, unless that is there already."""
+        if self.step not in (None, newest.step):
+            atomic.temporarily(self.path.parent, self._keep_by, folder=True)
+
+    def _keep_by(self, folder: Path) -> None:
+        link(self.path, folder / PREVIOUS)
+        os.replace(folder / PREVIOUS, self.path.with_name(PREVIOUS))
 
 
 @contextmanager
@@ -149,7 +157,7 @@ def _together(workers: Workers) -> Iterator[None]:
 def _begun(file: _File, state: TrainState, workers: Workers) -> TrainState:
     """The state that the run goes on from, the same for all workers."""
     if file.path.exists():
-        start, state = state, state_.restore(file.path, state, file.identity)
+        start, state = state, file.restore(state)
         state_.donated(start)  # it would take memory as long as the caller keeps it
     if workers.size > 1:
         mine = np.array([[state.step, state_.digest(state)]], np.int64)
@@ -200,7 +208,8 @@ def _saving(file: _File, first: bool) -> Iterator[list[TrainState]]:
         yield newest
     except NotFinite as error:
         if first:
-            file.keep()
+            with suppress(OSError):  # on a full disk; it must not hide the error
+                file.keep(newest[0])
         raise NotFinite(f"{error}; {file.path} holds the state before this step") from error
     finally:
         if newest and first and not newest[0].is_donated():

@@ -18,7 +18,7 @@ from ..backend.workers import ALONE, Workers
 from ..checks import check_function, check_switch, check_type, check_whole
 from ..process.lock import exclusive
 from ..public import public
-from ..types import Key, NumPyArray, Tree
+from ..types import Array, Key, NumPyArray, Tree
 from . import optim
 from .batch import Metrics, rows_of, size
 from .optim import Transformation
@@ -176,7 +176,7 @@ def _sum(
     for i in range(parts):
         rows = slice(i * B // parts, (i + 1) * B // parts)
         (_, (value, metrics)), gradients = differentiate(params, rows_of(batch, rows), keys[rows], scale, more)
-        loss += float(value.asnumpy()) / parts
+        loss += float(value.asnumpy().item()) / parts
         seen.append({name: np.array(as_numpy(metric)) for name, metric in metrics.items()})
         if parts > 1:
             total = _added(total, gradients, parts)
@@ -188,10 +188,15 @@ def _added(total: Tree, gradients: Tree, parts: int) -> Tree:
     """total + gradients / parts, in total's own memory."""
     share = np.float32(1 / parts)
     if total is None:
-        return tree.map(lambda g: as_numpy(g) * share, gradients)
+        return tree.map(lambda g: _times(g, share), gradients)
     for own, g in zip(tree.leaves(total), tree.leaves(gradients), strict=True):
-        own += as_numpy(g) * share
+        np.add(own, as_numpy(g) * share, out=own)
     return total
+
+
+def _times(g: Array, share: np.float32) -> NumPyArray:
+    """g · share as an array, which NumPy gives for no number of shape ()."""
+    return np.asarray(as_numpy(g) * share)
 
 
 def _joined(values: list[NumPyArray]) -> NumPyArray:
@@ -204,7 +209,7 @@ def _over_workers(workers: Workers, total: _Sum, scale: float) -> tuple[float, T
     if workers.size == 1 and scale == 1:
         return total.loss, total.gradients
     share = np.float32(1 / (workers.size * scale))
-    own = tree.map(lambda g: Tensor.from_numpy(as_numpy(g) * share), total.gradients)
+    own = tree.map(lambda g: Tensor.from_numpy(_times(g, share)), total.gradients)
     losses = workers_.gather_rows(workers, np.array([total.loss]))
     return float(np.mean(losses)), workers_.sum_trees(workers, own)
 
