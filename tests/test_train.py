@@ -146,10 +146,10 @@ def encoded_folder(tiny, glyphs, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load", lambda folder: glyphs)
     arguments = ("--data", "glyphs", "--autoencoder", tmp_path / "vae.safetensors", "--out", tmp_path / "latents")
     run_main(latents, monkeypatch, *arguments, "--n", 16, "--size", 16)
-    (first,) = (tmp_path / "latents").iterdir()
+    (first,) = (tmp_path / "latents").glob("*.npz")
     content = first.read_bytes()
     run_main(latents, monkeypatch, *arguments, "--n", 32, "--size", 16)
-    assert first.read_bytes() == content and len(list((tmp_path / "latents").iterdir())) == 2
+    assert first.read_bytes() == content and len(list((tmp_path / "latents").glob("*.npz"))) == 2
     return tmp_path
 
 
@@ -162,6 +162,23 @@ def test_latents_are_the_encoded_pictures_of_the_data(encoded_folder, glyphs):
         expected = vae.encode(p, TINY_VAE, autoencoder.to_tensor(pictures)).mean.asnumpy()
         assert_close(found.latents[start : start + 16].astype(np.float16), expected)
         assert found.captions[start : start + 16] == said
+
+
+@pytest.mark.parametrize(
+    ("option", "named"), [(("--size", 32), "size"), (("--autoencoder", "other"), "autoencoder"), ((), "data")]
+)
+def test_latents_of_other_things_are_refused(encoded_folder, glyphs, monkeypatch, option, named):
+    """Whatever is left to make: a set of two would be read as one."""
+    save_weights(trembling(vae.init(rng.key(1), TINY_VAE)), encoded_folder / "other")
+    if not option:
+        monkeypatch.setattr(data, "load", lambda folder: glyphs._replace(concept=glyphs.concept[::-1]))
+    monkeypatch.chdir(encoded_folder)
+    arguments = ("--data", "glyphs", "--autoencoder", "vae.safetensors", "--out", "latents", "--n", 48, "--size", 16)
+    with pytest.raises(ValueError, match=f"the examples in latents were made with another {named}; name another"):
+        run_main(latents, monkeypatch, *arguments, *option)
+    (encoded_folder / "latents" / "made_of.json").unlink()
+    with pytest.raises(ValueError, match=r"latents holds \.npz files but no made_of\.json"):
+        run_main(latents, monkeypatch, *arguments)
 
 
 def test_no_latents(tmp_path):

@@ -14,11 +14,11 @@ import pytest
 import pixart_fn as px
 from pixart_fn.checkpoint import layout
 from pixart_fn.checkpoint.text import save_text
-from pixart_fn.files import atomic, safetensors
+from pixart_fn.files import atomic, npy, safetensors
 from pixart_fn.models import tokenizer
 from pixart_fn.picture import save_picture
 from pixart_fn.train import state
-from pixart_fn.train.emoji import latents, render
+from pixart_fn.train.emoji import render
 from pixart_fn.types import Text
 
 NOISE = np.random.default_rng(0).random((32, 32, 3), np.float32)
@@ -40,7 +40,7 @@ WRITERS = {
     "text.safetensors": text,
     "state.safetensors": training,
     "config.json": lambda path: layout.write_json({"numbers": list(range(1000))}, path),
-    "latents.npz": lambda path: atomic.write(path, lambda temporary: latents._savez(LEAVES, temporary)),
+    "latents.npz": lambda path: atomic.write(path, lambda temporary: npy.save_archive(LEAVES, temporary)),
 }
 """A function that writes a file of some kilobytes, by the file's name."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,6 +76,20 @@ def arrays(content: bytes, names: Sequence[str], optional: Sequence[str] = (), m
     if missing:
         raise ValueError(f"holds no {' and no '.join(missing)}, only {first_few(held) or 'nothing'}")
     return found
+
+
+def save_archive(arrays: Mapping[str, Any], path: Path) -> None:
+    """Write arrays as a .npz file.
+
+    Args:
+        arrays: by their names.
+        path: the file, of any ending.
+    Raises:
+        OSError: the file can't be written.
+    """
+    buffer = io.BytesIO()  # of a path np.savez would change the ending, and on a full disk it leaves an archive open
+    np.savez(buffer, **arrays)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> NumPyArray:

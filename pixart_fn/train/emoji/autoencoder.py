@@ -22,7 +22,8 @@ from ...models import vae
 from ...types import Key, Tree
 from .. import loop, optim, state, step
 from ..batch import Metrics
-from . import captions, data
+from . import captions, chunks, data
+from .command import run
 
 CONFIG = vae.Config(
     block_out_channels=(32, 64, 128, 128),
@@ -146,10 +147,13 @@ def read(file: str | Path) -> Tree:
         The weights, a tree of Tensors.
     Raises:
         OSError: there is no such file, or it is no regular one.
-        ValueError: the file is damaged or holds other tensors.
+        ValueError: the file is damaged or holds other tensors, or the pipeline has another autoencoder.
     """
     if Path(file).is_dir():
-        return checkpoint.load(file, text_encoder=None).vae
+        params = checkpoint.load(file, text_encoder=None)
+        if params.config.vae != CONFIG:
+            raise ValueError(f"{str(file)!r} must have an autoencoder with the sizes of this recipe's")
+        return params.vae
     stored = open_file(Path(file))
     tree.check_names({name: leaf.shape for name, leaf in stored.items()}, vae.shapes(CONFIG), str(file))
     return tree.nest({name: Tensor.from_numpy(leaf.copy()) for name, leaf in stored.items()})
@@ -192,6 +196,7 @@ def main() -> None:
         arguments.out,
         steps=arguments.steps,
         minutes=arguments.minutes,
+        identity={"steps": arguments.steps, "lr": arguments.lr, "data": chunks.of_glyphs(glyphs)},
     )
     if arguments.save:
         seen, _ = data.batch(1, 0, 512, glyphs, CONFIG.sample_size)
@@ -200,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

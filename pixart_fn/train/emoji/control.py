@@ -8,9 +8,7 @@ follows its edges is how well its own edges agree with the given ones, within tw
 from __future__ import annotations
 
 import argparse
-import io
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +24,7 @@ from ...backend.arrays import as_numpy
 from ...backend.runtime import settle_on_cpu
 from ...checkpoint import controlnet
 from ...control import Net
-from ...files import atomic, npy, reading
+from ...files import npy, reading
 from ...files.folder import check
 from ...params import Params
 from ...picture import prepare, save_picture
@@ -35,7 +33,8 @@ from ...stages import encode_image, encode_prompt
 from ...types import Key, Text
 from .. import loop, losses, objective, optim, state, step, times
 from ..batch import Batch
-from . import data
+from . import chunks, data
+from .command import run
 
 SIZE, CHUNK, CAPTIONS = 128, 128, 2
 HELD_OUT = 10
@@ -171,6 +170,7 @@ def train(params: Params, examples: Encoded, out: Path, options: argparse.Namesp
         step.make(aim, optimiser, ema=average), begin,
         lambda i: draw(rng.fold_in(rng.key(1), i), examples, options.batch), out,
         steps=options.steps, minutes=options.minutes,
+        identity={name: getattr(options, name) for name in ("blocks", "steps", "batch", "lr")},
     )  # fmt: skip
     return last.average, own
 
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--save", help="write the ControlNet here at the end")
     parser.add_argument("--measure", type=int, default=0, help="draw so many held-out glyphs at the end, and compare")
     parser.add_argument("--sheet", help="where their pictures are written")
-    parser.add_argument("--n", type=int, default=1280, help="examples")
+    parser.add_argument("--n", type=int, default=1280, help="examples, in files of 128")
     parser.add_argument("--start", help="the folder of a ControlNet to begin with, of which --blocks are kept")
     parser.add_argument("--blocks", type=int, default=3, help="of the transformer's that are copied")
     parser.add_argument("--steps", type=int, default=800)
@@ -265,13 +265,9 @@ def main() -> None:
         prepare(arguments.sheet, {})
     settle_on_cpu()
     params, every = checkpoint.load(arguments.model), data.load(arguments.data)
-    glyphs = split(every, held_out=False)
-    folder = Path(arguments.out) / "examples"
-    folder.mkdir(parents=True, exist_ok=True)
-    for start in tqdm(range(0, arguments.n, CHUNK), unit="chunk"):
-        file = folder / f"{start:07d}.npz"
-        if not file.exists():
-            atomic.write(file, partial(_savez, encode(params, glyphs, start)))
+    glyphs, folder = split(every, held_out=False), Path(arguments.out) / "examples"
+    made_of = {"model": chunks.of_weights(params.vae), "data": chunks.of_glyphs(every)}
+    chunks.write(folder, arguments.n, CHUNK, made_of, partial(encode, params, glyphs))
     trained, own = train(params, load(params, folder), Path(arguments.out), arguments)
     if arguments.save:
         controlnet.save(trained, own, arguments.save)
@@ -282,11 +278,5 @@ def main() -> None:
             save_picture(sheet, arguments.sheet)
 
 
-def _savez(content: Mapping[str, Any], file: Path) -> None:
-    buffer = io.BytesIO()  # of a path np.savez would change the ending
-    np.savez(buffer, **content)
-    file.write_bytes(buffer.getbuffer())
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -24,6 +24,7 @@ from ... import rng
 from ...picture import prepare, save_picture
 from ...types import NumPyArray
 from . import captions, data, shapes
+from .command import run
 from .nouns import NOUNS, noun_ids
 
 if TYPE_CHECKING:
@@ -338,4 +339,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

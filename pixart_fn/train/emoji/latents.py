@@ -6,7 +6,6 @@ Every chunk is a function of (seed, index), so the set can grow while a model tr
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ...backend.runtime import settle_on_cpu
 from ...checks import shown
-from ...files import atomic, npy, reading
+from ...files import npy, reading
 from ...models import vae
-from . import autoencoder, data
+from ...types import Tree
+from . import autoencoder, chunks, data
+from .command import run
 
 LARGEST = 2**30
 """Bytes of a chunk at most; one of 512 pictures has 1 MiB."""
@@ -92,10 +92,23 @@ def _chunk(file: Path) -> Encoded:
     return Encoded(latents.astype(np.float32), captions)
 
 
-def _savez(content: dict[str, Any], file: Path) -> None:
-    buffer = io.BytesIO()  # of a path np.savez would change the ending, and on a full disk it leaves an archive open
-    np.savez(buffer, **content)
-    file.write_bytes(buffer.getbuffer())
+def encode(vae_tree: Tree, glyphs: data.Glyphs, size: int, start: int) -> dict[str, Any]:
+    """Draw and encode examples start … start + CHUNK - 1.
+
+    Args:
+        vae_tree: the autoencoder's weights.
+        glyphs: of which examples are drawn.
+        size: side in pixels.
+        start: at least 0.
+    Returns:
+        What a file holds: "latents", float16 (CHUNK, C, h, w), and "captions", as JSON.
+    """
+    pictures, captions = data.batch(0, start, CHUNK, glyphs, size, CAPTIONS, **OPTIONS)
+    latents = [
+        vae.encode(vae_tree, autoencoder.CONFIG, autoencoder.to_tensor(pictures[i : i + 16])).mean.asnumpy()
+        for i in range(0, CHUNK, 16)
+    ]
+    return {"latents": np.concatenate(latents).astype(np.float16), "captions": json.dumps(captions)}
 
 
 def main() -> None:
@@ -106,25 +119,14 @@ def main() -> None:
         "--autoencoder", required=True, help="what pixart_fn.train.emoji.autoencoder --save wrote, or a pipeline"
     )
     parser.add_argument("--out", required=True)
-    parser.add_argument("--n", type=int, default=8192)
+    parser.add_argument("--n", type=int, default=8192, help="examples, in files of 512")
     parser.add_argument("--size", type=int, default=128, help="side in pixels")
     arguments = parser.parse_args()
     settle_on_cpu()
-    glyphs, folder = data.load(arguments.data), Path(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    tree = autoencoder.read(arguments.autoencoder)
-    for start in tqdm(range(0, arguments.n, CHUNK), unit="chunk"):
-        file = folder / f"{start:07d}.npz"
-        if file.exists():
-            continue
-        pictures, captions = data.batch(0, start, CHUNK, glyphs, arguments.size, CAPTIONS, **OPTIONS)
-        latents = [
-            vae.encode(tree, autoencoder.CONFIG, autoencoder.to_tensor(pictures[i : i + 16])).mean.asnumpy()
-            for i in range(0, CHUNK, 16)
-        ]
-        content = {"latents": np.concatenate(latents).astype(np.float16), "captions": json.dumps(captions)}
-        atomic.write(file, partial(_savez, content))
+    glyphs, weights, size = data.load(arguments.data), autoencoder.read(arguments.autoencoder), arguments.size
+    made_of = {"size": size, "autoencoder": chunks.of_weights(weights), "data": chunks.of_glyphs(glyphs)}
+    chunks.write(Path(arguments.out), arguments.n, CHUNK, made_of, partial(encode, weights, glyphs, size))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

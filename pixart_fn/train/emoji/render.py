@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ...files import atomic
 from ...files.folder import check
 from . import clipart, concepts, sets
+from .command import run
 
 
 def render(npm: Path, out: Path, size: int, clip_art: Path | None = None) -> Counter[str]:
@@ -94,4 +95,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -32,6 +32,7 @@ from ...types import Key, Tree
 from .. import loop, optim, state, step
 from ..batch import Metrics
 from . import autoencoder, latents
+from .command import run
 
 LENGTH = 24  # tokens of a training caption, </s> included
 DROPOUT = 0.1
@@ -232,12 +233,12 @@ def main() -> None:
     if arguments.save:
         check(Path(arguments.save))
     settle_on_cpu()
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    encoded = latents.load(arguments.latents)
+    out, encoded = Path(arguments.out), latents.load(arguments.latents)
+    vae_tree = autoencoder.read(arguments.autoencoder)
     start = checkpoint.load(arguments.start, vae=None) if arguments.start else None
     if start is not None and not _fits(start.config):
         parser.error(f"--start must hold models of the size of T5 and TRANSFORMER in this module, got {start}")
+    out.mkdir(parents=True, exist_ok=True)
     words = _words(out / "spiece.model", encoded, start)
     first = init(rng.key(0), words.size) if start is None else _models(start)
     data, schedule, key = dataset(encoded, words), schedule_.from_betas(schedule_.linear()), rng.key(2)
@@ -247,9 +248,10 @@ def main() -> None:
         step.make(loss, optimiser, ema=average), begin,
         lambda i: draw(rng.fold_in(key, i), data, schedule, arguments.batch), out,
         steps=arguments.steps, minutes=arguments.minutes,
+        identity={name: getattr(arguments, name) for name in ("steps", "batch", "lr")},
     )  # fmt: skip
     if arguments.save:
-        made = pipeline(last.average, autoencoder.read(arguments.autoencoder), words)
+        made = pipeline(last.average, vae_tree, words)
         checkpoint.save(made, arguments.save, dtype="float16")
 
 
@@ -301,4 +303,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

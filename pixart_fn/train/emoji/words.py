@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import captions, data, judge
+from .command import run
 from .nouns import NOUNS, noun_ids
 
 Draw: TypeAlias = Callable[[Sequence[str], int], NDArray[np.uint8]]
@@ -210,4 +211,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
