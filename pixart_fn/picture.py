@@ -9,7 +9,6 @@ import math
 import os
 import re
 import reprlib
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -19,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from .checks import check_sha256, check_switch, check_whole, kind, shown
 from .files import atomic, png, reading
+from .process.notes import ignored
 from .public import public
 from .settings import DTYPES as DTYPES
 from .settings import PICTURES as PICTURES
@@ -281,8 +281,7 @@ def _check_length(file: str | os.PathLike[str]) -> None:
 def _by_pillow(name: str, read: Callable[[], T]) -> T:
     """Let Pillow read a part of a file; what goes wrong is one sentence."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of pictures that it opens nevertheless
+        with ignored():  # Pillow warns of pictures that it opens nevertheless
             return read()
     except Image.DecompressionBombError:
         raise ValueError(f"{name!r} claims more than {PIXELS} pixels, which Pillow doesn't open") from None

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import shutil
 import threading
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +25,7 @@ from pixart_fn.app.jobs import Busy, Jobs
 from pixart_fn.app.preview import Preview, as_url
 from pixart_fn.checkpoint import controlnet, lora
 from pixart_fn.models import sizes
+from pixart_fn.process.notes import warn
 from pixart_fn.settings import adapters, digest, listed
 
 WISH = wish.Wish("a cat", "", styles.NONE, (16, 16), "", 2, 1.0, 7, 1)
@@ -169,6 +172,31 @@ def test_what_nobody_takes_any_more_is_stopped(endless):
     assert not thread.is_alive()
 
 
+def test_a_drawing_has_its_own_warnings_and_leaves_those_of_the_process_alone(monkeypatch):
+    """Also where the one before it was cancelled and is still in its last step."""
+    may_end = threading.Event()
+
+    def generate(params, prompts, key, *, steps, on_step, **how):
+        warn(f"{steps} steps", stacklevel=1)
+        on_step(SimpleNamespace(x0=rng.normal(key, (1, 4, 2, 2))))
+        if steps == 9:
+            may_end.wait(5)
+            warn("too late", stacklevel=1)
+        return [grey((16, 16), steps)]
+
+    monkeypatch.setattr(drawing_, "generate", generate)
+    before = list(warnings.filters), warnings.showwarning
+    cancelled = steps(Model(None, PREVIEW), WISH._replace(steps=9), threading.Event())
+    next(cancelled)
+    cancelled.close()
+    (thread,) = [each for each in threading.enumerate() if each.name == "pixart_fn.app"]
+    *_, done = steps(Model(None, PREVIEW), WISH, threading.Event())
+    may_end.set()
+    thread.join(5)
+    assert done.notes == ["2 steps"]
+    assert (list(warnings.filters), warnings.showwarning) == before
+
+
 def test_edges_and_adapters_have_the_names_that_the_command_gives_them(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(b"style")
     base = adapters([("a", "0" * 64, 2.0)])
@@ -260,6 +288,25 @@ def test_pictures_of_one_seed_say_which_they_are_and_are_dropped_with_their_file
         picture.read_settings(kept[1].file)
 
 
+def test_nothing_is_left_of_what_is_dropped_or_cannot_be_written(monkeypatch):
+    keeper, settings = Keeper(), wish.settings_of(WISH, {}, {}, 0)
+    files = {"init": wish.Attached("init-a.png", b"a picture")}
+    (home,) = [Path(kept.file).parents[1] for kept in keeper.keep([(grey((16, 16), 9), settings)], {})]
+    (first,) = home.iterdir()
+    (kept,) = keeper.keep([(grey((16, 16), 9), settings)], files)
+    keeper.drop([kept])
+    assert [*home.iterdir()] == [first]
+
+    def full(*given, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pixart_fn.app.gallery.save_picture", full)
+    with pytest.raises(OSError, match="No space left"):
+        keeper.keep([(grey((16, 16), 9), settings)], files)
+    assert [*home.iterdir()] == [first]
+    keeper.close()
+
+
 def test_nothing_painted_is_no_mask_and_what_is_cut_off_is_said():
     assert wish.painted([Image.new("RGBA", (40, 20))], (16, 16)) is None
     edge = Image.new("RGBA", (40, 20))
@@ -299,7 +346,7 @@ def test_what_serve_cannot_use_is_refused_before_the_page_is_built(options, sent
 
 def test_a_missing_gradio_and_a_taken_port_are_sentences(monkeypatch):
     monkeypatch.setattr(serving, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'pixart_fn\[app\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[app\]'"):
         serving.page(tiny.params())
     with serving.socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

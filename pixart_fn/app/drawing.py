@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from ..edges import canny
 from ..encoding import control
 from ..params import Params
 from ..pipeline import generate
+from ..process.notes import collected
 from ..types import StepInfo
 from .preview import Preview
 from .styles import styled
@@ -82,12 +82,11 @@ def steps(model: Model, wish: Wish, stop: threading.Event) -> Iterator[Step | Do
         try:
             if stop.is_set():
                 raise Cancelled
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
+            with collected() as notes:
                 pictures = _drawn(model, wish, on_step)
             if stop.is_set():
                 raise Cancelled
-            seen.put(Done(pictures, [str(each.message) for each in caught if each.category is UserWarning]))
+            seen.put(Done(pictures, notes))
         except BaseException as error:
             seen.put(error)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,14 +38,20 @@ class Keeper:
             files: from `wish.attached`.
         Returns:
             What was written, in the same order.
+        Raises:
+            OSError: the disk is full; nothing is left then.
         """
         home = Path(self._folder.name) / uuid.uuid4().hex
         home.mkdir()
-        beside = []
-        for name, content in files.values():
-            (home / name).write_bytes(content)
-            beside.append(str(home / name))
-        return [self._one(home, picture, settings, tuple(beside)) for picture, settings in pictures]
+        try:
+            beside = []
+            for name, content in files.values():
+                (home / name).write_bytes(content)
+                beside.append(str(home / name))
+            return [self._one(home, picture, settings, tuple(beside)) for picture, settings in pictures]
+        except BaseException:  # on a full disk above all
+            shutil.rmtree(home, ignore_errors=True)
+            raise
 
     def _one(self, home: Path, picture: Image.Image, settings: dict[str, Any], beside: tuple[str, ...]) -> Kept:
         which = f"-{settings['index'] + 1}" if "index" in settings else ""
@@ -58,6 +66,8 @@ class Keeper:
             for name in (each.file, *each.beside):
                 if name not in needed:
                     Path(name).unlink(missing_ok=True)
+            with suppress(OSError):  # where it holds other pictures, or is gone
+                Path(each.file).parent.rmdir()
 
     def close(self) -> None:
         """Remove the folder."""

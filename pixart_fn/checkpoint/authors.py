@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
@@ -19,6 +18,7 @@ from ..checks import first_few, shown
 from ..files.tensors import FLOATS, Held, Joined, Leaf, Tensor
 from ..models import transformer
 from ..models.compression import Compression
+from ..process.notes import warn
 
 Part: TypeAlias = Tensor | Held
 """A tensor that can be taken apart by its rows."""
@@ -275,7 +275,7 @@ def _size(
     if sample is not None:
         unknown = "" if scale is not None else " and an unknown scale"
         pixels = sample * FACTOR
-        warnings.warn(f"{where} holds positions of {pixels} pixels{unknown}; size={size} is taken", stacklevel=USER)
+        warn(f"{where} holds positions of {pixels} pixels{unknown}; size={size} is taken", stacklevel=USER)
     if version is None and len({scales[size] for scales in SCALES.values() if size in scales}) > 1:
         raise ValueError(f"size={size} needs version='alpha' or 'sigma', since nothing in {where} says which it is")
     scales = SCALES[version or "sigma"]

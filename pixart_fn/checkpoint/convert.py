@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +22,7 @@ from ..files.safetensors import Stored
 from ..files.tensors import DTYPES, FLOATS, Leaf, Tensor, in_order
 from ..models import transformer
 from ..process.lock import exclusive
+from ..process.notes import warn
 from ..public import public
 from ..types import NumPyArray
 from . import authors, files
@@ -251,7 +251,7 @@ def _warn(config: transformer.Config, positions: bool, out: Path) -> None:
     lost = [f"kv_compress_config of {how.sampling!r}"] if how is not None and how.sampling != "conv" else []
     lost += [f"a size of {side} pixels"] if not (positions or side in authors.SIZES) else []
     if lost:
-        warnings.warn(f"{out} can't say {' and '.join(lost)}; keep config.json to come back", stacklevel=5)
+        warn(f"{out} can't say {' and '.join(lost)}; keep config.json to come back", stacklevel=5)
 
 
 def _part(source: str | os.PathLike[str]) -> files.Part:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ..process.notes import ignored
 from . import files, hub
 from .files import File, Plan, find_pipeline, plan
 from .hub import Folder, Place, Published, Repository
@@ -45,8 +45,7 @@ def fetch(entry: Entry, variant: str | None, to: Path | None, say: Callable[[str
     """
     _check_folder(to)
     if entry.kind in DIFFUSERS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a cache lacks, where the hub isn't reached: that is an error here
+        with ignored():  # of what a cache lacks, where the hub isn't reached: that is an error here
             source = find_pipeline(entry.pipeline or entry.id, None if entry.pipeline else entry.revision)
             chosen = plan(source, _wanted(entry, entry.id), True, _variants(variant))
         job = _job([*_small(chosen), *chosen.weights.values()], to, say)
@@ -73,8 +72,7 @@ def cached(entry: Entry) -> Literal["yes", "part", "no"]:
     if home is None:
         return "part"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with ignored():
             chosen = plan(home, _wanted(entry, str(own.path)), True, {})
         paths = files.fetch(_small(chosen))
         files.fetch([*_tokenizer(chosen, paths), *_weights(chosen, paths)])

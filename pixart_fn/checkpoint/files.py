@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from ..process.notes import warn
 from . import hub
 from .hub import Folder, Place
 from .layout import TOKENIZER, choose
@@ -83,7 +83,7 @@ def _scheduler_file(home: Place, transformer: Place, scheduler: Any) -> File | d
             if place.has(name):
                 return place, name
         if place != home and isinstance(place, Folder) and place.cache_of and scheduler is True:
-            warnings.warn(f"{place} holds no scheduler; the one of {home} is used", stacklevel=USER)
+            warn(f"{place} holds no scheduler; the one of {home} is used", stacklevel=USER)
     raise places[-1].lacks(SCHEDULERS[0])
 
 
@@ -102,7 +102,7 @@ def _tokenizer_files(home: Place, encoder: Part) -> list[File]:
 def _weights(part: Part, name: str, variant: str | None) -> File:
     file, found = choose(part.place, part.folder, name, variant)
     if found and variant is None and isinstance(part.place, Folder) and part.place.cache_of:
-        warnings.warn(f"{part.place} holds only the variant {found!r} of {name}, which is used", stacklevel=USER)
+        warn(f"{part.place} holds only the variant {found!r} of {name}, which is used", stacklevel=USER)
     return part.file(file)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..files.safetensors import Stored, array
 from ..models import lora_forms as forms
 from ..models.lora_config import Adapter, Config, modules, part
 from ..models.lora_forms import COLUMNS, ROWS
+from ..process.notes import warn
 from ..types import NumPyArray
 from .lora_names import MID, Module, Names
 from .lora_settings import model, network_alpha
@@ -167,7 +167,7 @@ def _warn(file: Path, rank: int, letters: bool) -> None:
         else f"the rank is taken, here {rank}, as the tools that write such names do"
     )
     sentence = "doesn't say alpha, neither in an adapter_config.json beside it nor in its metadata or tensors"
-    warnings.warn(f"{file} {sentence}; {taken}; alpha=… says another", stacklevel=_USER)
+    warn(f"{file} {sentence}; {taken}; alpha=… says another", stacklevel=_USER)
 
 
 def _local(name: str) -> str:

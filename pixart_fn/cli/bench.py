@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +11,7 @@ import click
 import numpy as np
 
 from ..backend import runtime
+from ..process.notes import ignored
 from . import machine
 from .console import document, note, result
 from .importing import importing
@@ -49,8 +49,7 @@ def bench(as_json: bool, quiet: bool) -> None:
     """
     if not quiet:
         note("this takes about a minute")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with ignored():
         rows = measure()
     found = machine.facts()
     if as_json:

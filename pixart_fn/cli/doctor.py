@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import click
 import numpy as np
 
 from ..backend.wheels import not_installed
+from ..process.notes import ignored
 from . import machine
 from .console import document, result
 from .importing import importing
@@ -47,8 +47,7 @@ def doctor(as_json: bool) -> int:
     A product of matrices and a picture of the embedded checkpoint are computed and compared with known results. The
     exit status is 1 if one is wrong. Nothing is downloaded. You can paste the text into an issue.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with ignored():
         checks = [_checked("MindSpore", _import)]
         if checks[0].right:
             checks += [_checked("product", product), _checked("picture", picture)]

@@ -6,13 +6,13 @@ import html
 import re
 import unicodedata
 import urllib.parse
-import warnings
 from collections import Counter
 from html.entities import html5
 from html.parser import HTMLParser
 from typing import TypeAlias
 
 from ..checks import kind
+from ..process.notes import warn
 
 LONGEST = 10_000
 """Characters of a caption that are read: the 120 or 300 tokens that a model takes are at most 2,000 of usual text."""
@@ -61,7 +61,7 @@ _cleaned = clean  # `prepare` has an argument of that name
 def _beginning(text: str) -> str:
     if len(text) <= LONGEST or len(text := text.strip()) <= LONGEST:
         return text
-    warnings.warn(f"a prompt of {len(text)} characters was cut to the first {LONGEST}", UserWarning, stacklevel=3)
+    warn(f"a prompt of {len(text)} characters was cut to the first {LONGEST}", stacklevel=3)
     return text[:LONGEST]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -19,6 +18,7 @@ from sentencepiece import SentencePieceProcessor
 
 from ..checks import check_whole, kind, shown
 from ..files import atomic, reading
+from ..process.notes import warn
 from . import added_tokens, tokenizer_json
 from .added_tokens import AddedToken as AddedToken
 from .cleaning import clean as clean
@@ -205,7 +205,7 @@ def encode(tokenizer: Tokenizer, prompts: list[str], length: int) -> tuple[NDArr
         if len(kept) < len(whole):
             cut = "".join(texts[length - 1 :]).replace("▁", " ").strip()
             message = f"prompt {row} takes {len(whole)} tokens, {length} fit: {cut!r} was cut"
-            warnings.warn(message, UserWarning, stacklevel=2)
+            warn(message, stacklevel=2)
         ids[row, : len(kept)] = kept
         mask[row, : len(kept)] = 1
     return ids, mask

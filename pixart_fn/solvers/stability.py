@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import rng
+from ..process.notes import warn
 from ..types import Array, Denoiser, Grid, Key, Solver, SolverState, StepInfo
 
 
@@ -98,7 +98,7 @@ def warns(solver: Solver, complaint: Callable[[Grid, int, Any], str]) -> Solver:
 
     def step(key: Key, denoise: Denoiser, grid: Grid, i: int, state: Any) -> tuple[SolverState, StepInfo]:
         if grid.alpha[i] > 0 and grid.sigma[i] > grid.sigma[-1] and (sentence := complaint(grid, i, state)):
-            warnings.warn(sentence, stacklevel=4)  # at the line that iterates
+            warn(sentence, stacklevel=4)  # at the line that iterates
         return solver.step(key, denoise, grid, i, state)
 
     return solver._replace(step=step)
