@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from helpers import tiny
 from helpers.drawing import without_numpy
+from helpers.trees import normal
 
 import pixart_fn as px
-from pixart_fn import tree
+from pixart_fn import schedule, tree
 from pixart_fn.backend import jit
+from pixart_fn.train import losses, objective
+from pixart_fn.train.batch import Batch
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
@@ -22,12 +25,12 @@ def compared(monkeypatch):
     """Every block that runs is run both ways and compared; how many were is listed by name."""
     without_numpy(monkeypatch)
     seen: dict[str, int] = {}
-    real = jit._Graphs._call
+    real = jit._Graphs.__call__
 
-    def both(self, inputs, sparingly):
-        if not sparingly:
-            return real(self, inputs, False)
-        first, compiled = self.f(*inputs), real(self, inputs, False)
+    def both(self, *inputs):
+        if self.needs_graph:
+            return real(self, *inputs)
+        first, compiled = self.f(*inputs), real(self, *inputs)
         ours, theirs = ([leaf.asnumpy() for leaf in tree.leaves(each)] for each in (first, compiled))
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -35,7 +38,7 @@ def compared(monkeypatch):
         seen[self.f.__name__] = seen.get(self.f.__name__, 0) + 1
         return compiled
 
-    monkeypatch.setattr(jit._Graphs, "_call", both)
+    monkeypatch.setattr(jit._Graphs, "__call__", both)
     return seen
 
 
@@ -69,6 +72,24 @@ def test_in_halves(compared):
     assert sum(compared.values()) > 12
 
 
+@pytest.mark.parametrize(("dtype", "recompute"), [("float32", True), ("float32", False), ("float16", True)])
+def test_the_gradient_of_a_training_loss(compared, dtype, recompute):
+    config = tiny.TRANSFORMER
+    batch = Batch(normal(0, 2, 4, 8, 8), px.Text(normal(1, 2, 3, config.caption_channels), np.ones((2, 3), np.int32)))
+    loss = losses.diffusion(schedule.from_betas(schedule.linear()), learned_variance=True)
+    f = objective.of_transformer(config, loss, dtype=dtype, recompute=recompute)
+    px.value_and_grad(f, has_aux=True)(tiny.params().transformer, batch, KEY)
+    assert any(name.startswith("gradient of" if recompute else "kept gradient of") for name in compared)
+
+
+def test_the_gradients_of_a_text_and_of_a_picture(compared):
+    params = tiny.params()
+    text = px.encode_prompt(params, ["a cute cat"])
+    px.grad(lambda states: px.sample_latents(params, px.Text(states, text.mask), KEY, steps=1).mean())(text.states)
+    px.grad(lambda z: px.decode_latents(params, z).mean())(px.noise(params, KEY))
+    assert any(name.startswith("gradient of") for name in compared) and sum(compared.values()) > 20
+
+
 def own():
     """A function of its own, which MindSpore knows by its name."""
 
@@ -86,19 +107,19 @@ def test_what_is_small_is_compiled_after_some_calls_and_all_else_at_once(monkeyp
     before = jit.compilations()
     counts = []
     for _ in range(4):
-        assert graphs.sparingly(p, x).asnumpy()[-1] == 1
+        assert graphs(p, x).asnumpy()[-1] == 1
         counts.append(jit.compilations() - before)
     assert counts == ([0, 0, 1, 1] if first else [1, 1, 1, 1])
 
 
-def test_another_shape_counts_anew_and_a_call_that_must_compile_does(monkeypatch):
+def test_another_shape_counts_anew_and_what_needs_a_graph_is_compiled(monkeypatch):
     monkeypatch.setattr(jit, "FIRST_CALLS", 1)
     graphs, p = jit._Graphs(own(), "a sum"), ms.Tensor(np.ones(1, np.float32))
     before = jit.compilations()
     for n in (2, 3):
-        graphs.sparingly(p, ms.Tensor(np.ones(n, np.float32)))
+        graphs(p, ms.Tensor(np.ones(n, np.float32)))
     assert jit.compilations() == before
-    graphs(p, ms.Tensor(np.ones(4, np.float32)))
+    jit._Graphs(own(), "another sum", needs_graph=True)(p, ms.Tensor(np.ones(4, np.float32)))
     assert jit.compilations() == before + 1
 
 

@@ -67,7 +67,7 @@ def block(f: Callable[..., Any], pull: Callable[..., tuple[Any, ...]] | None = N
     ) -> Any:
         graphs = _compiled(f, pull, config, len(inputs), precision())
         if not recording():
-            return graphs.run.sparingly(p, *inputs, *tables)
+            return graphs.run(p, *inputs, *tables)
         # numbers in place of the inputs, which would otherwise stay in memory as long as the tape does
         like = (p, *(tuple(range(len(each))) if isinstance(each, tuple) else 0 for each in inputs))
         keep = pull is not None and not recompute
@@ -115,7 +115,7 @@ def _compiled(
     def pull(p: Tree, cotangents: tuple[Tensor, ...], *tensors: Any) -> tuple[Tensor, ...]:
         return _flat(gradient(p, cotangents, *tensors))
 
-    return _Compiled(_Graphs(run, name), _Graphs(pull, f"gradient of {name}"))
+    return _Compiled(_Graphs(run, name), _Graphs(pull, f"gradient of {name}", needs_graph=True))
 
 
 def _by_hand(f: Callable[..., Any], own: Callable[..., tuple[Any, ...]], config: Hashable, name: str) -> _Compiled:
@@ -149,30 +149,28 @@ class _Graphs:
     """A jitted function that knows its graphs by their inputs' shapes.
 
     MindSpore looks a graph up by describing all inputs anew, which on a CPU takes a third of a small block's time.
+
+    Args:
+        f: the function.
+        name: what MindSpore calls it.
+        needs_graph: whether it can't run as Python, as a gradient that MindSpore derives while another one is recorded.
     """
 
-    def __init__(self, f: Callable[..., Any], name: str) -> None:
+    def __init__(self, f: Callable[..., Any], name: str, needs_graph: bool = False) -> None:
         f.__name__ = name
-        self.f, self.jitted = f, ms.jit(f)
+        self.f, self.jitted, self.needs_graph = f, ms.jit(f), needs_graph
         self.phases: dict[tuple[object, ...], str] = {}
         self.calls: Counter[tuple[object, ...]] = Counter()
 
     def __call__(self, *inputs: Tree) -> Any:
-        """inputs: Tensors, and trees of Tensors in place of any."""
-        return self._call(inputs, sparingly=False)
-
-    def sparingly(self, *inputs: Tree) -> Any:
-        """The same, where the first calls of a small block needn't compile it."""
-        return self._call(inputs, sparingly=True)
-
-    def _call(self, inputs: tuple[Tree, ...], sparingly: bool) -> Any:
+        """inputs: Tensors, and trees of Tensors in place of any. The first calls of a small block don't compile it."""
         signature: list[object] = [executor.requires_grad()]
         usual = all(_describe(each, signature) for each in inputs)
         key = tuple(signature)
         if usual and key in self.phases:
             executor.set_jit_compile_phase(self.phases[key])
             return executor.grad_jit(*inputs)
-        if sparingly and usual and self.calls[key] < FIRST_CALLS and _is_small(key) and device.is_cpu():
+        if not self.needs_graph and usual and self._is_early(key):
             self.calls[key] += 1
             return self.f(*inputs)
         known = set(compile_cache)
@@ -181,6 +179,9 @@ class _Graphs:
         if usual and len(new := compile_cache - known) == 1:
             self.phases[key] = new.pop()
         return result
+
+    def _is_early(self, key: tuple[object, ...]) -> bool:
+        return self.calls[key] < FIRST_CALLS and _is_small(key) and device.is_cpu()
 
 
 def _is_small(signature: tuple[object, ...]) -> bool:
