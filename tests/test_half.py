@@ -38,7 +38,7 @@ def test_module_agrees_with_the_reference(name, scenario, half, eagerly):
     assert min(errors.values()) > 1e-5  # or these were no halves
 
 
-def test_guided_steps_follow_the_reference(half, eagerly):
+def test_guided_steps_follow_the_reference(half):
     errors = compare.forward_errors("transformer", load("transformer"), "sampling")
     assert not compare.too_far(errors, RELATIVE["float16"])
 
