@@ -332,9 +332,7 @@ def _subplots(rows: int, columns: int, size: tuple[float, float] = (4, 3), **opt
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise ImportError(
-            "px.plots needs matplotlib: pip install '.[notebooks]' in a clone of the repository"
-        ) from error
+        raise ImportError("px.plots needs matplotlib: pip install '.[notebooks]' in a clone") from error
     figsize = (size[0] * columns, size[1] * rows)
     return pyplot.subplots(rows, columns, figsize=figsize, layout="constrained", **options)[1]
 

@@ -82,7 +82,7 @@ def test_nothing_is_missing_where_all_is_there(all_there):
         (cuda, "driver", cuda.Driver(0, 12040, ()), r"sees no card; CUDA_VISIBLE_DEVICES hides"),
         (
             *(cuda, "libraries", dict.fromkeys(["libno-such.so.1", "libnone.so.2"])),
-            r"the library libno-such.so.1 and 1 more of CUDA 11 isn't there, which pip install 'pixart-fn\[gpu\]'",
+            r"the library libno-such.so.1 and 1 more of CUDA 11 isn't there, which pip install '\.\[gpu\]'",
         ),
     ],
 )

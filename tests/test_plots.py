@@ -8,6 +8,7 @@ import math
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from pixart_fn import plots, schedule
 
@@ -18,7 +19,7 @@ LINEAR = schedule.from_betas(schedule.linear())
 @pytest.fixture(autouse=True)
 def closed():
     yield
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
 
 
 def lines(ax):
@@ -68,7 +69,7 @@ def test_without_matplotlib_a_sentence_says_what_to_install(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ImportError, match=r"pip install 'pixart_fn\[notebooks\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[notebooks\]'"):
         plots.work({})
 
 

@@ -309,7 +309,7 @@ def test_without_hypothesis_a_sentence(monkeypatch):
     calls = (testing.keys, testing.shapes, testing.schedules, testing.grids)
     for call in (*calls, lambda: testing.denoisers(NOISE), lambda: testing.check_solver("ddim")):
         with pytest.raises(
-            ImportError, match=r"^px.testing draws with hypothesis: pip install 'pixart_fn\[testing\]'$"
+            ImportError, match=r"^px.testing draws with hypothesis: pip install '\.\[testing\]' in a clone$"
         ):
             call()
     assert testing.convergence("ddim").order > 0.9

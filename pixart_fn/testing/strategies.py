@@ -45,9 +45,7 @@ def need_hypothesis() -> None:
     try:
         import_module("hypothesis")
     except ModuleNotFoundError as error:
-        raise ImportError(
-            "px.testing draws with hypothesis: pip install '.[testing]' in a clone of the repository"
-        ) from error
+        raise ImportError("px.testing draws with hypothesis: pip install '.[testing]' in a clone") from error
 
 
 @public
