@@ -60,7 +60,7 @@ def check_workers(options: dict[str, Any]) -> None:
 def check_memory(gib: float | None) -> None:
     """Check the limit of memory."""
     if gib is not None:
-        check_number("--memory", gib, 0, 2**20, above=True)
+        check_number("--memory", gib, 0, above=True)
 
 
 def axes(options: dict[str, Any], prompts: int) -> dict[str, list[Any]]:
