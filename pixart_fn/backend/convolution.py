@@ -159,7 +159,7 @@ def same(x: Tensor, matrices: tuple[Tensor, ...], forward: Tensor, backward: Ten
     if is_native():
         return _native(x, matrices[0], 1)
     B, R, W, _ = x.shape
-    return _gathered(_pixels(x, matrices[0]), matrices[0], forward, backward).reshape(B, R - 2, W, -1)
+    return _gathered(pixels(x, matrices[0]), matrices[0], forward, backward).reshape(B, R - 2, W, -1)
 
 
 def uses_winograd(R: int, C: int) -> bool:
@@ -174,10 +174,10 @@ def _winograd(x: Tensor, four: tuple[Tensor, ...], forward: Tensor, backward: Te
     d0, d1 = ops.slice(by_two, (0, 0, 0, 0), half), ops.slice(by_two, (0, 0, 1, 0), half)
     d2, d3 = ops.slice(by_two, (0, 1, 0, 0), half), ops.slice(by_two, (0, 1, 1, 0), half)
     flat = (B, R // 2 - 1, W, C)
-    m0 = _gathered(_pixels((d0 - d2).reshape(flat), four[0]), four[0], forward, backward)
-    m1 = _gathered(_pixels((d1 + d2).reshape(flat), four[1]), four[1], forward, backward)
-    m2 = _gathered(_pixels((d2 - d1).reshape(flat), four[2]), four[2], forward, backward)
-    m3 = _gathered(_pixels((d1 - d3).reshape(flat), four[3]), four[3], forward, backward)
+    m0 = _gathered(pixels((d0 - d2).reshape(flat), four[0]), four[0], forward, backward)
+    m1 = _gathered(pixels((d1 + d2).reshape(flat), four[1]), four[1], forward, backward)
+    m2 = _gathered(pixels((d2 - d1).reshape(flat), four[2]), four[2], forward, backward)
+    m3 = _gathered(pixels((d1 - d3).reshape(flat), four[3]), four[3], forward, backward)
     line = (B * (R // 2 - 1), 1, W * four[0].shape[1])
     both = ops.cat(((m0 + m1 + m2).reshape(line), (m1 - m2 - m3).reshape(line)), 1)
     return both.reshape(B, R - 2, W, -1)
@@ -197,7 +197,7 @@ def down(x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor) -> Tensor
     B, R, W, C = x.shape
     if is_native():
         return _native(ops.slice(x, (0, 1, 0, 0), (B, R - 1, W, C)), matrix, 2)
-    return _gathered(_pixels(x, matrix), matrix, forward, backward).reshape(B, (R - 2) // 2, W // 2, -1)
+    return _gathered(pixels(x, matrix), matrix, forward, backward).reshape(B, (R - 2) // 2, W // 2, -1)
 
 
 def up(x: Tensor, four: tuple[Tensor, ...], *tables: Tensor) -> Tensor:
@@ -214,18 +214,18 @@ def up(x: Tensor, four: tuple[Tensor, ...], *tables: Tensor) -> Tensor:
     if is_native():
         doubled = ops.broadcast_to(x.reshape(B, R, 1, W, 1, C), (B, R, 2, W, 2, C)).reshape(B, 2 * R, 2 * W, C)
         return _native(ops.slice(doubled, (0, 1, 0, 0), (B, 2 * R - 2, 2 * W, C)), four[0], 1)
-    pixels = _pixels(x, four[0])
+    every = pixels(x, four[0])
     lines = []
     for p in range(2):
         line = []
         for q in range(2):
             i = 2 * p + q
-            line.append(_gathered(pixels, four[i], tables[2 * i], tables[2 * i + 1]))
+            line.append(_gathered(every, four[i], tables[2 * i], tables[2 * i + 1]))
         lines.append(ops.cat(line, 1).reshape(B * (R - 2), 1, -1))  # (rows, 1, W · 2 · O)
     return ops.cat(lines, 1).reshape(B, 2 * (R - 2), 2 * W, -1)
 
 
-def _pixels(x: Tensor, matrix: Tensor) -> Tensor:
+def pixels(x: Tensor, matrix: Tensor) -> Tensor:
     """All pixels below one another and a zero after the last, in the matrix's dtype: (pixels + 1, C)."""
     C = x.shape[-1]
     return ops.cat((ops.cast(x, matrix.dtype).reshape(-1, C), ops.zeros((1, C), matrix.dtype)), 0)
@@ -260,20 +260,21 @@ class _Gathered(cells.Cell):
     def bprop(
         self, x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor, y: Tensor, dy: Tensor
     ) -> tuple[Tensor, ...]:
-        k, C, out = forward.shape[1], x.shape[1], dy.shape[1]
-        turned = ops.transpose(matrix.reshape(k, C, out), (0, 2, 1)).reshape(-1, C)
-        padded = ops.cat((dy, ops.zeros((1, out), dy.dtype)), 0)
-        dx = ops.matmul(_patches(padded, backward), turned)
-        dmatrix = ops.MatMul(transpose_a=True)(_patches(x, forward), dy)
-        return (
-            ops.cat((dx, ops.zeros((1, C), x.dtype)), 0),
-            dmatrix,
-            ops.zeros_like(forward),
-            ops.zeros_like(backward),
-        )
+        dx, dmatrix = gathered_pull(x, matrix, forward, backward, dy)
+        zero = ops.zeros((1, x.shape[1]), x.dtype)
+        return ops.cat((dx, zero), 0), dmatrix, ops.zeros_like(forward), ops.zeros_like(backward)
 
 
 _gathered = _Gathered()
+
+
+def gathered_pull(x: Tensor, matrix: Tensor, forward: Tensor, backward: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    """The cotangents of the pixels, without the zero after the last, and of the matrix."""
+    k, C, out = forward.shape[1], x.shape[1], dy.shape[1]
+    turned = ops.transpose(matrix.reshape(k, C, out), (0, 2, 1)).reshape(-1, C)
+    padded = ops.cat((dy, ops.zeros((1, out), dy.dtype)), 0)
+    dx = ops.matmul(_patches(padded, backward), turned)
+    return dx, ops.MatMul(transpose_a=True)(_patches(x, forward), dy)
 
 
 def _patches(x: Tensor, index: Tensor) -> Tensor:

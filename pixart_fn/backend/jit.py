@@ -49,9 +49,9 @@ def block(f: Callable[..., Any], pull: Callable[..., tuple[Any, ...]] | None = N
             inputs, each a float Tensor or a tuple of float Tensors;
             config, a frozen dataclass or None, which is a constant of the compilation;
             tables, Tensors without a gradient.
-        pull: f's gradient, where it is written by hand: (p, inputs, kept, cotangent, config) → (gradients of p as a
-            tree like p, gradients of each input). f then gives (Tensor, kept), where `kept` is a tuple of Tensors that
-            the gradient needs.
+        pull: f's gradient, where it is written by hand: (p, inputs, kept, cotangent, config, *tables) → (gradients of p
+            as a tree like p, gradients of each input). f then gives (Tensor, kept), where `kept` is a tuple of Tensors
+            that the gradient needs.
     Returns:
         call(p, *inputs, config=None, tables=(), recompute=True). With a gradient by hand, recompute=False keeps what it
         needs until then, where the block is otherwise computed once more.
@@ -83,9 +83,9 @@ class _Compiled(NamedTuple):
     pull: _Graphs
     """(p, cotangents, *inputs, *tables) → gradients."""
     keep: _Graphs | None = None
-    """(p, *inputs) → (output, *kept)."""
+    """(p, *inputs, *tables) → (output, *kept)."""
     pull_kept: _Graphs | None = None
-    """(p, cotangents, kept, *inputs) → gradients."""
+    """(p, cotangents, kept, *inputs, *tables) → gradients."""
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def _compiled(
     # MindSpore warns of a recompilation where two functions share a name
     name = f"{f.__module__}.{f.__qualname__}({config}, {n}, {mode})"
     if own is not None:
-        return _by_hand(f, own, config, name)
+        return _by_hand(f, own, config, n, name)
 
     def run(p: Tree, *tensors: Any) -> Any:
         return f(p, *tensors[:n], config, *tensors[n:])
@@ -118,24 +118,27 @@ def _compiled(
     return _Compiled(_Graphs(run, name), _Graphs(pull, f"gradient of {name}", needs_graph=True))
 
 
-def _by_hand(f: Callable[..., Any], own: Callable[..., tuple[Any, ...]], config: Hashable, name: str) -> _Compiled:
+def _by_hand(
+    f: Callable[..., Any], own: Callable[..., tuple[Any, ...]], config: Hashable, n: int, name: str
+) -> _Compiled:
     """The same where the gradient is written by hand."""
 
-    def run(p: Tree, *inputs: Any) -> Any:
-        return f(p, *inputs, config)[0]
+    def run(p: Tree, *tensors: Any) -> Any:
+        return f(p, *tensors[:n], config, *tensors[n:])[0]
 
-    def keep(p: Tree, *inputs: Any) -> tuple[Tensor, ...]:
-        y, kept = f(p, *inputs, config)
+    def keep(p: Tree, *tensors: Any) -> tuple[Tensor, ...]:
+        y, kept = f(p, *tensors[:n], config, *tensors[n:])
         return (y, *kept)
 
-    def pull(p: Tree, cotangents: tuple[Tensor, ...], *inputs: Any) -> tuple[Tensor, ...]:
-        _, kept = f(p, *inputs, config)
-        return _flat_like((p, *inputs), own(p, inputs, kept, cotangents[0], config))
+    def pull(p: Tree, cotangents: tuple[Tensor, ...], *tensors: Any) -> tuple[Tensor, ...]:
+        _, kept = f(p, *tensors[:n], config, *tensors[n:])
+        return pull_kept(p, cotangents, kept, *tensors)
 
     def pull_kept(
-        p: Tree, cotangents: tuple[Tensor, ...], kept: tuple[Tensor, ...], *inputs: Any
+        p: Tree, cotangents: tuple[Tensor, ...], kept: tuple[Tensor, ...], *tensors: Any
     ) -> tuple[Tensor, ...]:
-        return _flat_like((p, *inputs), own(p, inputs, kept, cotangents[0], config))
+        inputs = tensors[:n]
+        return _flat_like((p, *inputs), own(p, inputs, kept, cotangents[0], config, *tensors[n:]))
 
     return _Compiled(
         _Graphs(run, name),
@@ -153,7 +156,7 @@ class _Graphs:
     Args:
         f: the function.
         name: what MindSpore calls it.
-        needs_graph: whether it can't run as Python, as a gradient that MindSpore derives while another one is recorded.
+        needs_graph: whether it can't run as Python; within a backward pass MindSpore derives gradients in graphs only.
     """
 
     def __init__(self, f: Callable[..., Any], name: str, needs_graph: bool = False) -> None:
@@ -238,7 +241,7 @@ class _Block(Function):
             if not keep:
                 ctx.save_for_backward(*tensors)
                 return graphs.run(p, *inputs, *tables)
-            output, *kept = graphs.keep(p, *inputs)
+            output, *kept = graphs.keep(p, *inputs, *tables)
         ctx.save_for_backward(*tensors, *kept)
         return output
 
@@ -251,7 +254,7 @@ class _Block(Function):
         with no_grad():
             if not keep:
                 return None, *graphs.pull(p, cotangents, *inputs, *tables)
-            return None, *graphs.pull_kept(p, cotangents, tuple(ctx.saved_tensors[n:]), *inputs)
+            return None, *graphs.pull_kept(p, cotangents, tuple(ctx.saved_tensors[n:]), *inputs, *tables)
 
 
 def compilations() -> int:

@@ -15,6 +15,9 @@ from ..types import Json, Key, Tree
 from . import vae_tiny_config
 from .vae_tiny_config import LEVELS, TinyConfig
 
+EPS = 1e-6
+"""Of all group norms, beside the variance."""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -16,14 +16,13 @@ from mindspore import Tensor, ops
 
 from ..backend import convolution, heads, jit, nn
 from ..types import Tree
-from .vae_config import Config
+from . import vae_pull
+from .vae_config import EPS, Config
 
 STRIP = nn.DEVICE.strip
 """Numbers in a strip: 4 MiB on a CPU, for its cache; on a GPU or Ascend, up to 1024 px, the whole picture."""
 SCORES = nn.DEVICE.vae_scores
 """Numbers in the scores of the queries that attend at a time: 16 MiB on a CPU."""
-
-EPS = 1e-6
 
 Picture = list[Tensor]
 Rows = tuple[Tensor, ...]
@@ -237,24 +236,30 @@ def _up_matrices(weight: Tensor, config: Config) -> tuple[Tensor, ...]:
     return convolution.up_matrices(weight)
 
 
-@jit.block
-def _conv(p: Tree, rows: Rows, config: None, forward: Tensor, backward: Tensor) -> Tensor:
-    return convolved(p, rows, forward, backward)
+def _convolved(p: Tree, rows: Rows, config: None, forward: Tensor, backward: Tensor) -> tuple[Tensor, vae_pull.Kept]:
+    return convolved(p, rows, forward, backward), ()
 
 
-@jit.block
-def _down(p: Tree, rows: Rows, config: None, forward: Tensor, backward: Tensor) -> Tensor:
-    return _biased(convolution.down(ops.cat(rows, 1), p["weight"][0], forward, backward), p)
+_conv = vae_pull.block(_convolved, vae_pull.pull_conv)
 
 
-@jit.block
-def _up(p: Tree, rows: Rows, config: None, *tables: Tensor) -> Tensor:
-    return _biased(convolution.up(ops.cat(rows, 1), p["weight"], *tables), p)
+def _halved(p: Tree, rows: Rows, config: None, forward: Tensor, backward: Tensor) -> tuple[Tensor, vae_pull.Kept]:
+    return vae_pull.biased(convolution.down(ops.cat(rows, 1), p["weight"][0], forward, backward), p), ()
+
+
+_down = vae_pull.block(_halved, vae_pull.pull_down)
+
+
+def _doubled(p: Tree, rows: Rows, config: None, *tables: Tensor) -> tuple[Tensor, vae_pull.Kept]:
+    return vae_pull.biased(convolution.up(ops.cat(rows, 1), p["weight"], *tables), p), ()
+
+
+_up = vae_pull.block(_doubled, vae_pull.pull_up)
 
 
 @jit.block
 def _moments(x: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    return nn.group_moments(_flat(x), config.norm_num_groups)
+    return nn.group_moments(vae_pull.flat(x), config.norm_num_groups)
 
 
 @jit.block
@@ -266,43 +271,51 @@ def _affine(p: Tree, means: Tensor, variances: Tensor, config: Config) -> Affine
 
 @jit.block
 def _norm_conv(p: Tree, rows: Rows, affine: Affine, config: Config, *tables: Tensor) -> Tensor:
-    return _biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p)
+    return vae_pull.biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p)
 
 
 @jit.block
 def _norm_conv_added(p: Tree, rows: Rows, affine: Affine, x: Tensor, config: Config, *tables: Tensor) -> Tensor:
-    y = _biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p)
+    y = vae_pull.biased(convolution.same(_active_rows(rows, affine), p["matrices"], *tables), p)
     return _shortcut(p, x) + y
 
 
-@jit.block
-def _norm_conv_whole(p: Tree, x: Tensor, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
-    return _normed_conv(p["norm"], p["conv"], x, config, forward, backward)
+def _normed_conv(p: Tree, x: Tensor, config: Config, *tables: Tensor) -> tuple[Tensor, vae_pull.Kept]:
+    return vae_pull.normed_conv(p["norm"], p["conv"], x, config, *tables)
 
 
-@jit.block
-def _resnet_whole(p: Tree, x: Tensor, config: Config, *tables: Tensor) -> Tensor:
-    inner = _normed_conv(p["norm1"], p["conv1"], x, config, *tables[:2])
-    return _shortcut(p, x) + _normed_conv(p["norm2"], p["conv2"], inner, config, *tables[2:])
+_norm_conv_whole = vae_pull.block(_normed_conv, vae_pull.pull_normed_conv)
 
 
-@jit.block
-def _attention_whole(p: Tree, x: Tensor, config: Config) -> Tensor:
-    h = nn.group_norm(p["group_norm"], _flat(x), config.norm_num_groups, EPS)
-    q, k, v = nn.linear(p["to_q"], h), nn.linear(p["to_k"], h), nn.linear(p["to_v"], h)  # (B, H·W, C) each
-    h = heads.attention(q, k, v, None, 1, x.shape[3] ** -0.5)
-    return x + nn.linear(p["to_out"][0], h).reshape(x.shape)
+def _two_convs(p: Tree, x: Tensor, config: Config, *tables: Tensor) -> tuple[Tensor, vae_pull.Kept]:
+    inner, first = vae_pull.normed_conv(p["norm1"], p["conv1"], x, config, *tables[:2])
+    y, second = vae_pull.normed_conv(p["norm2"], p["conv2"], inner, config, *tables[2:])
+    return _shortcut(p, x) + y, (*first, inner, *second)
+
+
+_resnet_whole = vae_pull.block(_two_convs, vae_pull.pull_resnet)
+
+
+def _attended(p: Tree, x: Tensor, config: Config) -> tuple[Tensor, vae_pull.Kept]:
+    h, moments = vae_pull.normed(p["group_norm"], x, config)
+    q = heads.split(nn.linear(p["to_q"], h) * x.shape[3] ** -0.5, 1)  # (B, 1, H·W, C)
+    k, v = heads.split(nn.linear(p["to_k"], h), 1), heads.split(nn.linear(p["to_v"], h), 1)
+    mixed, weights = heads.attend(q, k, v, None)
+    return x + nn.linear(p["to_out"][0], mixed).reshape(x.shape), (h, *moments, q, k, v, weights, mixed)
+
+
+_attention_whole = vae_pull.block(_attended, vae_pull.pull_attention)
 
 
 @jit.block
 def _keys_values(p: Tree, x: Tensor, affine: Affine, config: Config) -> tuple[Tensor, Tensor]:
-    h = nn.scale_shift(_flat(x), *affine)
+    h = nn.scale_shift(vae_pull.flat(x), *affine)
     return nn.linear(p["k"], h), nn.linear(p["v"], h)
 
 
 @jit.block
 def _attend(p: Tree, x: Tensor, affine: Affine, keys: Tensor, values: Tensor, config: Config) -> Tensor:
-    q = nn.linear(p["q"], nn.scale_shift(_flat(x), *affine))  # (B, R·W, C)
+    q = nn.linear(p["q"], nn.scale_shift(vae_pull.flat(x), *affine))  # (B, R·W, C)
     h = heads.attention(q, keys, values, None, 1, x.shape[3] ** -0.5)
     return x + nn.linear(p["out"], h).reshape(x.shape)
 
@@ -313,15 +326,7 @@ def _attend(p: Tree, x: Tensor, affine: Affine, keys: Tensor, values: Tensor, co
 def convolved(p: Tree, rows: Rows, forward: Tensor, backward: Tensor) -> Tensor:
     """A 3×3 convolution of a strip between its neighbours (B, 1, W, C), with the tables of `same_tables`."""
     matrices = convolution.same_matrices(p["weight"], rows[1].shape[1])
-    return _biased(convolution.same(ops.cat(rows, 1), matrices, forward, backward), p)
-
-
-def _normed_conv(norm: Tree, p: Tree, x: Tensor, config: Config, forward: Tensor, backward: Tensor) -> Tensor:
-    """Group norm, SiLU and a 3×3 convolution of a whole picture x (B, H, W, C)."""
-    h = nn.silu(nn.group_norm(norm, _flat(x), config.norm_num_groups, EPS)).reshape(x.shape)
-    row = ops.zeros((h.shape[0], 1, h.shape[2], h.shape[3]), h.dtype)
-    matrices = convolution.same_matrices(p["weight"], x.shape[1])
-    return _biased(convolution.same(ops.cat((row, h, row), 1), matrices, forward, backward), p)
+    return vae_pull.biased(convolution.same(ops.cat(rows, 1), matrices, forward, backward), p)
 
 
 def _active_rows(rows: Rows, affine: Affine) -> Tensor:
@@ -332,19 +337,8 @@ def _active_rows(rows: Rows, affine: Affine) -> Tensor:
 
 
 def _active(x: Tensor, affine: Affine) -> Tensor:
-    return nn.silu(nn.scale_shift(_flat(x), *affine)).reshape(x.shape)
+    return nn.silu(nn.scale_shift(vae_pull.flat(x), *affine)).reshape(x.shape)
 
 
 def _shortcut(p: Tree, x: Tensor) -> Tensor:
     return nn.linear(p["conv_shortcut"], x) if "conv_shortcut" in p else x
-
-
-def _biased(y: Tensor, p: Tree) -> Tensor:
-    if "bias" not in p:
-        return y
-    return ops.BiasAdd()(y.reshape(-1, y.shape[3]), p["bias"]).reshape(y.shape)
-
-
-def _flat(x: Tensor) -> Tensor:
-    """(B, R, W, C) → (B, R·W, C)."""
-    return x.reshape(x.shape[0], -1, x.shape[3])

@@ -18,8 +18,8 @@ from ..backend.autodiff import recording
 from ..backend.numpy_conv import Each, Moments, Picture
 from ..backend.numpy_nn import Floats
 from ..types import Tree
-from .vae_config import Config
-from .vae_layers import EPS, SCORES
+from .vae_config import EPS, Config
+from .vae_layers import SCORES
 
 HALVES = {"encoder": ("encoder", "quant_conv"), "decoder": ("decoder", "post_quant_conv")}
 
