@@ -28,7 +28,7 @@ def compared(monkeypatch):
     real = jit._Graphs.__call__
 
     def both(self, *inputs):
-        if self.needs_graph:
+        if not self.early:
             return real(self, *inputs)
         first, compiled = self.f(*inputs), real(self, *inputs)
         ours, theirs = ([leaf.asnumpy() for leaf in tree.leaves(each)] for each in (first, compiled))
@@ -99,6 +99,15 @@ def own():
     return add
 
 
+def test_gradients_are_compiled_after_fewer_calls(monkeypatch):
+    monkeypatch.setattr(jit, "FIRST_CALLS", 8)
+    graphs, before, counts = jit._Graphs(own(), "a gradient", jit.GRADIENT), jit.compilations(), []
+    for _ in range(3):
+        graphs(ms.Tensor(np.ones(1, np.float32)), ms.Tensor(np.ones(5, np.float32)))
+        counts.append(jit.compilations() - before)
+    assert counts == [0, 0, 1]
+
+
 @pytest.mark.parametrize(("numbers", "first"), [(jit.SMALL, True), (jit.SMALL + 1, False)])
 def test_what_is_small_is_compiled_after_some_calls_and_all_else_at_once(monkeypatch, numbers, first):
     monkeypatch.setattr(jit, "FIRST_CALLS", 2)
@@ -119,7 +128,7 @@ def test_another_shape_counts_anew_and_what_needs_a_graph_is_compiled(monkeypatc
     for n in (2, 3):
         graphs(p, ms.Tensor(np.ones(n, np.float32)))
     assert jit.compilations() == before
-    jit._Graphs(own(), "another sum", needs_graph=True)(p, ms.Tensor(np.ones(4, np.float32)))
+    jit._Graphs(own(), "another sum", early=0)(p, ms.Tensor(np.ones(4, np.float32)))
     assert jit.compilations() == before + 1
 
 

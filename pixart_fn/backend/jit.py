@@ -32,6 +32,8 @@ FIRST_CALLS = 96
 """How often a small block runs on a CPU before it is compiled. Its operations are the same ones then, and so are all
 bits, but each is called from Python, which takes a few milliseconds a block where a compilation takes some tenths of a
 second: a process that draws one picture needs few graphs."""
+GRADIENT = 1 / 4
+"""The share of them after which a gradient is compiled, whose operations gain more by it."""
 SMALL = 2**22
 """The most numbers in the weights and the inputs of a small block."""
 
@@ -115,7 +117,7 @@ def _compiled(
     def pull(p: Tree, cotangents: tuple[Tensor, ...], *tensors: Any) -> tuple[Tensor, ...]:
         return _flat(gradient(p, cotangents, *tensors))
 
-    return _Compiled(_Graphs(run, name), _Graphs(pull, f"gradient of {name}", needs_graph=True))
+    return _Compiled(_Graphs(run, name), _Graphs(pull, f"gradient of {name}", early=0))
 
 
 def _by_hand(
@@ -142,9 +144,9 @@ def _by_hand(
 
     return _Compiled(
         _Graphs(run, name),
-        _Graphs(pull, f"gradient of {name}"),
+        _Graphs(pull, f"gradient of {name}", GRADIENT),
         _Graphs(keep, f"keeping {name}"),
-        _Graphs(pull_kept, f"kept gradient of {name}"),
+        _Graphs(pull_kept, f"kept gradient of {name}", GRADIENT),
     )
 
 
@@ -156,12 +158,13 @@ class _Graphs:
     Args:
         f: the function.
         name: what MindSpore calls it.
-        needs_graph: whether it can't run as Python; within a backward pass MindSpore derives gradients in graphs only.
+        early: the share of FIRST_CALLS that runs as Python; 0 where MindSpore derives a gradient, for which it needs a
+            graph within a backward pass.
     """
 
-    def __init__(self, f: Callable[..., Any], name: str, needs_graph: bool = False) -> None:
+    def __init__(self, f: Callable[..., Any], name: str, early: float = 1.0) -> None:
         f.__name__ = name
-        self.f, self.jitted, self.needs_graph = f, ms.jit(f), needs_graph
+        self.f, self.jitted, self.early = f, ms.jit(f), early
         self.phases: dict[tuple[object, ...], str] = {}
         self.calls: Counter[tuple[object, ...]] = Counter()
 
@@ -173,7 +176,7 @@ class _Graphs:
         if usual and key in self.phases:
             executor.set_jit_compile_phase(self.phases[key])
             return executor.grad_jit(*inputs)
-        if not self.needs_graph and usual and self._is_early(key):
+        if usual and self.calls[key] < self.early * FIRST_CALLS and _is_small(key) and device.is_cpu():
             self.calls[key] += 1
             return self.f(*inputs)
         known = set(compile_cache)
@@ -182,9 +185,6 @@ class _Graphs:
         if usual and len(new := compile_cache - known) == 1:
             self.phases[key] = new.pop()
         return result
-
-    def _is_early(self, key: tuple[object, ...]) -> bool:
-        return self.calls[key] < FIRST_CALLS and _is_small(key) and device.is_cpu()
 
 
 def _is_small(signature: tuple[object, ...]) -> bool:
