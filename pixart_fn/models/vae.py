@@ -12,13 +12,13 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from .. import rng
-from ..backend import jit, nn
+from ..backend import nn
 from ..backend.arrays import as_float, check_weights, clamp
 from ..checks import check_type, kind, shown
 from ..process.lock import exclusive
 from ..public import public
 from ..types import Key, Moments, Tree
-from . import vae_layers, vae_numpy, vae_tiles, vae_tiny
+from . import vae_layers, vae_numpy, vae_pull, vae_tiles, vae_tiny
 from .vae_config import Config as Config
 from .vae_config import EitherConfig as EitherConfig
 from .vae_config import check_config as check_config
@@ -266,6 +266,8 @@ def _middle(p: Tree, picture: vae_layers.Picture, config: Config) -> vae_layers.
     return vae_layers.resnet(p["resnets"][1], picture, config)
 
 
-@jit.block
-def _pointwise(p: Tree, x: Tensor, config: Config) -> Tensor:
-    return nn.linear(p, x)
+def _linear(p: Tree, x: Tensor, config: Config) -> tuple[Tensor, vae_pull.Kept]:
+    return nn.linear(p, x), ()
+
+
+_pointwise = vae_pull.block(_linear, vae_pull.pull_pointwise)
