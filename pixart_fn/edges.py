@@ -93,7 +93,7 @@ def load_hed(file: str | os.PathLike[str]) -> Tree:
     """
     from mindspore import Tensor
 
-    from .checkpoint.hub import written
+    from .checkpoint.sources import written
     from .files import pth
     from .models.hed import shapes
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.hub import Hub
 from safetensors.numpy import load_file, save_file
 
 from pixart_fn import rng, tree
@@ -70,6 +71,19 @@ def test_a_file_in_halves_is_read_as_what_halves_hold(tmp_path):
     for name, leaf in tree.items(controlnet.load(tmp_path)[0]):
         assert stored[name].dtype == np.float16
         np.testing.assert_array_equal(leaf.asnumpy(), WEIGHTS[name].astype(np.float16).astype(np.float32))
+
+
+def test_a_revision_is_asked_for_and_belongs_to_the_hub(tmp_path, monkeypatch):
+    net = folder(tmp_path / "net")
+    hub = Hub({"owner/net": net}, tmp_path / "cache").put_in_place(monkeypatch)
+    assert_same(controlnet.load("owner/net", revision="v2"))
+    assert {(repo, revision) for repo, revision, _ in hub.downloads} == {("owner/net", "v2")}
+    for source in (net, tmp_path / "net.pth"):
+        (tmp_path / "net.pth").write_bytes(b"")
+        with pytest.raises(ValueError, match="revision='v2' belongs to a hub id, and "):
+            controlnet.load(source, revision="v2")
+    with pytest.raises(ValueError, match="revision='v2' belongs to a hub id; the embedded ControlNet has none"):
+        controlnet.load(revision="v2")
 
 
 def test_without_a_source_it_is_the_embedded_checkpoint_s():

@@ -54,6 +54,15 @@ def test_what_is_read_is_downloaded_and_nothing_else(hub, adapter, source, files
         lora.load(source, sha256=64 * "0")
 
 
+def test_a_revision_is_asked_for_and_belongs_to_the_hub(hub):
+    lora.load("owner/named/style-v1.safetensors", revision="v2")
+    assert hub.downloads == [("owner/named", "v2", {"style-v1.safetensors"})]
+    with pytest.raises(ValueError, match=r"and .*peft is a folder; leave it out"):
+        lora.load(hub.repositories["owner/peft"], revision="v2")
+    with pytest.raises(ValueError, match=r"and .*safetensors is a file; leave it out"):
+        lora.load(hub.repositories["owner/peft"] / PEFT, revision="v2")
+
+
 def test_what_leaves_a_choice_says_which(hub):
     with pytest.raises(FileNotFoundError, match=r"'owner/nested' holds no .safetensors file outside of its folders"):
         lora.load("owner/nested")

@@ -162,3 +162,47 @@ def test_twenty_steps(twin, our_loss):
     for tree, theirs in ((ours, trainer.live), (mean.leaves, trainer.mean)):
         # AdamW divides by √v: where a gradient is nearly zero, its rounding becomes a step
         assert_close(flat(tree, names), np.concatenate([p.detach().numpy().ravel() for p in theirs]), 1e-4)
+
+
+def test_some_patches_alone(twin):
+    """What patches are left out isn't seen, and all patches together are the picture."""
+    from reference.twin.pairs import in_patches
+
+    x, t, mask = (torch.from_numpy(example(0)[name]) for name in ("x", "t", "mask"))
+    text, keep, transformer = torch.randn(3, 9, 32), torch.tensor([5, 6, 9]), twin.model.transformer
+    assert torch.equal(transformer.patches(x, t, text, mask), in_patches(transformer(x, t, text, mask)))
+    some = transformer.patches(x, t, text, mask, keep)
+    assert some.shape == (3, 3, 16) and not torch.allclose(some, transformer.patches(x, t, text, mask)[:, keep])
+    other = torch.zeros_like(x)
+    other[..., 2:6, 2:6] = x[..., 2:6, 2:6]  # the patches 5, 6, 9 and 10
+    assert torch.equal(some, transformer.patches(other, t, text, mask, keep))
+
+
+def test_halves_of_pairs_are_exchanged_as_their_captions_say(monkeypatch):
+    from reference.twin import pairs
+    from reference.twin.scenes import Scenes
+
+    class Numbered(pairs.Pairs):
+        """Each half of the latents holds the number of the glyph that is there."""
+
+        def encode(self):
+            n = self.chunk
+            row = torch.full((n, 3), -1)
+            row[:, :2] = 3 * torch.randint(20, (n, 2)) + torch.randint(3, (n, 1))  # two of one set
+            relation, nothing = torch.randint(5, (n,)), torch.zeros(n, 3)
+            place = torch.where(relation[:, None] == pairs.RIGHT_OF, row[:, [1, 0]], row[:, :2])
+            scenes = Scenes(relation, row, nothing, nothing, nothing, torch.randint(2, (n,)), relation, nothing)
+            return place.repeat_interleave(2, 1)[:, None, None].float(), scenes
+
+    torch.manual_seed(0)
+    monkeypatch.setattr(pairs.say, "captions", lambda generator, pack, scenes, speaker: (scenes, None))
+    pack = SimpleNamespace(set=torch.arange(60) % 3, colours=torch.zeros(12, 3))
+    pool = Numbered(None, pack, torch.Generator().manual_seed(0), 512)
+    z, scenes, _ = pool.batch(2048)
+    halves = z[:, 0, 0, [0, 3]]
+    said = torch.where(scenes.relation[:, None] == pairs.RIGHT_OF, halves[:, [1, 0]], halves)
+    assert torch.equal(said, scenes.row[:, :2].float())
+    assert torch.equal(pack.set[scenes.row[:, 0]], pack.set[scenes.row[:, 1]])
+    known = set(map(tuple, pool.scenes.row[:, :2].tolist()))
+    new = sum(tuple(pair) not in known for pair in scenes.row[:, :2].tolist())
+    assert new > 512

@@ -23,10 +23,8 @@ def same(
     """
     if len(matrices) == 4:
         return _winograd(x, matrices, dy, forward, backward)
-    matrix = matrices[0]
-    dy = ops.cast(dy, matrix.dtype).reshape(-1, matrix.shape[1])
-    dx, dmatrix = gathered_pull(pixels(x, matrix), matrix, forward, backward, dy)
-    return dx.reshape(x.shape), (dmatrix,)
+    dx, dmatrix = down(x, matrices[0], dy, forward, backward)
+    return dx, (dmatrix,)
 
 
 def _winograd(
@@ -91,7 +89,7 @@ def up(x: Tensor, four: tuple[Tensor, ...], dy: Tensor, *tables: Tensor) -> tupl
 
 
 def down(x: Tensor, matrix: Tensor, dy: Tensor, forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
-    """Go back through `convolution.down`, as `same` does."""
+    """Go back through one matrix of gathered pixels, which is all of `convolution.down`. Arguments as of `same`."""
     dy = ops.cast(dy, matrix.dtype).reshape(-1, matrix.shape[1])
     dx, dmatrix = gathered_pull(pixels(x, matrix), matrix, forward, backward, dy)
     return dx.reshape(x.shape), dmatrix

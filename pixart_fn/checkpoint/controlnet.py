@@ -29,8 +29,9 @@ from ..public import public
 from ..types import Tree
 from . import authors, files
 from .authors import Part
-from .hub import find, written
+from .hub import find
 from .layout import read_json, write_json
+from .sources import check_revision, written
 
 __all__ = ["Config", "Control", "apply", "control", "init", "load", "save"]
 
@@ -42,7 +43,9 @@ _NAME = re.compile(r"controlnet\.(\d{1,4})\.(copied_block|before_proj|after_proj
 
 
 @public
-def load(source: str | os.PathLike[str] | None = None, *, heads: int | None = None) -> tuple[Tree, Config]:
+def load(
+    source: str | os.PathLike[str] | None = None, *, revision: str | None = None, heads: int | None = None
+) -> tuple[Tree, Config]:
     """Read a ControlNet from a folder of diffusers' research project, or from a .pth file of PixArt's authors.
 
     Args:
@@ -50,26 +53,32 @@ def load(source: str | os.PathLike[str] | None = None, *, heads: int | None = No
             folder, a folder that holds controlnet/, or a hub id of one; or the authors' .pth file, of which the
             transformer's tensors are left out, since they are those of the pipeline that `px.load` gives. Nothing in a
             .pth is run: it is read by an interpreter that imports and calls nothing.
+        revision: branch, tag or commit of a hub id; None for the newest.
         heads: of the attention, for a .pth of another width than the released models' 1152, which have 16.
     Returns:
         The tree, of float32 Tensors, and the configuration.
     Raises:
-        TypeError: source or heads has the wrong type.
+        TypeError: source, revision or heads has the wrong type.
         FileNotFoundError: there is no such folder or file.
         OSError: a file can't be read, or was replaced meanwhile, or the hub can't give it.
-        ValueError: a file is damaged or holds another model, or its tensors aren't those of the configuration.
+        ValueError: a file is damaged or holds another model, or its tensors aren't those of the configuration; or a
+            revision is given for what isn't on the hub.
     """
     if heads is not None:
         check_whole("heads", heads, 1, 2**16)
+    check_revision(revision)
     if source is None:
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} belongs to a hub id; the embedded ControlNet has none")
         source = str(files.find_pipeline(None, None))
     path = Path(os.path.expanduser(written(source, "source", "a folder, a hub id or a .pth file")))
+    check_revision(revision, path if path.exists() else None)
     if path.suffix.lower() in PICKLED and not path.is_dir():
         return _from_file(path, heads)
     if heads is not None:
         raise ValueError(f"heads={heads} is for a .pth file; a folder's config.json says it")
     with folder_.unchanged((source,), CONFIG):
-        return _from_folder(source)
+        return _from_folder(source, revision)
 
 
 @public
@@ -175,8 +184,8 @@ def _from_file(path: Path, heads: int | None) -> tuple[Tree, Config]:
     return _tree(leaves, config, str(path)), config
 
 
-def _from_folder(source: str | os.PathLike[str]) -> tuple[Tree, Config]:
-    place = find(source)
+def _from_folder(source: str | os.PathLike[str], revision: str | None) -> tuple[Tree, Config]:
+    place = find(source, revision)
     parts = [files.Part(place, inside) for inside in ("controlnet", "")]
     part = next((each for each in parts if place.has(each.file(CONFIG)[1])), None)
     if part is None:

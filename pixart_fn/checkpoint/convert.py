@@ -27,8 +27,9 @@ from ..public import public
 from ..types import NumPyArray
 from . import authors, files
 from .authors import Part
-from .hub import find, written
+from .hub import find
 from .layout import COMPONENTS, INDEX, choose, current_names, read_json, shards, write_json
+from .sources import written
 
 WEIGHTS = ("state_dict", "state_dict_ema")
 WRITTEN = (".pth", ".pt", ".bin", ".ckpt")

@@ -15,14 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from ..files import atomic, reading
-
-_ADDRESS = re.compile(
-    r"(?:hf:/{1,2}|(?:https?:/{1,2})?(?:www\.)?(?:huggingface|hf)\.co/)"  # a Path makes one "/" of two
-    r"(?P<id>[\w.-]+/[\w.-]+)(?:/(?:tree|blob|resolve)/(?P<revision>[^/?]+))?.*"
-)
-
-LONGEST = 4000
-"""Characters of a path: Linux takes 4096 bytes."""
+from .sources import check_revision, refuse_address, written
 
 
 @dataclass(frozen=True)
@@ -257,8 +250,7 @@ def find(source: str | os.PathLike[str], revision: str | None = None, argument: 
     refuse_address(text, argument)
     path = Path(os.path.expanduser(text))
     if path.is_dir():
-        if revision is not None:
-            raise ValueError(f"revision={revision!r} belongs to a hub id, and {path} is a folder; leave it out")
+        check_revision(revision, path)
         return Folder(path)
     if path.exists():
         if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".safetensors") and argument == "transformer":
@@ -273,26 +265,6 @@ def find(source: str | os.PathLike[str], revision: str | None = None, argument: 
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text.rstrip("/")):
         raise FileNotFoundError(f"there is no folder {path}; give a folder in diffusers layout or a hub id owner/name")
     return _repository(text.rstrip("/"), revision)
-
-
-def refuse_address(text: str, argument: str) -> None:
-    """Raise a ValueError where a text is the address of a page of the hub; it says the id."""
-    if address := _ADDRESS.fullmatch(text):
-        at = f" and revision={address['revision']!r}" if address["revision"] not in (None, "main") else ""
-        raise ValueError(f"{argument} must be a folder or a hub id, got an address; give {address['id']!r}{at}")
-
-
-def written(path: str | os.PathLike[str], argument: str, wanted: str) -> str:
-    """Return a path as a string; raise a TypeError where it isn't a path, and a ValueError where it is empty."""
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"{argument} must be {wanted}, as a str or a Path, got {path!r:.60}")
-    if not os.fspath(path).strip():
-        raise ValueError(f"{argument} is empty; give {wanted}")
-    if "\0" in os.fspath(path):
-        raise ValueError(f"{argument} must be {wanted}, and no path holds a NUL, got {path!r:.60}")
-    if len(os.fspath(path)) > LONGEST:
-        raise ValueError(f"{argument} must be {wanted}, of at most {LONGEST} characters, got {path!r:.60}…")
-    return os.fspath(path)
 
 
 def _repository(repo: str, revision: str | None) -> Place:

@@ -25,6 +25,7 @@ from . import call
 from .files import File, Part, Plan, Source, fetch, find_pipeline, plan
 from .hub import Folder
 from .layout import COMPONENTS, INDEX, current_names, read_json, shards
+from .sources import check_revision
 
 STREAMED = 2**31
 """Bytes in float32 above which a text encoder is streamed."""
@@ -127,8 +128,7 @@ def _check_arguments(
         raise ValueError(f"MindSpore has no products in bfloat16 on a {here}; {best[here]}")
     if stream and dtype != "float32":
         raise ValueError(f"a streamed text encoder computes in float32; leave stream out, or dtype={dtype!r}")
-    if revision is not None and not (isinstance(revision, str) and revision):
-        raise TypeError(f"revision must be the name of a branch, a tag or a commit, got {revision!r}")
+    check_revision(revision)
     if source is None and revision is not None:
         raise ValueError(f"revision={revision!r} belongs to a hub id; the embedded checkpoint has none")
     for name, where in wanted.items():

@@ -24,18 +24,24 @@ from ..models import lora_forms as forms
 from ..models.lora import ATTENTION, AUTHORS, Adapter, Config, apply, init, merge, unmerge
 from ..models.lora_config import modules, part, prefixes
 from ..public import public
-from .hub import written
 from .layout import read_json, write_json
 from .lora_names import PEFT, Names, read_names
 from .lora_settings import METADATA, model, read_metadata, read_settings, write_metadata, write_settings
 from .lora_source import CONFIG, DIFFUSERS, WEIGHTS, locate
 from .lora_tensors import named, read_adapter
+from .sources import written
 
 __all__ = ["ATTENTION", "AUTHORS", "Adapter", "Config", "apply", "init", "load", "merge", "save", "unmerge"]
 
 
 @public
-def load(source: str | os.PathLike[str], *, alpha: float | None = None, sha256: str | None = None) -> Adapter:
+def load(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    alpha: float | None = None,
+    sha256: str | None = None,
+) -> Adapter:
     """Read an adapter from the files of peft, diffusers, kohya, OneTrainer, LyCORIS or the trainer of PixArt's authors.
 
     LoRA, rsLoRA and DoRA, LoHa and LoKr (arXiv:2309.14859), and whole differences of weights (`diff`) are read.
@@ -44,6 +50,7 @@ def load(source: str | os.PathLike[str], *, alpha: float | None = None, sha256: 
         source: a folder with peft's adapter_model.safetensors and adapter_config.json or with diffusers'
             pytorch_lora_weights.safetensors; such a .safetensors file of any name; or a hub id "owner/name" of such a
             folder, or "owner/name/FILE", of which only this file and peft's settings are downloaded.
+        revision: branch, tag or commit of a hub id; None for the newest.
         alpha: what the file doesn't say: by what the product is multiplied, once that is divided by the rank. None
             where the file says it. Where nothing says it, a warning does: then 8 is taken for peft's lora_A and lora_B,
             which is what PixArt's own trainer had, and the rank for the names of all other tools.
@@ -52,18 +59,19 @@ def load(source: str | os.PathLike[str], *, alpha: float | None = None, sha256: 
         The adapter, of float32 Tensors. Queries, keys and values in one matrix, as PixArt's authors have them, are
         split; so is the core of a convolution multiplied with its lora_A.
     Raises:
-        TypeError: source, alpha or sha256 has the wrong type.
+        TypeError: source, revision, alpha or sha256 has the wrong type.
         FileNotFoundError: there is no such folder or file.
         OSError: a file can't be read, or was replaced meanwhile, or the hub can't give it.
         ValueError: a file is damaged, belongs to another model, holds another kind of adapter, asks for an option that
-            isn't supported, or says alpha although it is given; or the file has another sha256.
+            isn't supported, or says alpha although it is given; or the file has another sha256; or a revision is given
+            for a folder or a file.
     """
     if alpha is not None:
         check_number("alpha", alpha, 0, 1e30, above=True)
     if sha256 is not None:
         check_sha256("sha256", sha256)
     with unchanged((source,), CONFIG):
-        file = locate(source)
+        file = locate(source, revision)
         if sha256 is not None and reading.sha256(file) != sha256:
             raise ValueError(f"{str(source)!r} isn't the file that was meant: its sha256 isn't {sha256}")
         stored, metadata = open_with_metadata(file)

@@ -7,28 +7,32 @@ import re
 from pathlib import Path
 
 from ..checks import first_few
-from .hub import Place, find, refuse_address, written
+from .hub import Place, find
+from .sources import check_revision, refuse_address, written
 
 CONFIG, WEIGHTS, DIFFUSERS = "adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 ENDING = ".safetensors"
 _ON_THE_HUB = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(?:/(?P<file>.+\.safetensors)|/?)")
 
 
-def locate(source: str | os.PathLike[str]) -> Path:
+def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Return the file with an adapter's weights; from the hub it is downloaded, with peft's settings beside it.
 
     Args:
         source: a file, a folder, a hub id owner/name, or owner/name/FILE.
+        revision: branch, tag or commit of a hub id; None for the newest.
     Returns:
         The path of the file.
     Raises:
-        TypeError: the source is neither a string nor a path.
+        TypeError: the source is neither a string nor a path, or the revision is no text.
         FileNotFoundError: there is no such folder or file.
         OSError: the hub can't give it.
-        ValueError: the source is empty, or holds several files of which one must be named.
+        ValueError: the source is empty, or holds several files of which one must be named; or a revision is given for
+            a file or a folder.
     """
     text = written(source, "source", "a folder, a .safetensors file or a hub id")
     path = Path(os.path.expanduser(text))
+    check_revision(revision, path if path.exists() else None)
     if path.is_dir():
         return path / _in_a_folder(path)
     if path.exists():
@@ -37,7 +41,7 @@ def locate(source: str | os.PathLike[str]) -> Path:
     found = _ON_THE_HUB.fullmatch(text)
     if found is None or found["id"].endswith(ENDING):
         raise FileNotFoundError(f"source {str(path)!r} is neither a folder nor a file")
-    place = find(found["id"])
+    place = find(found["id"], revision)
     file = found["file"] or _in_a_repository(place, found["id"])
     if not place.has(file):
         raise place.lacks(file)

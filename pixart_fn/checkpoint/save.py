@@ -18,8 +18,8 @@ from ..params import Call, Params
 from ..public import public
 from ..types import Tree
 from . import call
-from .hub import written
 from .layout import COMPONENTS, INDEX, Component, write_json
+from .sources import written
 
 
 @public

@@ -14,7 +14,7 @@ from ..files import atomic
 from ..files.safetensors import open_file, write_file
 from ..public import public
 from ..types import Text
-from .hub import written
+from .sources import written
 
 
 @public

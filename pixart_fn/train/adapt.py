@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import rng
-from ..checkpoint.hub import written
+from ..checkpoint.sources import written
 from ..checks import check_number, check_type, check_whole, shown
 from ..files import atomic
 from ..params import Params

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .. import rng
 from ..backend.arrays import as_numpy
-from ..checkpoint.hub import written
+from ..checkpoint.sources import written
 from ..checks import check_type, check_whole, kind
 from ..files import atomic, reading
 from ..public import public

@@ -18,7 +18,7 @@ from mindspore import Tensor, ops
 from .. import tree
 from ..backend import stream
 from ..backend.arrays import as_float, as_numpy
-from ..checkpoint.hub import written
+from ..checkpoint.sources import written
 from ..checks import check_type, check_whole, kind, shown
 from ..files import atomic
 from ..files.safetensors import open_file, write_file

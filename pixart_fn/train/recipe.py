@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 from .. import config as config_
-from ..checkpoint.hub import written
+from ..checkpoint.sources import written
 from ..checks import check_type, first_few, shown
 from ..config import Check, whole
 from ..files import reading

@@ -20,6 +20,7 @@ from ..backend.arrays import check_weights
 from ..checkpoint import hub
 from ..checkpoint.files import Part, fetch
 from ..checkpoint.layout import COMPONENTS, INDEX, choose, read_json, shards
+from ..checkpoint.sources import written
 from ..checks import check_option, check_type, check_whole, first_few, shown
 from ..files.folder import unchanged
 from ..files.safetensors import Stored, open_file
@@ -87,7 +88,7 @@ def from_dit(
     rng.check_key(key)
     check_config(config)
     check_option("compat", compat, list(SPACINGS))
-    hub.written(source, "source", "the folder or hub id of a DiT")
+    written(source, "source", "the folder or hub id of a DiT")
     with unchanged((source,), INDEX):
         stored = _opened(source, config)
         flat = dict(tree.items(transformer.init(key, config)))

@@ -122,9 +122,10 @@ ROWS = [
         {"source": FOLDER},
         {
             "source": of.also(of.path(), nowhere="nowhere/at/all", missing=FOLDER, file=FOLDER / "a.pth"),
+            "revision": of.also(of.without(of.option(), "another", "NULs", "long"), number=1),
             "heads": of.without(of.whole(1, 2**16), "None"),
         },
-        {"source": "source|folder|hub|file"},
+        {"source": "source|folder|hub|file", "revision": "revision"},
         runs=False,
     ),
     Row(

@@ -85,10 +85,11 @@ LORA = [
         {"source": FOLDER},
         {
             "source": of.also(of.path(), nowhere="nowhere/at/all", missing=FOLDER),
+            "revision": of.also(of.without(of.option(), "another", "NULs", "long"), number=1),
             "alpha": of.also(of.number(0), zero=0),
             "sha256": of.also(of.without(of.text(), "None"), short="0" * 63, high="A" * 64),
         },
-        {"source": "source"},
+        {"source": "source", "revision": "revision"},
         runs=False,
     ),
     Row(

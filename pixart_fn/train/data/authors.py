@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...checkpoint.hub import written
+from ...checkpoint.sources import written
 from ...checks import check_number, check_option, check_switch, check_type, check_whole, is_number, kind, shown
 from ...files import npy, reading
 from ...models import sizes as sizes_

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ... import edges as edges_
 from ...backend.arrays import check_finite
-from ...checkpoint.hub import written
+from ...checkpoint.sources import written
 from ...checkpoint.text import save_text
 from ...checks import check_switch, check_whole, shown
 from ...files import atomic

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checkpoint.hub import written
+from ...checkpoint.sources import written
 from ...checkpoint.text import load_text
 from ...checks import is_number, shown
 from ...files import reading

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...checkpoint.hub import written
+from ...checkpoint.sources import written
 from ...checks import check_option, check_type
 from ...public import public
 from . import authors, folders, tars

@@ -17,13 +17,15 @@ PLACED = (5, 6, 3, 4, 0)
 """Words of `pack.BETWEEN` for above, below, left, right."""
 
 
-def captions(generator: torch.Generator, pack: Pack, scenes: Scenes, dropout: float = DROPOUT) -> tuple[Tensor, Tensor]:
+def captions(
+    generator: torch.Generator, pack: Pack, scenes: Scenes, speaker: type[Speaker] | None = None
+) -> tuple[Tensor, Tensor]:
     """Say what the scenes show; one in ten says nothing: ids and mask (n, L)."""
-    say = Speaker(generator, pack, scenes)
+    say = (speaker or Speaker)(generator, pack, scenes)
     kind = scenes.kind[:, None]
     pieces = torch.where(kind == GLYPH, say.glyph(), torch.where(kind == LINE, say.line(), say.shapes()))
     pieces = torch.where(kind == TWO, say.two(), pieces)
-    ids = torch.where((say.chance() < dropout)[:, None], 0, pack.table[pieces].flatten(1))
+    ids = torch.where((say.chance() < DROPOUT)[:, None], 0, pack.table[pieces].flatten(1))
     ids = ids.gather(1, torch.argsort((ids == 0).int(), dim=1, stable=True))[:, : L - 1]
     length = (ids > 0).sum(1)
     ids = F.pad(ids, (0, 1)).scatter_(1, length[:, None], 1)

@@ -104,14 +104,14 @@ def glyphs(c: Chance, pack: Pack, hold_out: bool) -> tuple[Tensor, Tensor, Tenso
     return a, b, chosen[0][COLOUR_SETS:].gather(0, c.pick(inks)[None])[0]
 
 
-def grounds(c: Chance, pack: Pack, kind: Tensor, row: Tensor, second: Tensor) -> Tensor:
+def grounds(c: Chance, pack: Pack, kind: Tensor, row: Tensor, second: Tensor, on_white: float = ON_WHITE) -> Tensor:
     """A colour that the picture stands out from; a tenth of the pairs of concept and colour are never drawn."""
     contrast = pack.contrast[row]
     contrast = torch.where((kind == TWO)[:, None], torch.minimum(contrast, pack.contrast[second]), contrast)
     colours = contrast[:, 1:] >= CONTRAST
     colours &= ~(pack.unseen_grounds(pack.concept[row]) & (kind == GLYPH)[:, None])
-    each = (1 - ON_WHITE) / colours.sum(1, keepdim=True).clamp(min=1)
-    share = torch.cat([(contrast[:, :1] >= WHITE_CONTRAST) * ON_WHITE, colours * each], 1)
+    each = (1 - on_white) / colours.sum(1, keepdim=True).clamp(min=1)
+    share = torch.cat([(contrast[:, :1] >= WHITE_CONTRAST) * on_white, colours * each], 1)
     best = torch.nn.functional.one_hot(contrast.argmax(1), 12).float()
     share = torch.where(share.sum(1, keepdim=True) > 0, share, best)
     share[kind == LINE] = torch.tensor([0.5, *[0.5 / 11] * 11], device=c.device)

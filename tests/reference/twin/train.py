@@ -176,7 +176,7 @@ class Model(nn.Module):
 def model_loss(x0: Tensor, predicted: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """mean w(t) (x̂0 - x0)² with w = min(SNR, 5) + 1, as `text_to_image.loss`."""
     weight = ((alpha / sigma) ** 2).clamp(max=SNR_MAX) + 1
-    return ((predicted.float() - x0).square().mean((1, 2, 3)) * weight).mean()
+    return ((predicted.float() - x0).square().flatten(1).mean(1) * weight).mean()
 
 
 def train_model(a: argparse.Namespace, pack: Pack, device: str) -> None:
