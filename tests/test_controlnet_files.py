@@ -78,11 +78,11 @@ def test_a_revision_is_asked_for_and_belongs_to_the_hub(tmp_path, monkeypatch):
     hub = Hub({"owner/net": net}, tmp_path / "cache").put_in_place(monkeypatch)
     assert_same(controlnet.load("owner/net", revision="v2"))
     assert {(repo, revision) for repo, revision, _ in hub.downloads} == {("owner/net", "v2")}
+    (tmp_path / "net.pth").write_bytes(b"")
     for source in (net, tmp_path / "net.pth"):
-        (tmp_path / "net.pth").write_bytes(b"")
         with pytest.raises(ValueError, match="revision='v2' belongs to a hub id, and "):
             controlnet.load(source, revision="v2")
-    with pytest.raises(ValueError, match="revision='v2' belongs to a hub id; the embedded ControlNet has none"):
+    with pytest.raises(ValueError, match="revision='v2' belongs to a hub id; the embedded checkpoint has none"):
         controlnet.load(revision="v2")
 
 

@@ -66,13 +66,10 @@ def load(
     """
     if heads is not None:
         check_whole("heads", heads, 1, 2**16)
-    check_revision(revision)
+    check_revision(revision, source)
     if source is None:
-        if revision is not None:
-            raise ValueError(f"revision={revision!r} belongs to a hub id; the embedded ControlNet has none")
         source = str(files.find_pipeline(None, None))
     path = Path(os.path.expanduser(written(source, "source", "a folder, a hub id or a .pth file")))
-    check_revision(revision, path if path.exists() else None)
     if path.suffix.lower() in PICKLED and not path.is_dir():
         return _from_file(path, heads)
     if heads is not None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from ..files import atomic, reading
-from .sources import check_revision, refuse_address, written
+from .sources import refuse_address, written
 
 
 @dataclass(frozen=True)
@@ -243,14 +243,13 @@ def find(source: str | os.PathLike[str], revision: str | None = None, argument: 
     Raises:
         TypeError: the source is neither a string nor a path.
         FileNotFoundError: there is no such folder, and the source isn't a hub id.
-        ValueError: the source is a file or an address, or a revision is given for a folder.
+        ValueError: the source is a file or an address.
         OSError: the hub can't list the repository, and the cache has nothing of it.
     """
     text = written(source, argument, "a folder in diffusers layout or a hub id owner/name")
     refuse_address(text, argument)
     path = Path(os.path.expanduser(text))
     if path.is_dir():
-        check_revision(revision, path)
         return Folder(path)
     if path.exists():
         if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".safetensors") and argument == "transformer":

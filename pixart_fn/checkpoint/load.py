@@ -128,9 +128,7 @@ def _check_arguments(
         raise ValueError(f"MindSpore has no products in bfloat16 on a {here}; {best[here]}")
     if stream and dtype != "float32":
         raise ValueError(f"a streamed text encoder computes in float32; leave stream out, or dtype={dtype!r}")
-    check_revision(revision)
-    if source is None and revision is not None:
-        raise ValueError(f"revision={revision!r} belongs to a hub id; the embedded checkpoint has none")
+    check_revision(revision, source)
     for name, where in wanted.items():
         if where is None and name == "transformer":
             raise ValueError("transformer=None leaves nothing that draws; give True, or a folder or hub id")

@@ -31,8 +31,8 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
             a file or a folder.
     """
     text = written(source, "source", "a folder, a .safetensors file or a hub id")
+    check_revision(revision, text)
     path = Path(os.path.expanduser(text))
-    check_revision(revision, path if path.exists() else None)
     if path.is_dir():
         return path / _in_a_folder(path)
     if path.exists():

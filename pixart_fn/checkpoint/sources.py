@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 _ADDRESS = re.compile(
     r"(?:hf:/{1,2}|(?:https?:/{1,2})?(?:www\.)?(?:huggingface|hf)\.co/)"  # a Path makes one "/" of two
@@ -15,23 +14,26 @@ LONGEST = 4000
 """Characters of a path: Linux takes 4096 bytes."""
 
 
-def check_revision(revision: object, local: Path | None = None) -> None:
-    """Raise where a revision is no name, or is given for what lies here.
+def check_revision(revision: object, source: object) -> None:
+    """Raise where a revision is no name, or is given for what isn't on the hub.
 
     Args:
         revision: None, or what should be the name of a branch, a tag or a commit.
-        local: the folder or file that the source is; None where it isn't known yet, or is a hub id.
+        source: what it is given for; None for the embedded checkpoint.
     Raises:
         TypeError: the revision is no text, or empty.
-        ValueError: a revision was given for a folder or a file.
+        ValueError: the source is the embedded checkpoint, or a folder or a file that is here.
     """
     if revision is None:
         return
     if not (isinstance(revision, str) and revision):
         raise TypeError(f"revision must be the name of a branch, a tag or a commit, got {revision!r}")
-    if local is not None:
-        kind = "a folder" if local.is_dir() else "a file"
-        raise ValueError(f"revision={revision!r} belongs to a hub id, and {local} is {kind}; leave it out")
+    if source is None:
+        raise ValueError(f"revision={revision!r} belongs to a hub id; the embedded checkpoint has none")
+    path = os.path.expanduser(source) if isinstance(source, (str, os.PathLike)) else ""
+    if os.path.exists(path):
+        kind = "a folder" if os.path.isdir(path) else "a file"
+        raise ValueError(f"revision={revision!r} belongs to a hub id, and {path} is {kind}; leave it out")
 
 
 def refuse_address(text: str, argument: str) -> None:

@@ -58,7 +58,8 @@ class Pairs(Pool):
     def draw(self) -> Scenes:
         """Draw two glyphs of one set, side by side."""
         c, pack = Chance(self.generator, self.chunk), self.pack
-        rest = torch.tensor([w * bool(glyphs.sum()) for w, glyphs in zip(SETS[1:], pack.weights[1:], strict=False)])
+        some = torch.stack([w.sum() > 0 for w in pack.weights[1:COLOUR_SETS]])
+        rest = torch.tensor(SETS[1:]) * some
         sets = c.pick(torch.cat([torch.tensor([FIRST_SET]), rest / rest.sum() * (1 - FIRST_SET)]))
         # a set without pictures, whose rows nobody takes, must have weights too
         rows = torch.stack([c.pick(w + (w.sum() == 0), 2) for w in pack.weights[:COLOUR_SETS]])
