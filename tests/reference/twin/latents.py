@@ -29,13 +29,10 @@ class Pool:
         self.z = torch.cat([z for z, _ in parts])
         self.scenes = Scenes(*(torch.cat(x) for x in zip(*(scenes for _, scenes in parts), strict=True)))
 
-    def draw(self) -> Scenes:
-        return draw(self.generator, self.pack, self.chunk)
-
     @torch.no_grad()
     def encode(self) -> tuple[Tensor, Scenes]:
         """Draw a chunk of scenes and encode them."""
-        scenes, device = self.draw(), self.generator.device.type
+        scenes, device = draw(self.generator, self.pack, self.chunk), self.generator.device.type
         means = []
         for i in range(0, self.chunk, AT_ONCE):
             x = paint(self.pack, scenes.take(slice(i, i + AT_ONCE))).contiguous(memory_format=torch.channels_last)

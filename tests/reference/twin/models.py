@@ -208,22 +208,16 @@ class PixArt(nn.Module):
     def forward(self, x: Tensor, t: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         B, C, H, W = x.shape
         p, n = self.patch, H // self.patch
-        h = self.patches(x, t, text, mask).view(B, n, n, p, p, C)
-        return h.permute(0, 5, 1, 3, 2, 4).reshape(B, C, H, W)
-
-    def patches(self, x: Tensor, t: Tensor, text: Tensor, mask: Tensor, keep: Tensor | None = None) -> Tensor:
-        """x0 of the patches `keep`, or of all, which see no others: (B, N, p · p · C)."""
-        B = len(x)
-        place = positions(self.width, x.shape[2] // self.patch, self.base).to(x.device)
+        place = positions(self.width, n, self.base).to(x.device)
         h = self.pos_embed.proj(x).flatten(2).transpose(1, 2) + place
-        h = h if keep is None else h[:, keep]
         emb = self.adaln_single.emb.timestep_embedder(sinusoid(t))
         modulation = self.adaln_single.linear(F.silu(emb)).view(B, 6, self.width)
         text = self.caption_projection(text)
         bias = (1 - mask[:, None, None].to(text.dtype)) * -10000.0
-        bias = bias.expand(B, 1, h.shape[1], -1)
+        bias = bias.expand(B, 1, n * n, -1)
         for block in self.transformer_blocks:
             h = block(h, text, bias, modulation)
         shift, scale = (self.scale_shift_table + emb[:, None]).unbind(1)
         h = F.layer_norm(h, (self.width,), eps=1e-6) * (1 + scale[:, None]) + shift[:, None]
-        return self.proj_out(h)
+        h = self.proj_out(h).view(B, n, n, p, p, C)
+        return h.permute(0, 5, 1, 3, 2, 4).reshape(B, C, H, W)

@@ -17,11 +17,9 @@ PLACED = (5, 6, 3, 4, 0)
 """Words of `pack.BETWEEN` for above, below, left, right."""
 
 
-def captions(
-    generator: torch.Generator, pack: Pack, scenes: Scenes, speaker: type[Speaker] | None = None
-) -> tuple[Tensor, Tensor]:
+def captions(generator: torch.Generator, pack: Pack, scenes: Scenes) -> tuple[Tensor, Tensor]:
     """Say what the scenes show; one in ten says nothing: ids and mask (n, L)."""
-    say = (speaker or Speaker)(generator, pack, scenes)
+    say = Speaker(generator, pack, scenes)
     kind = scenes.kind[:, None]
     pieces = torch.where(kind == GLYPH, say.glyph(), torch.where(kind == LINE, say.line(), say.shapes()))
     pieces = torch.where(kind == TWO, say.two(), pieces)
@@ -40,12 +38,12 @@ class Speaker:
         self.nothing = torch.zeros_like(scenes.kind)
         rows = scenes.row[:, :2].clamp(0, pack.n - 1)
         self.first, self.second = pack.concept[rows].unbind(1)
-        self.set, other = pack.set[rows].unbind(1)
-        self.one_style = self.set == other
+        self.set = pack.set[rows[:, 0]]
         self.phrase, self.phrase2 = (self.choice(self.pieces["phrase"][c]) for c in (self.first, self.second))
         self.on, self.with_comma, self.comma_on = self.pieces["ground"][scenes.ground].unbind(1)
         self.names_ground = (scenes.ground > 0) | (self.chance() < 1 / 3)
-        self.names_style = self.chance() < torch.where(self.set == 0, 0.4, 0.55)
+        others = torch.where(scenes.kind == TWO, 0.93, 0.55)
+        self.names_style = self.chance() < torch.where(self.set == 0, 0.4, others)
         self.style_before, self.ground_before, self.r = self.chance() < 0.3, self.chance() < 0.5, self.chance()
 
     def chance(self) -> Tensor:
@@ -89,7 +87,7 @@ class Speaker:
 
     def two(self) -> Tensor:
         """ "a cat next to a lemon, flat, on a pink background"."""
-        style = torch.where(self.one_style & self.names_style, self.pieces["suffix"][self.set], 0)
+        style = torch.where(self.names_style, self.pieces["suffix"][self.set], 0)
         after_style = torch.where(self.ground_before, self.with_comma, self.comma_on)
         after_noun = torch.where(self.r < 0.15, self.with_comma, self.on)
         ground = torch.where(style > 0, after_style, after_noun)

@@ -11,14 +11,17 @@ from torch import Tensor
 from .pack import COLOUR_SETS, Pack
 
 GLYPH, LINE, TWO, SHAPES = range(4)
-MIX = (0.60, 0.10, 0.14, 0.16)
+MIX = (0.46, 0.08, 0.34, 0.12)
 """How often each kind is drawn."""
 SETS = (0.171, 0.1045, 0.1235, 0.1235, 0.1425, 0.1235, 0.1045, 0.057, 0.05)
 """How often each set in colour is drawn, in the order of `make_pack.ORDER`; a set without pictures never is."""
+PAIR_SETS = (0.5, *(0.5 * share / sum(SETS[1:]) for share in SETS[1:]))
+"""How often both glyphs of a pair are of each set: a pair whose style isn't named is nearly always of the first one."""
 LINES = (0.7, 0.3)
 """Line drawings and silhouettes."""
-ON_WHITE, FLIPPED, ONE_STYLE = 0.62, 0.2, 0.7
+ON_WHITE, PAIR_ON_WHITE, FLIPPED = 0.62, 0.8, 0.2
 WHITE_CONTRAST, CONTRAST = 0.11, 0.2
+PAIR_SIDE = 0.46
 SIDES = ((0.20, 0.05), (0.30, 0.05), (0.40, 0.04))
 """The least side of a small, a middling and a large shape, and how much larger it may be."""
 UNSEEN_PAINT = (5, 3, 4, 0)
@@ -72,7 +75,7 @@ def draw(generator: torch.Generator, pack: Pack, n: int, hold_out: bool = False)
     """Draw n scenes; with `hold_out` none of the concepts that the autoencoder never sees."""
     c = Chance(generator, n)
     kind = c.pick(MIX)
-    first, second, line = glyphs(c, pack, hold_out)
+    first, second, line = glyphs(c, pack, kind == TWO, hold_out)
     row = torch.full((n, 3), -1, device=c.device)
     row[:, 0] = torch.where(kind == LINE, line, first)
     row[:, 1] = torch.where(kind == TWO, second, -1)
@@ -88,30 +91,30 @@ def draw(generator: torch.Generator, pack: Pack, n: int, hold_out: bool = False)
     return add_shapes(c, pack, scenes)
 
 
-def glyphs(c: Chance, pack: Pack, hold_out: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of a first and a second glyph in colour, mostly of one set, and of a drawing in one colour."""
+def glyphs(c: Chance, pack: Pack, two: Tensor, hold_out: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of a first and a second glyph in colour, both of one set, and of a drawing in one colour."""
     weights = [w * ~pack.held_out[pack.concept] if hold_out else w for w in pack.weights]
     some = torch.stack([w.sum() > 0 for w in weights])
-    colours, inks = (
+    colours, pairs, inks = (
         torch.tensor(shares, device=c.device) * there
-        for shares, there in ((SETS, some[:COLOUR_SETS]), (LINES, some[COLOUR_SETS:]))
+        for shares, there in ((SETS, some[:COLOUR_SETS]), (PAIR_SETS, some[:COLOUR_SETS]), (LINES, some[COLOUR_SETS:]))
     )
-    first = c.pick(colours)
-    second = torch.where(c.uniform() < ONE_STYLE, first, c.pick(colours))
+    sets = torch.where(two, c.pick(pairs), c.pick(colours))
     # a set without pictures, whose row nobody takes, must have weights too
     chosen = [torch.stack([c.pick(w + (w.sum() == 0)) for w in weights]) for _ in range(2)]
-    a, b = (rows[:COLOUR_SETS].gather(0, s[None])[0] for rows, s in zip(chosen, (first, second), strict=True))
-    return a, b, chosen[0][COLOUR_SETS:].gather(0, c.pick(inks)[None])[0]
+    first, second = (rows.gather(0, sets[None])[0] for rows in chosen)
+    return first, second, chosen[0][COLOUR_SETS:].gather(0, c.pick(inks)[None])[0]
 
 
-def grounds(c: Chance, pack: Pack, kind: Tensor, row: Tensor, second: Tensor, on_white: float = ON_WHITE) -> Tensor:
+def grounds(c: Chance, pack: Pack, kind: Tensor, row: Tensor, second: Tensor) -> Tensor:
     """A colour that the picture stands out from; a tenth of the pairs of concept and colour are never drawn."""
-    contrast = pack.contrast[row]
-    contrast = torch.where((kind == TWO)[:, None], torch.minimum(contrast, pack.contrast[second]), contrast)
+    two = (kind == TWO)[:, None]
+    contrast = torch.where(two, torch.minimum(pack.contrast[row], pack.contrast[second]), pack.contrast[row])
     colours = contrast[:, 1:] >= CONTRAST
     colours &= ~(pack.unseen_grounds(pack.concept[row]) & (kind == GLYPH)[:, None])
-    each = (1 - on_white) / colours.sum(1, keepdim=True).clamp(min=1)
-    share = torch.cat([(contrast[:, :1] >= WHITE_CONTRAST) * on_white, colours * each], 1)
+    white = torch.where(two, PAIR_ON_WHITE, ON_WHITE)
+    each = (1 - white) / colours.sum(1, keepdim=True).clamp(min=1)
+    share = torch.cat([(contrast[:, :1] >= WHITE_CONTRAST) * white, colours * each], 1)
     best = torch.nn.functional.one_hot(contrast.argmax(1), 12).float()
     share = torch.where(share.sum(1, keepdim=True) > 0, share, best)
     share[kind == LINE] = torch.tensor([0.5, *[0.5 / 11] * 11], device=c.device)
@@ -125,20 +128,23 @@ def inks(c: Chance, pack: Pack, ground: Tensor) -> Tensor:
 
 
 def places(c: Chance, two: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre and side of the glyphs, and the relation of two: side by side, a quarter one above the other."""
+    """Centre and side of the glyphs, and the relation of two: side by side, an eighth one above the other.
+
+    Each of two fills 4 × 4 whole patches of the transformer. Where they lay anywhere, they were drawn vaguely.
+    """
     side = 0.83 + 0.10 * c.uniform()
     room = torch.minimum((1 - side) / 2, torch.full_like(side, 0.05))
     box = torch.zeros(c.n, 3, 3, device=c.device)
     box[:, 0] = torch.stack([0.5 + room * (2 * c.uniform() - 1), 0.5 + room * (2 * c.uniform() - 1), side], 1)
-    upright = c.uniform() < 0.25
-    swapped = c.uniform() < torch.where(upright, 0.5, 0.2)
-    beside = c.pick((0.5, 0.15, 0.1, 0.25))
+    upright = c.uniform() < 0.125
+    swapped = c.uniform() < torch.where(upright, 0.5, 0.15)
+    beside = c.pick((0.6, 0.15, 0.1, 0.15))
     relation = torch.where(upright, 5 + swapped.long(), torch.where(swapped, 4, beside))
-    sign = torch.where(swapped, -1.0, 1.0)
+    centre, away = torch.full_like(side, 0.5), torch.where(swapped, -0.25, 0.25)
     for k, direction in ((0, -1), (1, 1)):
-        along, across = 0.5 + direction * sign * 0.25 + 0.02 * (c.uniform() - 0.5), 0.5 + 0.08 * (c.uniform() - 0.5)
-        x, y = torch.where(upright, across, along), torch.where(upright, along, across)
-        box[:, k] = torch.where(two[:, None], torch.stack([x, y, 0.43 + 0.05 * c.uniform()], 1), box[:, k])
+        along = 0.5 + direction * away
+        x, y = torch.where(upright, centre, along), torch.where(upright, along, centre)
+        box[:, k] = torch.where(two[:, None], torch.stack([x, y, torch.full_like(x, PAIR_SIDE)], 1), box[:, k])
     return box, relation
 
 
