@@ -30,10 +30,10 @@ def evaluate(p, config, x, t, captions, residuals=()):
 
 
 def given(config, B, h=16, w=16, L=7):
-    """x, t, text and a mask whose rows have 1, 2, … tokens, one of them after a gap."""
+    """x, t, text of the size of the encoder's states, and a mask: rows of 1, 2, … tokens, one of them after a gap."""
     normal = np.random.default_rng(0).standard_normal
     x = Tensor(normal((B, config.in_channels, h, w)).astype(np.float32))
-    text = Tensor(normal((B, L, config.caption_channels)).astype(np.float32))
+    text = Tensor(0.5 * normal((B, L, config.caption_channels)).astype(np.float32))
     mask = (np.arange(L) <= np.arange(B)[:, None]).astype(np.int32)
     mask[0, 3] = 1
     return x, Tensor(np.linspace(999, 20, B, dtype=np.float32)), text, Tensor(mask)
