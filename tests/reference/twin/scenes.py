@@ -22,6 +22,7 @@ LINES = (0.7, 0.3)
 ON_WHITE, PAIR_ON_WHITE, FLIPPED = 0.62, 0.8, 0.2
 WHITE_CONTRAST, CONTRAST = 0.11, 0.2
 PAIR_SIDE = 0.46
+"""Of each glyph of a pair, in the middle of 4 × 4 patches, which are half as wide as the picture."""
 SIDES = ((0.20, 0.05), (0.30, 0.05), (0.40, 0.04))
 """The least side of a small, a middling and a large shape, and how much larger it may be."""
 UNSEEN_PAINT = (5, 3, 4, 0)
