@@ -5,6 +5,7 @@ MindSpore keeps the memory of operations for later ones, so a call takes its lar
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -156,12 +157,16 @@ def pictures_at_once(
     Raises:
         MemoryError: one picture doesn't fit; the sentence says what would.
     """
-    kept, limit = how.pop("kept", None) or 0, room(params, memory, nets(how.get("controls", ())))
+    kept = how.pop("kept", None) or 0
 
     @cache
-    def needed(n: int, size: tuple[int, int] = size, **change: int) -> int:
-        return kept + estimate(params, n, size, branches, **{**how, **change}).total
+    def planned(n: int, size: tuple[int, int] = size, **change: int) -> Memory:
+        return estimate(params, n, size, branches, **{**how, **change})
 
+    def needed(n: int, size: tuple[int, int] = size, **change: int) -> int:
+        return kept + planned(n, size, **change).total
+
+    limit = room(params, memory, nets(how.get("controls", ())), enough=needed(n))
     if limit is None:
         return n
     limit += 0 if needed(n) <= limit else mapped(params)
@@ -174,7 +179,7 @@ def pictures_at_once(
             advice.append("px.load(…, stream=True), which leaves the text encoder in its file,")
         raise MemoryError(_refusal(f"a picture of {_named(size)}", needed(1), limit, advice))
     fits = n if needed(n) <= limit else max(1, bisect_right(range(1, n + 1), SPARE * limit, key=needed))
-    _STATE.largest = max(_STATE.largest, needed(fits) - PROCESS - weights(params) - nets(how.get("controls", ())))
+    _STATE.largest = max(_STATE.largest, needed(fits) - PROCESS - planned(fits, size).weights)
     return fits
 
 
@@ -186,7 +191,8 @@ def check_results(params: Params, n: int, size: tuple[int, int], output: str, me
         "numpy": 24 * pixels,
         "latents": 8 * params.config.transformer.in_channels * pixels // f**2,
     }
-    kept, limit = n * numbers[output], room(params, memory)
+    kept = n * numbers[output]
+    limit = room(params, memory, enough=PROCESS + kept)
     if limit is not None and PROCESS + kept > limit:
         what = f"keeping {n} picture{'s' * (n > 1)} of {_named(size)}"
         raise MemoryError(_refusal(what, PROCESS + kept, limit, ["fewer at a time"] if n > 1 else []))
@@ -219,7 +225,8 @@ def check_encoding(params: Params, size: tuple[int, int], n: int, memory: float 
 
 def _check(params: Params, stage: int, memory: float | None, what: str, advice: Callable[[int], Sequence[str]]) -> None:
     """Raise a MemoryError where a stage doesn't fit; the advice is given what is left for a stage."""
-    always, limit = PROCESS + weights(params), room(params, memory)
+    always = PROCESS + weights(params)
+    limit = room(params, memory, enough=always + stage)
     if limit is None:
         return
     limit += 0 if always + stage <= limit else mapped(params)
@@ -261,10 +268,11 @@ class _State:
 _STATE = _State()
 
 
-def room(params: Params, memory: float | None, more: int = 0) -> int | None:
+def room(params: Params, memory: float | None, more: int = 0, enough: float = math.inf) -> int | None:
     """Return the bytes that a call may have, with what this process has for it already; None where nobody says.
 
-    more is the bytes of weights beside the pipeline's.
+    more is the bytes of weights beside the pipeline's. Where as much as is enough is free, what this process has, which
+    takes hundredths of a second to find, isn't counted.
 
     Raises:
         TypeError: memory isn't a number.
@@ -274,8 +282,8 @@ def room(params: Params, memory: float | None, more: int = 0) -> int | None:
         check_number("memory", memory, 0, above=True)
         return int(memory)
     free = free_memory()
-    if free is None:
-        return None
+    if free is None or enough <= free:
+        return free
     resident, own = limits.resident(), OWN + more + _STATE.largest
     if resident <= own:  # then it doesn't matter which weights are pages of a file
         return free + resident

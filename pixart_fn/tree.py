@@ -260,7 +260,7 @@ def _children(node: Tree, path: str = "", level: int = 0) -> dict[str, Any] | No
         raise ValueError(f"a tree must have at most {DEEPEST} levels; this one goes on, or holds itself")
     if isinstance(node, dict):
         children = {str(name): child for name, child in node.items()}
-        if len(children) != len(node) or any("." in name or not name for name in children):
+        if len(children) != len(node) or "" in children or "." in "".join(children):
             keys = first_few([repr(name) for name in node])
             raise ValueError(f"the keys at {path or 'the root'} must be different names without a dot, got {keys}")
         return children

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -13,10 +15,14 @@ from pixart_fn.process.cpus import Usage, choose
 from pixart_fn.process.lock import lock
 
 
-def look(busy, own, chosen, turn=0):
-    """`choose` after one second in which each CPU was busy, and this process's threads used the CPUs, so long."""
-    nothing = Usage(0.0, dict.fromkeys(range(len(busy)), 5.0), {})
-    after = Usage(1.0, {k: 5.0 + seconds for k, seconds in enumerate(busy)}, dict(enumerate(own)))
+def look(busy, own, chosen, turn=0, ended=0.0):
+    """`choose` after one second in which each CPU was busy, and this process's threads used the CPUs, so long.
+
+    ended: the seconds of threads that have ended meanwhile.
+    """
+    nothing = Usage(0.0, dict.fromkeys(range(len(busy)), 5.0), 3.0, {})
+    process = 3.0 + sum(seconds for seconds, _ in own) + ended
+    after = Usage(1.0, {k: 5.0 + seconds for k, seconds in enumerate(busy)}, process, dict(enumerate(own)))
     return choose(nothing, after, chosen, turn)
 
 
@@ -35,14 +41,20 @@ def test_a_thread_that_moved_between_cpus_is_no_neighbour():
     assert look([0.5, 0.5], [(1.0, 1)], (0, 1)) == (0, 1)
 
 
+def test_a_thread_that_has_ended_is_no_neighbour():
+    assert look([0.9, 0.9], [(0.9, 0)], (0, 1), ended=0.9) == (0, 1)
+    assert look([1.0, 1.0], [(0.3, 0)], (0, 1), ended=0.2) in {(0,), (1,)}  # a neighbour has the rest
+
+
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=8),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), max_size=4),
     st.integers(0, 10**6),
+    st.floats(0, 2),
 )
-def test_it_always_chooses_at_least_one_of_its_cpus(busy, own, turn):
+def test_it_always_chooses_at_least_one_of_its_cpus(busy, own, turn, ended):
     n = len(busy)
-    chosen = look(busy, [(seconds, cpu % n) for seconds, cpu in own], tuple(range(n)), turn)
+    chosen = look(busy, [(seconds, cpu % n) for seconds, cpu in own], tuple(range(n)), turn, ended)
     assert chosen and set(chosen) <= set(range(n)) and list(chosen) == sorted(chosen)
 
 
@@ -60,11 +72,24 @@ def test_two_processes_settle_on_different_cpus_and_stay(turns):
 
 def test_cpus_that_a_container_numbers_otherwise_are_left_alone(monkeypatch):
     monkeypatch.setattr(cpus, "workers", lambda: [1, 2])
-    monkeypatch.setattr(cpus, "_usage", lambda own: Usage(0.0, {0: 1.0}, {}))
+    monkeypatch.setattr(cpus, "_usage", lambda own: Usage(0.0, {0: 1.0}, 0.0, {}))
     monkeypatch.setattr(cpus._STATE, "usage", None)
     monkeypatch.setattr(cpus._STATE, "chosen", ())
     cpus._look([4, 7])
     assert cpus._STATE.chosen == () and cpus._STATE.usage is None
+
+
+@pytest.mark.parametrize("idle", [0.1, 60.0])
+def test_what_others_did_while_nothing_was_computed_here_is_forgotten(idle, monkeypatch):
+    busy = Usage(time.monotonic(), {0: 9.0, 1: 9.0}, 1.0, {})
+    monkeypatch.setattr(cpus, "workers", lambda: [1, 2])
+    monkeypatch.setattr(cpus, "_place", lambda thread, cpus: None)
+    monkeypatch.setattr(cpus, "_usage", lambda own: busy)
+    monkeypatch.setattr(cpus._STATE, "usage", Usage(busy.time - 10, {0: 1.0, 1: 1.0}, 1.0, {}))
+    monkeypatch.setattr(cpus._STATE, "chosen", (0, 1))
+    monkeypatch.setattr(cpus._STATE, "ended", busy.time - idle)
+    cpus._look([0, 1])
+    assert len(cpus._STATE.chosen) == (1 if idle < cpus.EVERY else 2)
 
 
 linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system doesn't say which CPUs there are")
@@ -95,13 +120,22 @@ def test_the_switch_leaves_all_to_the_operating_system(monkeypatch):
 
 
 @linux
-def test_what_is_used_is_read_from_the_system():
-    import time
+@pytest.mark.parametrize("in_another", [False, True], ids=["in this thread", "in one that has ended"])
+def test_what_is_used_is_read_from_the_system(in_another):
+    def compute():
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
 
-    before, end = cpus._usage(sorted(os.sched_getaffinity(0))), time.process_time() + 0.3
-    while time.process_time() < end:
-        pass
+    before = cpus._usage(sorted(os.sched_getaffinity(0)))
+    if in_another:
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+    else:
+        compute()
     after = cpus._usage(sorted(os.sched_getaffinity(0)))
     used = sum(seconds - before.own.get(thread, (0.0, 0))[0] for thread, (seconds, _) in after.own.items())
-    assert 0.1 < used < 1.0
+    assert 0.1 < after.process - before.process < 1.0
+    assert used < 0.1 if in_another else 0.1 < used < 1.0
     assert sum(after.busy.values()) - sum(before.busy.values()) > 0.1

@@ -23,22 +23,28 @@ SWITCH = "PIXART_FN_CPUS"
 EVERY = 0.5
 """Seconds between two looks at what others compute; the kernel counts in hundredths."""
 _WORKERS = ("ActorThread", "KernelThread")
-_TASKS = Path("/proc/self/task")
+_PROCESS = Path("/proc/self")
+_TASKS = _PROCESS / "task"
 
 
 class Usage(NamedTuple):
-    """What was computed up to a time: the seconds of each CPU, and of each thread of this process with its last CPU."""
+    """What was computed up to a time, in seconds."""
 
     time: float
     busy: Mapping[int, float]
+    """Of each CPU."""
+    process: float
+    """Of this process, with its threads that have ended."""
     own: Mapping[int, tuple[float, int]]
+    """Of each of its threads, with the CPU where it ran last."""
 
 
 class _State:
-    """The last look, and the CPUs chosen then: none before the first."""
+    """The last look and the CPUs chosen then, none before the first; and when a block ended last."""
 
     usage: Usage | None = None
     chosen: tuple[int, ...] = ()
+    ended = 0.0
 
 
 _STATE = _State()
@@ -94,21 +100,27 @@ def shared() -> Iterator[None]:
     finally:
         if withdrawn:
             _place(here, own)
+        _STATE.ended = time.monotonic()
 
 
 def _look(cpus: list[int]) -> None:
-    """Choose anew, where the last choice is some time ago."""
-    last = _STATE.usage
-    if last is not None and time.monotonic() - last.time < EVERY:
+    """Choose anew, where the last choice is some time ago; all CPUs where nothing was computed here for so long.
+
+    What the others did meanwhile says little of what they do now.
+    """
+    last, now = _STATE.usage, time.monotonic()
+    if last is not None and now - last.time < EVERY:
         return
+    if now - _STATE.ended > EVERY:
+        last = None
     threads = workers()
     if len(threads) != len(cpus):  # none yet, or more CPUs than workers, where Linux finds a free one
         return
-    now = _usage(cpus)
-    if now.busy.keys() != set(cpus):  # a container may number them otherwise
+    usage = _usage(cpus)
+    if usage.busy.keys() != set(cpus):  # a container may number them otherwise
         return
-    _STATE.usage = now
-    chosen = tuple(cpus) if last is None else choose(last, now, _STATE.chosen or tuple(cpus), os.getpid())
+    _STATE.usage = usage
+    chosen = tuple(cpus) if last is None else choose(last, usage, _STATE.chosen or tuple(cpus), os.getpid())
     if chosen == _STATE.chosen:
         return
     _STATE.chosen = chosen
@@ -129,30 +141,46 @@ def choose(before: Usage, after: Usage, chosen: tuple[int, ...], turn: int) -> t
     """
     cpus = sorted(after.busy)
     others = {k: after.busy[k] - before.busy[k] for k in cpus}
+    ended = after.process - before.process
     for thread, (seconds, cpu) in after.own.items():
-        others[cpu] -= seconds - before.own.get(thread, (0.0, cpu))[0]
-    left = len(cpus) + 0.25 - max(sum(others.values()), 0.0) / (after.time - before.time)
+        used = seconds - before.own.get(thread, (0.0, cpu))[0]
+        ended -= used
+        if cpu in others:
+            others[cpu] -= used
+    total = max(sum(others.values()), 0.0)
+    if total > 0:  # nobody says where threads ran that have ended meanwhile, such as those that share a call's work
+        rest = max(total - max(ended, 0.0), 0.0) / total
+        others, total = {k: rest * seconds for k, seconds in others.items()}, rest * total
+    left = len(cpus) + 0.25 - total / (after.time - before.time)
     kept = 0.2 * (after.time - before.time) * (len(chosen) < len(cpus))
     ranked = sorted(cpus, key=lambda k: (others[k] - kept * (k in chosen), (k + turn) % len(cpus)))
     return tuple(sorted(ranked[: max(1, int(left))]))
 
 
 def _usage(cpus: list[int]) -> Usage:
-    tick = os.sysconf("SC_CLK_TCK")
-    busy, own = {}, {}
+    busy, own, process = {}, {}, 0.0
     with contextlib.suppress(OSError):
         for line in Path("/proc/stat").read_text().splitlines():
             name, *fields = line.split()
             if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cpus:
                 user, nice, system, _, _, irq, softirq = map(int, fields[:7])
-                busy[int(name[3:])] = (user + nice + system + irq + softirq) / tick
+                busy[int(name[3:])] = _seconds(user + nice + system + irq + softirq)
+    with contextlib.suppress(OSError):
+        process = _computed(_PROCESS)[0]
     for task in _TASKS.iterdir():
         with contextlib.suppress(OSError):
-            fields = (task / "stat").read_text().rpartition(")")[2].split()
-            cpu = int(fields[36])  # where it ran last
-            if cpu in cpus:
-                own[int(task.name)] = (int(fields[11]) + int(fields[12])) / tick, cpu
-    return Usage(time.monotonic(), busy, own)
+            own[int(task.name)] = _computed(task)
+    return Usage(time.monotonic(), busy, process, own)
+
+
+def _computed(task: Path) -> tuple[float, int]:
+    """The seconds that a thread or a process has computed, and the CPU where it did so last."""
+    fields = (task / "stat").read_text().rpartition(")")[2].split()
+    return _seconds(int(fields[11]) + int(fields[12])), int(fields[36])
+
+
+def _seconds(ticks: int) -> float:
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _place(thread: int, cpus: Collection[int]) -> None:
