@@ -33,7 +33,7 @@ from ...stages import encode_image, encode_prompt
 from ...types import Key, Text
 from .. import loop, losses, objective, optim, state, step, times
 from ..batch import Batch
-from . import chunks, data
+from . import chunks, data, text_to_image
 from .command import run
 
 SIZE, CHUNK, CAPTIONS = 128, 128, 2
@@ -42,7 +42,6 @@ HELD_OUT = 10
 DROPOUT = 0.5
 """How often a caption is replaced by the empty prompt, as the authors' class_dropout_prob, so that edges are heard."""
 OPTIONS: dict[str, Any] = {"mix": {"white": 0.55, "colour": 0.25, "line": 0.1, "shapes": 0.1}, "primary": 0.5}
-SNR_MAX = 5.0
 
 
 class Encoded(NamedTuple):
@@ -137,12 +136,6 @@ def draw(key: Key, examples: Encoded, n: int) -> Batch:
     return Batch(examples.pictures[rows], text, control=examples.controls[rows])
 
 
-def weighting(snr: NDArray[np.float64]) -> NDArray[np.float64]:
-    """min(SNR, 5) + 1, as the embedded checkpoint was trained with."""
-    weights: NDArray[np.float64] = np.clip(snr, 0.0, SNR_MAX) + 1.0
-    return weights
-
-
 def train(params: Params, examples: Encoded, out: Path, options: argparse.Namespace) -> Net:
     """Train, or go on where `out` stands.
 
@@ -160,7 +153,7 @@ def train(params: Params, examples: Encoded, out: Path, options: argparse.Namesp
     if options.start:
         first = {name: blocks[: options.blocks] for name, blocks in controlnet.load(options.start)[0].items()}
     schedule = solvers.from_config(params.config.scheduler).schedule
-    loss = losses.diffusion(schedule, weighting=weighting, times=times.logit_normal(0.3, 1.0))
+    loss = losses.diffusion(schedule, weighting=text_to_image.weighting, times=times.logit_normal(0.3, 1.0))
     rate = optim.warmup_stable_decay(options.lr, options.steps, 20, decay=0.4)
     optimiser = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(rate, b2=0.99))
     average = optim.ema(0.98, warmup=True)

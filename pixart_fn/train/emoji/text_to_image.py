@@ -146,9 +146,15 @@ def draw(key: Key, data: Dataset, schedule: schedule_.Schedule, n: int) -> Batch
     alpha, sigma = (np.asarray(f(t)).reshape(-1, 1, 1, 1) for f in (schedule.alpha, schedule.sigma))
     x0 = data.latents[rows]
     eps = generator.standard_normal(x0.shape, np.float32)
-    weight = np.minimum((alpha / sigma).ravel() ** 2, SNR_MAX) + 1
+    weight = weighting((alpha / sigma).ravel() ** 2)
     floats = (alpha * x0 + sigma * eps, x0, t, weight)
     return Batch._make(Tensor.from_numpy(array) for array in (*(a.astype(np.float32) for a in floats), ids, mask))
+
+
+def weighting(snr: NDArray[np.float64]) -> NDArray[np.float64]:
+    """min(SNR, 5) + 1, of any shape."""
+    weights: NDArray[np.float64] = np.minimum(snr, SNR_MAX) + 1.0
+    return weights
 
 
 def loss(p: Tree, batch: Batch, key: Key) -> tuple[Tensor, Metrics]:
