@@ -48,7 +48,7 @@ def split(key: Key, n: int = 2) -> Key:
     Returns:
         uint64 (n, 2).
     Raises:
-        TypeError: n is not an integer.
+        TypeError: n is not an integer, or key isn't an array.
         ValueError: key is not one key, or n is outside its range.
     Example:
         >>> a, b = px.split(px.key(0))
@@ -70,7 +70,7 @@ def fold_in(key: Key, i: int) -> Key:
     Returns:
         uint64, the shape of key.
     Raises:
-        TypeError: i is not an integer.
+        TypeError: i is not an integer, or key isn't an array.
         ValueError: key isn't a key, or i is negative or does not fit into 64 bits.
     Example:
         >>> [px.fold_in(px.key(0), step).shape for step in range(3)]
@@ -90,7 +90,7 @@ def normal(key: Key, shape: Sequence[int]) -> NDArray[np.float32]:
     Returns:
         float32 of that shape.
     Raises:
-        TypeError: shape isn't whole numbers.
+        TypeError: shape isn't whole numbers, or key isn't an array.
         ValueError: key isn't a key, shape has a number below 0 or is too large, or shape[0] isn't the number of keys.
     Example:
         >>> keys = px.split(px.key(0), 4)
@@ -118,7 +118,7 @@ def normal_like(key: Key, x: Array) -> Array:
     Returns:
         A float32 array or Tensor of the shape of x.
     Raises:
-        TypeError: x is neither an array nor a Tensor.
+        TypeError: x is neither an array nor a Tensor, or key isn't an array.
         ValueError: key isn't a key, or x has another number of rows than there are keys.
     """
     if not hasattr(x, "shape"):
@@ -144,11 +144,14 @@ def check_key(key: Key) -> Key:
     Returns:
         The same.
     Raises:
-        ValueError: it is something else.
+        TypeError: it isn't an array.
+        ValueError: it is an array of another dtype or shape.
     """
-    if not isinstance(key, np.ndarray) or key.dtype != np.uint64 or key.ndim not in (1, 2) or key.shape[-1] != 2:
-        got = f"{key.dtype} {key.shape}" if isinstance(key, np.ndarray) else shown(key)
-        raise ValueError(f"a key is a uint64 array of shape (2,) or (B, 2), got {got}; make one with key(seed)")
+    wanted = "a key is a uint64 array of shape (2,) or (B, 2), got {}; make one with key(seed)"
+    if not isinstance(key, np.ndarray):
+        raise TypeError(wanted.format(shown(key)))
+    if key.dtype != np.uint64 or key.ndim not in (1, 2) or key.shape[-1] != 2:
+        raise ValueError(wanted.format(f"{key.dtype} {key.shape}"))
     return key
 
 

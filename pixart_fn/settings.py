@@ -131,7 +131,7 @@ def _keywords(options: Mapping[str, Any]) -> list[str]:
 _LORA = ("lora", "lora_sha256", "lora_weight")
 _WEIGHTS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 _ALWAYS = {"negative": "negative_prompt", "steps": "steps", "guidance": "guidance"}
-_LOADED = {"variant": None, "dtype": "float32"}
+_LOADED = {"variant": None, "revision": None, "dtype": "float32"}
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -244,6 +244,7 @@ _CHECKS: dict[str, _Check] = {
     "prompt": _check_prompt,
     "model": _or_none(_check_path),
     "variant": _or_none(_check_path),
+    "revision": _or_none(_check_path),
     "dtype": lambda name, value: check_option(name, value, DTYPES),
     "seed": _whole(0, 2**64 - 1),
     "steps": _or_none(_whole(1, STEPS)),

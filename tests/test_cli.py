@@ -68,16 +68,14 @@ def test_every_option_reaches_the_library(run, monkeypatch):
 
     monkeypatch.setattr(pipeline, "generate", generate)
     monkeypatch.setattr(checkpoint, "load", load)
-    arguments = (
-        "--variant fp16 --dtype float16 --tile 8 --memory 2 --no-clean --no-binning --guidance 2 --size 8x16 --seed 5"
-    )
-    arguments += " --solver heun --tokens 7"
+    arguments = "--variant fp16 --revision v1 --dtype float16 --tile 8 --memory 2 --no-clean --no-binning --guidance 2"
+    arguments += " --size 8x16 --seed 5 --solver heun --tokens 7"
     assert run(*arguments.split(), "--negative", "a dog")[0] == 0
     assert asked.pop("progress")
     assert asked == {
-        "variant": "fp16", "dtype": "float16", "tile": 8, "clean": False, "binning": False, "guidance": 2.0,
-        "height": 8, "width": 16, "negative_prompt": "a dog", "steps": 2, "solver": "heun", "prompt": PROMPT,
-        "images_per_prompt": 1, "key": [px.key(5).tolist()], "memory": 2**31, "tokens": 7,
+        "variant": "fp16", "revision": "v1", "dtype": "float16", "tile": 8, "clean": False, "binning": False,
+        "guidance": 2.0, "height": 8, "width": 16, "negative_prompt": "a dog", "steps": 2, "solver": "heun",
+        "prompt": PROMPT, "images_per_prompt": 1, "key": [px.key(5).tolist()], "memory": 2**31, "tokens": 7,
     }  # fmt: skip
 
 

@@ -267,13 +267,14 @@ def test_the_page_s_own_model_and_adapters(run, served, monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "load", lambda source, **options: served.append((source, options)) or [])
     for name in ("l", "k"):
         Path(name).write_bytes(name.encode())
-    words = "--model m --variant fp16 --dtype float16 --lora l --lora k --lora-weight 1 --lora-weight -0.5"
+    words = "--model m --variant fp16 --revision v1 --dtype float16"
+    words += " --lora l --lora k --lora-weight 1 --lora-weight -0.5"
     assert run("app", *words.split(), *["--host", "0.0.0.0", "--port", "80", "-q"]) == (0, "", "")
-    assert served[0] == ("m", {"dtype": "float16", "variant": "fp16"})
+    assert served[0] == ("m", {"dtype": "float16", "variant": "fp16", "revision": "v1"})
     params, options = served[1]
     assert params == [("adapter", "l"), 1.0, ("adapter", "k"), -0.5]
     hashes = [hashlib.sha256(name).hexdigest() for name in (b"l", b"k")]
-    loaded = {"model": "m", "variant": "fp16", "dtype": "float16"}
+    loaded = {"model": "m", "variant": "fp16", "revision": "v1", "dtype": "float16"}
     loaded |= {"lora": ["l", "k"], "lora_sha256": hashes, "lora_weight": [1.0, -0.5]}
     assert options == {"host": "0.0.0.0", "port": 80, "controlnet": None, "loaded": loaded}
     assert run("app", "--model", "m", "--controlnet", "c", "-q")[0] == 0

@@ -178,7 +178,9 @@ def test_what_does_not_fit_is_refused_in_the_words_of_the_command(run, tmp_path)
     assert "takes about" in err and "and there are 2.0 GiB; --size 1024x1024 would fit" in err
     assert err.endswith("--memory sets another limit, in GiB\n") and "memory=" not in err
     status, _, err = run("generate", "a cat", "--memory", "nan")
-    assert (status, err) == (2, "pixart-fn: --memory must be a finite number above 0, got nan\n")
+    assert (status, err) == (2, "pixart-fn: --memory must be within (0, 1e+09], got nan\n")
+    status, _, err = run("generate", "a cat", "--memory", "1e308")
+    assert (status, err) == (2, "pixart-fn: --memory must be within (0, 1e+09], got 1e+308\n")
 
 
 def test_an_error_of_ours_is_not_hidden(run, monkeypatch):

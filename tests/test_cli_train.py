@@ -213,18 +213,18 @@ def test_what_is_given_reaches_the_preparation(run, monkeypatch, pictures):
     monkeypatch.setattr(data.prepare, "run", encoded)
     monkeypatch.setattr(checkpoint, "load", lambda *args, **options: seen.update(load=(args, options)))
     status, out, err = run(
-        "prepare", "pictures", "--out", "data", "--model", "m", "--variant", "fp16", "--size", "multi", "--shard",
-        "1/3", "--no-clean", "--workers", "5", "--caption", "a", "--kind", "imagefolder", "--column", "c",
-        "--edges", "canny",
+        "prepare", "pictures", "--out", "data", "--model", "m", "--variant", "fp16", "--revision", "v1",
+        "--size", "multi", "--shard", "1/3", "--no-clean", "--workers", "5", "--caption", "a", "--kind", "imagefolder",
+        "--column", "c", "--edges", "canny",
     )  # fmt: skip
     assert (status, out) == (0, "6 examples in data, 5 skipped (listed in data/skipped.jsonl)\n")
-    assert err.splitlines()[2:] == [
+    assert err.splitlines()[3:] == [
         "pixart-fn: skipped a.png: it is none", *["pixart-fn: skipped b.png: nor this"] * 2
     ]  # fmt: skip
     assert len(seen.pop("source")) == 8 and seen.pop("words") == ("pictures", "imagefolder", "c", "a")
     assert seen == {
-        "load": (("m",), {"variant": "fp16"}), "out": "data", "size": "multi", "shard": (1, 3), "clean": False,
-        "workers": 5, "progress": True, "edges": "canny",
+        "load": (("m",), {"variant": "fp16", "revision": "v1"}), "out": "data", "size": "multi", "shard": (1, 3),
+        "clean": False, "workers": 5, "progress": True, "edges": "canny",
     }  # fmt: skip
     report = Report(6, (), False)
     assert run("prepare", "pictures", "--out", "data", "--size", "32")[1] == (

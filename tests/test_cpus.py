@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -79,17 +81,73 @@ def test_cpus_that_a_container_numbers_otherwise_are_left_alone(monkeypatch):
     assert cpus._STATE.chosen == () and cpus._STATE.usage is None
 
 
-@pytest.mark.parametrize("idle", [0.1, 60.0])
-def test_what_others_did_while_nothing_was_computed_here_is_forgotten(idle, monkeypatch):
-    busy = Usage(time.monotonic(), {0: 9.0, 1: 9.0}, 1.0, {})
-    monkeypatch.setattr(cpus, "workers", lambda: [1, 2])
-    monkeypatch.setattr(cpus, "_place", lambda thread, cpus: None)
-    monkeypatch.setattr(cpus, "_usage", lambda own: busy)
-    monkeypatch.setattr(cpus._STATE, "usage", Usage(busy.time - 10, {0: 1.0, 1: 1.0}, 1.0, {}))
-    monkeypatch.setattr(cpus._STATE, "chosen", (0, 1))
-    monkeypatch.setattr(cpus._STATE, "ended", busy.time - idle)
-    cpus._look([0, 1])
-    assert len(cpus._STATE.chosen) == (1 if idle < cpus.EVERY else 2)
+class Machine:
+    """Two CPUs, on which this process computes with two workers beside a neighbour that takes CPU 1 at times."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.busy, self.own, self.cpus, self.placed = 100.0, [0.0, 0.0], 0.0, {0, 1}, {}
+        monkeypatch.setattr(cpus, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(cpus, "workers", lambda: [1, 2])
+        monkeypatch.setattr(cpus, "_place", lambda thread, cpus: self.placed.update({thread: set(cpus)}))
+        monkeypatch.setattr(cpus, "_usage", lambda _: self.usage())
+        monkeypatch.setattr(cpus, "_STATE", cpus._State())
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: self.cpus, raising=False)
+        monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+
+    def usage(self):
+        busy = dict(zip(sorted(self.cpus), self.busy, strict=True))
+        return Usage(self.now, busy, self.own, {1: (self.own, min(self.cpus))})
+
+    def pass_by(self, seconds, own, neighbour):
+        self.now += seconds
+        self.own += own * seconds
+        self.busy[0] += own * seconds
+        self.busy[1] += neighbour * seconds
+
+    def compute(self, times, block, pause=0.0, beside=0.0, between=0.0):
+        """Compute for some seconds with pauses after them; return how many CPUs each block has.
+
+        beside, between: the share of CPU 1 that the neighbour takes meanwhile, and in the pauses.
+        """
+        had = []
+        for _ in range(times):
+            with cpus.shared():
+                had.append(len(cpus._STATE.chosen))
+                self.pass_by(block, 1.0, beside)
+            self.pass_by(pause, 0.0, between)
+        return had
+
+
+@pytest.mark.parametrize(("block", "pause"), [(0.1, 0.0), (0.1, 0.02), (1.0, 1.0), (10.0, 0.6), (10.0, 60.0)])
+def test_beside_a_neighbour_that_stays_it_withdraws_after_a_second(block, pause, monkeypatch):
+    machine = Machine(monkeypatch)
+    had = machine.compute(30, block, pause, beside=1.0, between=1.0)
+    settled = 1 + round(1.0 / block)
+    assert had[0] == 2 and set(had[settled:]) == {1}
+    machine.compute(12, 0.1)
+    assert machine.compute(1, 0.1) == [2]  # the neighbour has gone
+
+
+@pytest.mark.parametrize(("block", "pause"), [(0.1, 0.45), (0.3, 0.3), (1.0, 1.4), (10.0, 60.0)])
+def test_a_neighbour_that_computes_in_turns_with_it_is_left_nothing(block, pause, monkeypatch):
+    assert set(Machine(monkeypatch).compute(30, block, pause, between=1.0)) == {2}
+
+
+def test_after_a_pause_in_which_the_neighbour_went_it_has_all_cpus(monkeypatch):
+    machine = Machine(monkeypatch)
+    assert machine.compute(20, 0.1, beside=1.0)[-1] == 1
+    machine.pass_by(60, 0.0, 0.0)
+    assert machine.compute(1, 0.1) == [2]
+
+
+def test_other_cpus_are_no_error_and_more_cpus_are_left_to_the_system(monkeypatch):
+    machine = Machine(monkeypatch)
+    assert machine.compute(20, 0.1, beside=1.0)[-1] == 1
+    machine.cpus, machine.now = {2, 3}, machine.now + 1
+    assert machine.compute(1, 0.1) == [2] and (machine.placed[1], machine.placed[2]) == ({2}, {3})
+    machine.compute(20, 0.1, beside=1.0)
+    machine.cpus, machine.now = {0, 1, 2, 3}, machine.now + 1
+    assert machine.compute(1, 0.1) == [0] and machine.placed[1] == machine.placed[2] == {0, 1, 2, 3}
 
 
 linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system doesn't say which CPUs there are")
@@ -132,6 +190,9 @@ def test_what_is_used_is_read_from_the_system(in_another):
         thread = threading.Thread(target=compute)
         thread.start()
         thread.join()
+        task = Path(f"/proc/self/task/{thread.native_id}")  # which the system takes away a little later
+        while task.exists():
+            time.sleep(0.001)
     else:
         compute()
     after = cpus._usage(sorted(os.sched_getaffinity(0)))

@@ -213,6 +213,28 @@ def test_without_an_argument_the_limit_is_what_is_free_and_what_this_process_has
     assert estimate.pictures_at_once(params, 10**6, (16, 16), 2, None) == 10**6
 
 
+def test_what_this_process_has_is_counted_where_what_is_free_is_too_little(monkeypatch):
+    params, size = tiny.params(), (16, 16)
+    needed = estimate.estimate(params, 4, size, 2).total
+    calls = {
+        needed: lambda: estimate.pictures_at_once(params, 4, size, 2, None) == 4,
+        estimate.PROCESS + 4 * 3 * 256: lambda: estimate.check_results(params, 4, size, "pil", None) == 4 * 3 * 256,
+        estimate.PROCESS + estimate.weights(params) + estimate.decoding(params, size, 4, None): lambda: (
+            estimate.check_decoding(params, size, 4, None, None) is None
+        ),
+    }
+    for free, fits in calls.items():
+        monkeypatch.setattr(limits, "free", lambda free=free: free - 1)
+        monkeypatch.setattr(limits, "resident", lambda: 1)
+        assert fits()
+        monkeypatch.setattr(limits, "resident", lambda: 0)
+        with pytest.raises((MemoryError, AssertionError)):  # fewer pictures together, or none
+            assert fits()
+        monkeypatch.setattr(limits, "free", lambda free=free: free)
+        monkeypatch.setattr(limits, "resident", lambda: pytest.fail("it doesn't matter here"))
+        assert fits()
+
+
 def test_weights_that_are_pages_of_a_file_are_no_reason_to_refuse(tmp_path, monkeypatch):
     params = tiny.params()
     assert estimate.mapped(params) == 0

@@ -12,8 +12,8 @@ from pixart_fn.files import safetensors
 from pixart_fn.picture import call
 
 ALL = {
-    "prompt": "a cat", "model": "own/er", "variant": "fp16", "dtype": "float16", "seed": 3, "steps": 7,
-    "guidance": 2.5, "negative": "a dog", "solver": "heun", "n": 4, "index": 2, "height": 512, "width": 768,
+    "prompt": "a cat", "model": "own/er", "variant": "fp16", "revision": "v1", "dtype": "float16", "seed": 3,
+    "steps": 7, "guidance": 2.5, "negative": "a dog", "solver": "heun", "n": 4, "index": 2, "height": 512, "width": 768,
     "clean": False, "binning": False, "tile": 256,
 }  # fmt: skip
 
@@ -31,7 +31,7 @@ def asked(text):
 
 def test_every_setting_is_in_the_call():
     assert asked(call(ALL)) == (
-        (("own/er",), {"variant": "fp16", "dtype": "float16"}), "a cat", (3, 4, 2),
+        (("own/er",), {"variant": "fp16", "revision": "v1", "dtype": "float16"}), "a cat", (3, 4, 2),
         {"negative_prompt": "a dog", "steps": 7, "guidance": 2.5, "solver": "heun", "height": 512, "width": 768,
          "clean": False, "binning": False, "tile": 256},
     )  # fmt: skip
@@ -39,7 +39,7 @@ def test_every_setting_is_in_the_call():
 
 def test_what_is_the_library_s_own_way_is_left_out():
     assert call({"prompt": "a cat", "seed": 1}) == "px.generate(px.load(), 'a cat', px.key(1))"
-    nothing = dict.fromkeys(("model", "variant", "solver", "height", "width", "tile"))
+    nothing = dict.fromkeys(("model", "variant", "revision", "solver", "height", "width", "tile"))
     usual = {"dtype": "float32", "clean": True, "binning": True, "n": 1, "index": 0}
     assert call({"prompt": "a cat", "seed": 1, **nothing, **usual}) == call({"prompt": "a cat", "seed": 1})
     numpy = {"prompt": "a cat", "seed": np.uint64(1), "steps": np.int64(2), "guidance": np.float32(0.5)}

@@ -231,7 +231,7 @@ REFUSED = {
         ValueError,
         r"guidance must be a number or one for each picture \(1\)",
     ),
-    "seed as key": ({"key": 7}, ValueError, r"a key is a uint64 array .*make one with key\(seed\)"),
+    "seed as key": ({"key": 7}, TypeError, r"a key is a uint64 array .*make one with key\(seed\)"),
     "keys": ({"key": px.split(KEY, 2)}, ValueError, r"key must be one key or one for each picture \(1\), got 2"),
     "float64": ({"latents": ZEROS.astype(float)}, ValueError, r"latents must be float32 .*, got float64 of shape"),
     "float16": ({"latents": ms.Tensor(ZEROS).half()}, ValueError, r"latents must be float32 .*, got float16 of shape"),

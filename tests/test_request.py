@@ -29,7 +29,7 @@ def text(params):
 MISTAKES = {
     "no steps": ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
     "too many steps": ({"steps": 5000}, ValueError, "steps of linspace spacing must be 1 … 999, got 5000"),
-    "a key": ({"key": 3}, ValueError, r"a key is a uint64 array of shape \(2,\) or \(B, 2\), got 3; make one with key"),
+    "a key": ({"key": 3}, TypeError, r"a key is a uint64 array of shape \(2,\) or \(B, 2\), got 3; make one with key"),
     "keys": ({"key": px.split(KEY, 3)}, ValueError, "key must be one key or one for each picture \\(1\\), got 3"),
     "dtype": ({"latents": np.zeros((1, 4, 8, 8))}, ValueError, "latents must be float32 of shape"),
     "a scale": ({"guidance": "4.5"}, TypeError, "the scale of guidance must be a number, .*, got '4.5'"),

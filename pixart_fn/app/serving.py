@@ -20,7 +20,7 @@ from .limits import Limits
 if TYPE_CHECKING:
     import gradio as gr
 
-LOADED = ("model", "variant", "dtype", "controlnet", "lora", "lora_sha256", "lora_weight")
+LOADED = ("model", "variant", "revision", "dtype", "controlnet", "lora", "lora_sha256", "lora_weight")
 """The settings of what is loaded, which all pictures of a page share."""
 
 
@@ -38,10 +38,10 @@ def page(
         params: from `px.load`, with a text encoder and a VAE.
         controlnet: what `px.controlnet.load` gives, for drawing along the edges of a picture; None leaves that out.
         limits: what a visitor may take at most; None takes those of `Limits()`.
-        loaded: what the settings inside each picture say of params and of the ControlNet: `model`, `variant` and
-            `dtype` as `px.load` was given them; `controlnet` as `px.controlnet.load` was; and of each adapter in
-            params `lora`, `lora_sha256` and `lora_weight`, in lists where there are several, in the order in which
-            `px.lora.merge` added one after the other. None is for the embedded checkpoint.
+        loaded: what the settings inside each picture say of params and of the ControlNet: `model`, `variant`,
+            `revision` and `dtype` as `px.load` was given them; `controlnet` as `px.controlnet.load` was; and of each
+            adapter in params `lora`, `lora_sha256` and `lora_weight`, in lists where there are several, in the order in
+            which `px.lora.merge` added one after the other. None is for the embedded checkpoint.
     Returns:
         gradio's Blocks, which `serve` launches.
     Raises:

@@ -124,7 +124,7 @@ def settings_of(wish: Wish, files: Mapping[str, Attached], loaded: Mapping[str, 
     Args:
         wish: what was asked for.
         files: from `attached`.
-        loaded: the settings of what is loaded: model, variant, dtype, controlnet and adapters.
+        loaded: the settings of what is loaded: model, variant, revision, dtype, controlnet and adapters.
         index: which of the pictures it is.
     Returns:
         Settings as the command stores them.

@@ -9,14 +9,13 @@ import click
 from .. import settings as settings_
 from ..backend.runtime import settle_on_cpu
 from ..checks import check_whole
-from . import adapters, drawing
+from . import adapters, drawing, source
 from .importing import importing
-from .verb import Computing, folder
+from .verb import Computing
 
 
 @click.command(cls=Computing)
-@click.option("--model", shell_complete=folder, show_default="the embedded one", help=drawing.MODEL)
-@click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
+@source.options
 @click.option("--dtype", type=click.Choice(settings_.DTYPES), default="float32", help="Type that weights compute in.")
 @adapters.options
 @click.option("--controlnet", metavar="SOURCE", show_default="the embedded one's", help=drawing.CONTROLNET)
@@ -24,8 +23,8 @@ from .verb import Computing, folder
 @click.option("--port", type=int, default=7860, help="Port to listen at.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors and the page's address.")
 def app(
-    model: str | None, variant: str | None, dtype: str, lora: tuple[str, ...], lora_weight: tuple[float, ...],
-    controlnet: str | None, host: str, port: int, quiet: bool,
+    dtype: str, lora: tuple[str, ...], lora_weight: tuple[float, ...], controlnet: str | None, host: str, port: int,
+    quiet: bool, **which: str | None,
 ) -> None:  # fmt: skip
     """Show a page in the browser that draws, until Ctrl-C.
 
@@ -42,8 +41,8 @@ def app(
     check_free(host, port)
     settle_on_cpu()
     merge = adapters.merging(rows)
-    params = merge(drawing.load({"model": model, "variant": variant, "dtype": dtype, "shown": not quiet}))
-    net = controlnet_.load(controlnet) if controlnet is not None or model is None else None
-    given = {"model": model, "variant": variant, "dtype": dtype, "controlnet": controlnet}
+    params = merge(source.load(which, not quiet, dtype=dtype))
+    net = controlnet_.load(controlnet) if controlnet is not None or which["model"] is None else None
+    given = {**which, "dtype": dtype, "controlnet": controlnet}
     loaded = {name: value for name, value in given.items() if value} | settings_.adapters(rows)
     serve(params, host=host, port=port, controlnet=net, loaded=loaded)

@@ -11,14 +11,12 @@ from PIL import Image
 
 from .. import edges, rng, sheets
 from .. import picture as picture_
-from .console import note
 from .importing import importing
 
 if TYPE_CHECKING:
     from ..control import Control
     from ..params import Params
 
-MODEL = "A folder in diffusers layout, or a hub id owner/name."
 CONTROLNET = "A folder, a hub id or a .pth file of a ControlNet."
 
 
@@ -28,20 +26,6 @@ class Read(NamedTuple):
     init: Image.Image | None
     mask: Image.Image | None
     controls: Control | None
-
-
-def load(options: dict[str, Any]) -> Params:
-    """Load the model of the options, and say so where notes are shown."""
-    with importing():
-        from ..checkpoint import load
-
-    if options["shown"]:
-        note(f"loading {options['model'] or 'the embedded checkpoint'}")
-    variant = {} if options["variant"] is None else {"variant": options["variant"]}
-    params = load(options["model"], dtype=options["dtype"], **variant)
-    if options["shown"]:
-        note(repr(params))
-    return params
 
 
 def own_size(params: Params) -> tuple[int, int]:

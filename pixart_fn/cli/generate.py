@@ -12,10 +12,10 @@ from PIL import Image
 from .. import picture as picture_
 from .. import sheets, solvers
 from ..backend import workers as workers_
-from . import adapters, drawing, given, outputs
+from . import adapters, drawing, given, outputs, source
 from .console import document, note, result
 from .outputs import Output
-from .verb import Computing, Several, file, folder
+from .verb import Computing, Several, file
 
 OUT = "A .png, .jpg or .webp file (several are numbered: cat-0.png …), or a folder, where what is there is kept."
 
@@ -65,14 +65,8 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: bool) ->
 @click.option("--control", metavar="PICTURE", shell_complete=file, help="Follow the edges of this picture (Canny).")
 @click.option("--controlnet", metavar="SOURCE", show_default="the embedded one's", help=drawing.CONTROLNET)
 @click.option("--control-scale", type=float, show_default="1", help="Strength of --control.")
-@click.option(
-    "--model",
-    shell_complete=folder,
-    show_default="the embedded one",
-    help="A folder in diffusers layout, or a hub id owner/name.",
-)
+@source.options
 @adapters.options
-@click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
 @click.option("--dtype", type=click.Choice(picture_.DTYPES), default="float32", help="Type that weights compute in.")
 @click.option("--tokens", type=int, show_default="the model's own", help="The most tokens of a prompt.")
 @click.option("--tile", metavar="PIXELS", type=int, show_default="no tiles", help="Decode in squares, to save memory.")
@@ -122,7 +116,7 @@ def _write(every: list[Output], prompts: list[str], batches: list[range], option
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: None if quiet else note(str(message))
         merge = adapters.merging(options["adapters"])
-        params = merge(drawing.load(options))
+        params = merge(source.load(options, options["shown"], dtype=options["dtype"]))
         found = drawing.filled_in(params, sheet.settings, options)
         every = [Output(file, settings | found) for file, settings in every]
         if options["sheet"] and not options["size"]:

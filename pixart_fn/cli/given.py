@@ -16,6 +16,8 @@ from ..files import reading
 
 PICTURES = ("init", "mask", "control")
 """The options that name a picture to draw from or to follow."""
+MEMORY = 1e9
+"""The most GiB that a limit of memory may have, which is more than any machine has, so that its bytes are a number."""
 NEEDED = {
     **dict.fromkeys(("strength", "mask"), ("init", "the picture to draw from")),
     **dict.fromkeys(("controlnet", "control_scale"), ("control", "the picture whose edges are followed")),
@@ -60,7 +62,7 @@ def check_workers(options: dict[str, Any]) -> None:
 def check_memory(gib: float | None) -> None:
     """Check the limit of memory."""
     if gib is not None:
-        check_number("--memory", gib, 0, above=True)
+        check_number("--memory", gib, 0, MEMORY, above=True)
 
 
 def axes(options: dict[str, Any], prompts: int) -> dict[str, list[Any]]:

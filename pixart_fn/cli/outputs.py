@@ -23,7 +23,7 @@ NAME = "picture"
 """How the names of pictures begin in a folder."""
 OWN = ("steps", "guidance", "height", "width")
 """Settings that the model fills in where they aren't given."""
-STORED = ("model", "variant", "dtype", "seed", "steps", "guidance", "negative", "solver", "tokens", "tile")
+STORED = ("model", "variant", "revision", "dtype", "seed", "steps", "guidance", "negative", "solver", "tokens", "tile")
 
 
 class Output(NamedTuple):

@@ -12,6 +12,7 @@ import click
 from ..backend import workers as workers_
 from ..backend.runtime import settle_on_cpu
 from ..checks import check_whole
+from . import source as source_
 from .console import note, result
 from .importing import importing
 from .verb import Computing, file, folder
@@ -28,13 +29,7 @@ NAMED = 3
 @click.command(cls=Computing)
 @click.argument("source", shell_complete=file)
 @click.option("--out", required=True, metavar="DIR", shell_complete=folder, help="The folder to write.")
-@click.option(
-    "--model",
-    shell_complete=folder,
-    show_default="the embedded one",
-    help="A folder in diffusers layout, or a hub id owner/name.",
-)
-@click.option("--variant", show_default="none", help="Variant of the weights' files, such as fp16.")
+@source_.options
 @click.option(
     "--size", metavar="N|multi", show_default="the model's own", help="Side of squares, or multi, multi-512 …"
 )
@@ -92,7 +87,6 @@ def _size(text: str | None) -> int | str | None:
 
 def _run(source: str, size: int | str | None, shard: tuple[int, int], options: dict[str, Any], shown: bool) -> Report:
     with importing():
-        from ..checkpoint import load
         from ..train.data import prepare as prepare_
         from ..train.data import sources
 
@@ -100,9 +94,7 @@ def _run(source: str, size: int | str | None, shard: tuple[int, int], options: d
     settle_on_cpu()
     if shown:
         note(repr(found))
-        note(f"loading {options['model'] or 'the embedded checkpoint'}")
-    variant = {} if options["variant"] is None else {"variant": options["variant"]}
-    params = load(options["model"], **variant)
+    params = source_.load(options, shown)
     report: Report = prepare_.run(
         found, params, options["out"], size=size, clean=not options["no_clean"], workers=options["workers"],
         shard=shard, progress=shown, edges=options["edges"],

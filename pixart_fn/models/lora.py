@@ -53,7 +53,7 @@ def init(key: Key, tree: Tree, config: Config) -> Adapter:
     Returns:
         The adapter, of float32 Tensors; for Params, the modules' names begin with "transformer" or "text_encoder".
     Raises:
-        TypeError: tree isn't such a tree, or config isn't a Config.
+        TypeError: tree isn't such a tree, config isn't a Config, or key isn't an array.
         ValueError: key isn't one key, the tree has no target, or a target is neither a linear nor a convolution in
             memory.
     """

@@ -206,7 +206,7 @@ def init(key: Key, config: Config) -> Tree:
     Returns:
         The tree, of float32 Tensors.
     Raises:
-        TypeError: config isn't a Config.
+        TypeError: config isn't a Config, or key isn't an array.
         ValueError: key isn't a key.
     """
     rng.check_key(key)

@@ -100,7 +100,7 @@ def to_json(config: EitherConfig) -> Json:
     Returns:
         The file's content.
     Raises:
-        TypeError: config is no configuration of a VAE.
+        TypeError: config is no configuration of a VAE, or key isn't an array.
     """
     check_config(config)
     if isinstance(config, TinyConfig):
@@ -123,7 +123,7 @@ def shapes(config: EitherConfig) -> dict[str, tuple[int, ...]]:
     Returns:
         Each tensor's name in the checkpoint, and its shape.
     Raises:
-        TypeError: config is no configuration of a VAE.
+        TypeError: config is no configuration of a VAE, or key isn't an array.
     """
     check_config(config)
     if isinstance(config, TinyConfig):
@@ -191,7 +191,7 @@ def init(key: Key, config: EitherConfig) -> Tree:
     Returns:
         The tree, of float32 Tensors.
     Raises:
-        TypeError: config is no configuration of a VAE.
+        TypeError: config is no configuration of a VAE, or key isn't an array.
         ValueError: key isn't a key.
     """
     rng.check_key(key)

@@ -18,10 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from . import signals
+
 SWITCH = "PIXART_FN_CPUS"
 """The environment variable that is "shared" for what this file does, or "free" to leave all to the operating system."""
 EVERY = 0.5
 """Seconds between two looks at what others compute; the kernel counts in hundredths."""
+PAUSES = 0.25
+"""The share of the time between two looks that pauses may take, so that it tells what others do beside this process."""
 _WORKERS = ("ActorThread", "KernelThread")
 _PROCESS = Path("/proc/self")
 _TASKS = _PROCESS / "task"
@@ -40,11 +44,13 @@ class Usage(NamedTuple):
 
 
 class _State:
-    """The last look and the CPUs chosen then, none before the first; and when a block ended last."""
+    """The last look and the CPUs chosen then, none before the first; and the seconds since then between blocks."""
 
     usage: Usage | None = None
     chosen: tuple[int, ...] = ()
+    paused = 0.0
     ended = 0.0
+    """When the last block ended."""
 
 
 _STATE = _State()
@@ -90,6 +96,7 @@ def shared() -> Iterator[None]:
         return
     here = threading.get_native_id()
     own = os.sched_getaffinity(here)
+    _STATE.paused += time.monotonic() - _STATE.ended
     _look(sorted(own))
     chosen = own.intersection(_STATE.chosen)
     withdrawn = 0 < len(chosen) < len(own)
@@ -99,33 +106,40 @@ def shared() -> Iterator[None]:
         yield
     finally:
         if withdrawn:
-            _place(here, own)
+            with signals.deferred():
+                _place(here, own)
+        if _STATE.usage is not None:  # a block may take minutes, after which its own time tells what others do
+            _look(sorted(own))
         _STATE.ended = time.monotonic()
 
 
 def _look(cpus: list[int]) -> None:
-    """Choose anew, where the last choice is some time ago; all CPUs where nothing was computed here for so long.
-
-    What the others did meanwhile says little of what they do now.
-    """
-    last, now = _STATE.usage, time.monotonic()
-    if last is not None and now - last.time < EVERY:
+    """Choose anew, where the last choice is some time ago."""
+    last, current = _STATE.usage, _STATE.chosen
+    if last is not None and time.monotonic() - last.time < EVERY:
         return
-    if now - _STATE.ended > EVERY:
-        last = None
     threads = workers()
-    if len(threads) != len(cpus):  # none yet, or more CPUs than workers, where Linux finds a free one
+    # no workers yet, or more CPUs than workers, where Linux finds a free one; or a container numbers CPUs otherwise
+    usage = _usage(cpus) if len(threads) == len(cpus) else None
+    if usage is None or usage.busy.keys() != set(cpus):
+        _STATE.usage, _STATE.chosen = None, ()
+        for thread in threads if current else ():
+            _place(thread, cpus)
         return
-    usage = _usage(cpus)
-    if usage.busy.keys() != set(cpus):  # a container may number them otherwise
-        return
-    _STATE.usage = usage
-    chosen = tuple(cpus) if last is None else choose(last, usage, _STATE.chosen or tuple(cpus), os.getpid())
-    if chosen == _STATE.chosen:
-        return
-    _STATE.chosen = chosen
-    for i, thread in enumerate(threads):
-        _place(thread, {cpus[i]} if len(chosen) == len(cpus) else chosen)
+    _STATE.usage, _STATE.chosen = usage, _chosen(last, usage, current, cpus)
+    _STATE.paused = 0.0
+    for i, thread in enumerate(threads if _STATE.chosen != current else ()):
+        _place(thread, {cpus[i]} if len(_STATE.chosen) == len(cpus) else _STATE.chosen)
+
+
+def _chosen(last: Usage | None, now: Usage, current: tuple[int, ...], cpus: list[int]) -> tuple[int, ...]:
+    """Choose all CPUs at first, and then as `choose` does."""
+    if last is None or last.busy.keys() != now.busy.keys():
+        return tuple(cpus)
+    chosen = choose(last, now, current or tuple(cpus), os.getpid())
+    # others that computed in a pause may have done so in turns with this process, and then it leaves them nothing
+    is_pause = _STATE.paused > PAUSES * (now.time - last.time)
+    return current if is_pause and len(chosen) < len(current) else chosen
 
 
 def choose(before: Usage, after: Usage, chosen: tuple[int, ...], turn: int) -> tuple[int, ...]:
