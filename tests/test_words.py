@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pixart_fn import checkpoint
-from pixart_fn.train.emoji import captions, data, judge, nouns, words
+from pixart_fn.train.emoji import captions, data, judge, nouns, shapes, words
 
 LABELS = sorted({label for labels in nouns.NOUNS.values() for label in labels})
 SIDE = 48
@@ -51,6 +51,11 @@ def drawer(glyphs, obeys=("style", "background", "both", "key")):
     grounds = {"white": data.WHITE, **captions.COLOURS}
 
     def one(prompt: str, seed: int) -> np.ndarray:
+        if prompt.endswith(" in a row"):
+            names = [name.split()[1:] for name in prompt.removesuffix(" in a row").replace(" and ", ", ").split(", ")]
+            kinds = [shapes.Scene((shapes.Shape(kind, colour),)) for colour, kind in names]
+            kinds = kinds if "all" in obeys else kinds[:1] * 3
+            return np.concatenate([shapes.paint(np.random.default_rng(seed), kind, SIDE) for kind in kinds], 1)
         if " and " in prompt and prompt not in known:
             first, second = (one(name, seed) for name in prompt.split(" and "))
             return np.concatenate([first, second if "both" in obeys else first], 1)
@@ -75,6 +80,8 @@ def drawer(glyphs, obeys=("style", "background", "both", "key")):
         ("style", (), {"cartoon": 1, "blob": 0, "3D render": 0, "style": 1 / 6}),
         ("pairs", ("both",), {"left": 1, "right": 1, "both": 1, "both, control": 0}),
         ("pairs", (), {"left": 1, "right": 0, "both": 0}),
+        ("row", ("all",), {"row": 1}),
+        ("row", (), {"row": 0}),
         ("keys", ("key", "style"), {"keys, cartoon": 0}),
         ("keys", (), {"keys": 0}),
         ("concepts", (), {"R@1": 1, "R@5": 1}),

@@ -1,4 +1,4 @@
-"""Whether the words of a prompt matter, and the key: backgrounds, styles, two things at once, and many concepts.
+"""Whether the words of a prompt matter, and the key: backgrounds, styles, several things at once, and many concepts.
 
     python -m pixart_fn.train.emoji.words --data emoji
     python -m pixart_fn.train.emoji.words --data emoji --model runs/emoji --only style keys --guidance 3
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from . import captions, data, judge
+from . import captions, data, judge, shapes
 from .command import run
 from .nouns import NOUNS, noun_ids
 
@@ -119,6 +119,27 @@ def pairs(subject: Subject, n: int = 50) -> dict[str, float]:
     }
 
 
+def row(subject: Subject, n: int = 60) -> dict[str, float]:
+    """Draw n rows of three shapes, one of which has a kind and a colour that training never gave it together.
+
+    Returns:
+        "row": the share with the right kinds and colours from left to right, whatever the sizes.
+    """
+    every, generator = [(kind, colour) for kind in shapes.KINDS for colour in shapes.PAINTS], np.random.default_rng(0)
+    known, held = ([each for each in every if (each in shapes.HELD_OUT) == out] for out in (False, True))
+    three = [[(held, known, known)[k] for k in generator.permutation(3)] for _ in range(n)]
+    asked = [[of[generator.integers(len(of))] for of in each] for each in three]
+    named = [[captions.with_article(f"{colour} {kind}") for kind, colour in each] for each in asked]
+    images = subject.draw(["{}, {} and {} in a row".format(*names) for names in named], 0)
+    seen = [sorted(shapes.see(image), key=lambda shape: shape.centre[0]) for image in images]
+    found = [[(shape.kind, shape.colour) for shape in each] for each in seen]
+
+    def right(shift: int) -> float:
+        return float(np.mean([found[i] == asked[(i + shift) % n] for i in range(n)]))
+
+    return {"row": right(0), "row, control": right(1)}
+
+
 def keys(subject: Subject, every: int = 4) -> dict[str, float]:
     """Draw every so many of the nouns with two keys, without a style and as a cartoon.
 
@@ -149,7 +170,7 @@ def concepts(subject: Subject, n: int = 1000) -> dict[str, float]:
 
 
 MEASURES: Mapping[str, Callable[[Subject], dict[str, float]]] = MappingProxyType(
-    {"background": background, "style": style, "pairs": pairs, "keys": keys, "concepts": concepts}
+    {"background": background, "style": style, "pairs": pairs, "row": row, "keys": keys, "concepts": concepts}
 )
 
 
