@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
 import socket
 import threading
 import time
@@ -74,22 +76,33 @@ def test_a_process_that_ends_at_any_line_leaves_one_whole_file_and_the_next_writ
     assert lines > 40 and path.read_text("utf-8") == "new"
 
 
-def test_a_second_interruption_while_the_first_cleans_up_leaves_nothing_either(path, monkeypatch):
-    unlink, calls = os.unlink, []
+@pytest.mark.parametrize("folder", [False, True])
+def test_interruptions_while_a_temporary_is_removed_leave_nothing_either(tmp_path, monkeypatch, folder):
+    module, name = (shutil, "rmtree") if folder else (os, "unlink")
+    real, left = getattr(module, name), [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 
-    def stopped(name):
-        calls.append(name)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        unlink(name)
+    def remove(*args, **options):
+        while left:
+            signal.raise_signal(left.pop(0))
+        return real(*args, **options)
+
+    def stop(*_):
+        raise SystemExit("stopped")
 
     def save(temporary: Path) -> None:
+        if folder:
+            (temporary / "unet").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "unlink", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        atomic.write(path, save)
-    assert list(path.parent.iterdir()) == [path]
+    monkeypatch.setattr(module, name, remove)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        with pytest.raises(SystemExit):
+            atomic.temporarily(tmp_path, save, folder=folder)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert not left and not list(tmp_path.iterdir())
 
 
 def test_threads_that_write_one_file_leave_one_whole_file(path):

@@ -278,7 +278,16 @@ def test_threads_that_replace_one_folder_leave_one_whole_folder(old, way):
     assert_kept(old)
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGINT, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (signal.SIGINT,),
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGINT, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGINT, signal.SIGTERM),
+    ],
+)
 def test_interruptions_wait_until_all_files_were_moved(old, monkeypatch, numbers):
     real, left = folder._move_one, list(numbers)
 

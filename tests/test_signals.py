@@ -71,7 +71,7 @@ def handled(number):
 
 
 def test_a_handler_of_the_users_stays():
-    with handled(signal.SIGTERM) as got, stoppable(), deferred():
+    with handled(signal.SIGTERM) as got, stoppable():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
         assert got == [signal.SIGTERM]
@@ -96,6 +96,65 @@ def test_what_is_short_is_finished_first(number):
             finished.append(True)
         pytest.fail("nothing was raised")
     assert finished and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_handlers_of_the_users_wait_too_and_each_is_called_once():
+    called = []
+
+    def stop(number, frame):
+        called.append(number)
+        assert frame.f_code is not None
+        raise SystemExit(number)
+
+    numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        with pytest.raises(SystemExit), stoppable():
+            with deferred():
+                for number in numbers * 2:
+                    signal.raise_signal(number)
+                assert not called
+            pytest.fail("nothing was raised")
+        assert called == numbers and all(signal.getsignal(number) is stop for number in numbers)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_handler_that_raises_while_handlers_are_put_back_leaves_none_that_waits(monkeypatch):
+    """The block's own exit, cut by one more signal between two handlers."""
+    real, inside = signal.signal, []
+
+    def interrupted(number, handler):
+        real(number, handler)
+        if inside and number == signal.SIGINT:
+            inside.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    with handled(signal.SIGTERM) as got:
+        with pytest.raises(KeyboardInterrupt), deferred():
+            monkeypatch.setattr(signal, "signal", interrupted)
+            inside.append(True)
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGTERM)
+        assert got == [signal.SIGTERM]
+
+
+ANSWERED = """
+import signal
+from pixart_fn.process.signals import deferred, prepare
+prepare()
+try:
+    with deferred():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_the_sigterm_that_mindspore_makes_of_a_deferred_ctrl_c_ends_no_process():
+    assert subprocess.check_output([sys.executable, "-c", ANSWERED], text=True) == "interrupted\n"
 
 
 def test_other_threads_change_no_handler():

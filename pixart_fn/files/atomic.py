@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..process.signals import deferred
+from .owned import Owned
 from .reading import KINDS, NotRegular
 
 DAY = 24 * 60 * 60
@@ -133,13 +134,11 @@ def misnamed(path: Path) -> ValueError:
 # --- temporary names --------------------------------------------------------------------------------------------------
 
 
-class Lock:
+class Lock(Owned):
     """An open file or folder whose lock others can't take until it is closed, or its process ends."""
 
-    _descriptor: int | None = None
-
     def __init__(self, path: Path, flags: int, mode: int = 0o666):
-        self._descriptor = os.open(path, flags | _NOFOLLOW, mode)
+        super().__init__(os.open(path, flags | _NOFOLLOW, mode))
 
     def take(self, wait: bool = True) -> bool | None:
         """Take the lock.
@@ -149,11 +148,10 @@ class Lock:
         Returns:
             Whether it was taken; None where there are no locks.
         """
-        assert self._descriptor is not None
         try:
             import fcntl  # Windows has none
 
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         except (OSError, ImportError):
@@ -162,20 +160,10 @@ class Lock:
 
     def holds(self, path: Path) -> bool:
         """Return whether the file that is open is still the one of a path."""
-        assert self._descriptor is not None
         try:
-            return os.path.samestat(os.lstat(path), os.fstat(self._descriptor))
+            return os.path.samestat(os.lstat(path), os.fstat(self.descriptor))
         except FileNotFoundError:
             return False
-
-    def close(self) -> None:
-        """Let others take the lock."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def __del__(self) -> None:  # an interruption may come between the opening and the block that closes it
-        self.close()
 
 
 def temporarily(
@@ -198,16 +186,18 @@ def temporarily(
     if os.path.lexists(temporary):
         raise FileExistsError(errno.EEXIST, f"the temporary name {temporary.name} is in use")
     lock = None
-    try:
+    with deferred(on=False) as waiting:
         try:
-            lock = _made(temporary, folder, 0o666 if like is None else stat.S_IMODE(like.st_mode) | 0o600)
-            work(temporary)
-        finally:
+            try:
+                lock = _made(temporary, folder, 0o666 if like is None else stat.S_IMODE(like.st_mode) | 0o600)
+                work(temporary)
+            finally:
+                waiting.on = True
+                _remove(temporary)
+        finally:  # another thread may have raised an exception in this one
             _remove(temporary)
-    finally:  # a second interruption may have come while the first one's was being removed
-        _remove(temporary)
-        if lock is not None:
-            lock.close()
+            if lock is not None:
+                lock.close()
 
 
 def clear(parent: Path) -> None:

@@ -255,7 +255,7 @@ def _move(staging: Path, real: Path, files: list[Path]) -> None:
         with deferred():
             try:
                 _move_marked(staging, real, files, locks)
-            except (KeyboardInterrupt, SystemExit):  # by a handler that isn't deferred
+            except (KeyboardInterrupt, SystemExit):  # raised by another thread, as no signal comes here
                 _move_marked(staging, real, files, locks)
                 raise
     finally:

@@ -13,7 +13,6 @@ import mmap
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from ..types import NumPyArray
 from . import header as header_
 from . import reading
+from .owned import Owned
 
 _STORAGE: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -55,7 +55,7 @@ class Opened:
     def __init__(self, path: Path):
         self.path = path
         self.descriptor = reading.descriptor(path)
-        weakref.finalize(self, os.close, self.descriptor)
+        self._owned = Owned(self.descriptor)
         self.finite: set[str] = set()
         """The tensors in which no NaN and no infinity was found."""
         self._was, self._lock = self._now(), threading.Lock()

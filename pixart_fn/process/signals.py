@@ -13,11 +13,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 _INSIDE: set[object] = set()
 """One entry for each block of `stoppable` that runs, in any thread."""
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+"""Those by which people, schedulers of jobs and timers end what runs; no system has all."""
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -72,34 +76,51 @@ def stoppable() -> Iterator[None]:
         _INSIDE.discard(token)
 
 
+@dataclass
+class Waiting:
+    """Whether signals wait for the end of a block of `deferred`; setting it is one step, between no two signals."""
+
+    on: bool
+
+
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the `with` block, for work that is short and mustn't stop half-way.
+def deferred(on: bool = True) -> Iterator[Waiting]:
+    """Let signals that have a handler in Python wait for the end of the `with` block, which mustn't stop half-way.
 
-    This is so in the main thread, where they raise a KeyboardInterrupt; another handler is called at once.
+    In the main thread, where Python calls handlers, any of them may raise: Ctrl-C's and SIGTERM's a KeyboardInterrupt,
+    the caller's own whatever it likes. Each signal that came is then handled once, also where a handler before raised.
+
+    Args:
+        on: whether they wait from the start, or else only once the block sets `on` of what it is given.
     """
+    waiting = Waiting(on)
     if not _is_main():
-        yield
+        yield waiting
         return
-    caught: list[int] = []
+    caught: dict[int, FrameType | None] = {}
 
-    def remember(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
+    def handle(number: int, frame: FrameType | None) -> None:
+        if waiting.on:
+            caught[number] = frame
+        else:
+            handlers[number](number, frame)
 
-    usual: dict[int, Callable[[int, FrameType | None], None]] = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: _stop,
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {
+        number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))
     }
-    waiting = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
     try:
-        for number in waiting:
-            signal.signal(number, remember)
-        yield
+        for number in handlers:
+            signal.signal(number, handle)
+        yield waiting
     finally:
-        for number, handler in waiting.items():
+        waiting.on = False
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in caught[:1]:
-            waiting[number](number, None)
+        if signal.SIGINT in caught and handlers.get(signal.SIGTERM) is _stop:
+            caught.pop(signal.SIGTERM, None)  # MindSpore's answer to the first
+        with ExitStack() as stack:
+            for number in reversed(caught):
+                stack.callback(handlers[number], number, caught[number])
 
 
 @contextmanager
