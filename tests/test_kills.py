@@ -1,4 +1,4 @@
-"""Real processes that are ended while they write; PIXART_FN_KILLS says how many, 8 unless it is set."""
+"""Real processes that are ended while they write; PIXART_FN_KILLS says how many, 100 unless it is set."""
 
 from __future__ import annotations
 
@@ -19,22 +19,57 @@ from pixart_fn.files import atomic
 pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parent
-KILLS = int(os.environ.get("PIXART_FN_KILLS", "8"))
+KILLS = int(os.environ.get("PIXART_FN_KILLS", "100"))
 SIGNALS: dict[str, tuple[int, ...]] = {
     "SIGINT": (signal.SIGINT,),
     "SIGTERM": (signal.SIGTERM,),
     "SIGKILL": (signal.SIGKILL,),
     "SIGINT, SIGTERM": (signal.SIGINT, signal.SIGTERM),  # as MindSpore answers the first with the second
 }
+STATUS = {
+    "SIGINT": {writer.INTERRUPTED},
+    "SIGTERM": {writer.STOPPED},
+    "SIGKILL": {-signal.SIGKILL},
+    "SIGINT, SIGTERM": {writer.INTERRUPTED, writer.STOPPED},  # Python calls the handler of the lower number first
+}
 COMES_BETWEEN = ("was replaced while it was read", "holds old and new files mixed")
 """What `load` says where it finds a pipeline that is being saved."""
 
 
-def start() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "helpers.writer"], cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+class Writers:
+    """Processes that write, all of them forked from one, which takes seconds until it is ready."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "helpers.writer"], cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        assert self._process.stdout.readline() == "ready\n"
+
+    def _answer(self, *words: object) -> int:
+        print(*words, sep="\t", file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def start(self, kind: str, folder: Path, first: int) -> int:
+        """Start one, which writes versions from the first one on, and return its number."""
+        return self._answer("write", kind, folder, first)
+
+    def end(self, number: int, *signals: int) -> int:
+        """Send signals to one and return the status with which it ended."""
+        for each in signals:
+            os.kill(number, each)
+        return self._answer("wait", number)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def writers():
+    found = Writers()
+    yield found
+    found.close()
 
 
 def temporaries(folder: Path) -> list[Path]:
@@ -50,36 +85,27 @@ def versions(kind: str, folder: Path) -> set[float] | None:
         return None
 
 
-def kill(process: subprocess.Popen[str], kind: str, signals: tuple[int, ...], folder: Path, pause: float) -> None:
-    """Let a process write, read what it writes meanwhile, and end it."""
-    assert process.stdout.readline() == "ready\n"
-    process.stdin.write(f"{kind}\t{folder}\t1001\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == "begins\n"
-    end = time.monotonic() + pause
+def watch(kind: str, folder: Path, seconds: float) -> None:
+    """Read again and again what is written meanwhile."""
+    end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         found = versions(kind, folder)
         assert found is None or len(found) == 1, found
         time.sleep(min(left, 0.003))
-    assert process.poll() is None, process.stderr.read()
-    for number in signals:
-        process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0 and (signals == (signal.SIGKILL,) or "Interrupt" in errors or "stopped" in errors)
 
 
-def test_a_process_that_is_ended_while_it_writes_leaves_the_old_or_the_new(tmp_path):
+def test_a_process_that_is_ended_while_it_writes_leaves_the_old_or_the_new(tmp_path, writers):
     chance, counts = random.Random(KILLS), collections.Counter[str]()
-    waiting = start()
     for i in range(KILLS):
-        process, waiting = waiting, start()  # it takes seconds until it is ready
         kind = list(writer.KINDS)[i % len(writer.KINDS)]
         name = chance.choice(list(SIGNALS))
         folder = tmp_path / str(i)
         folder.mkdir()
         writer.KINDS["pipeline" if kind.startswith("pipeline") else kind][0](folder, 1000)
         before = {path.relative_to(folder) for path in folder.rglob("*")}
-        kill(process, kind, SIGNALS[name], folder, chance.uniform(0, 0.3))
+        number = writers.start(kind, folder, 1001)
+        watch(kind, folder, chance.uniform(0, 0.1))
+        assert writers.end(number, *SIGNALS[name]) in STATUS[name], (kind, name)
         left, found = temporaries(folder), versions(kind, folder)
         counts[f"{kind}, {name}"] += 1
         counts["temporaries"] += bool(left)
@@ -92,26 +118,13 @@ def test_a_process_that_is_ended_while_it_writes_leaves_the_old_or_the_new(tmp_p
         writer.KINDS["pipeline" if kind.startswith("pipeline") else kind][0](folder, 2000)
         assert not temporaries(folder) and versions(kind, folder) == {2000}, (kind, name)
         assert {path.relative_to(folder) for path in folder.rglob("*")} == before
-    waiting.kill()
-    waiting.communicate()
     print(dict(counts))
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "picture", "state"])
-def test_processes_that_write_the_same_leave_one_that_is_whole(tmp_path, kind):
+def test_processes_that_write_the_same_leave_one_that_is_whole(tmp_path, writers, kind):
     writer.KINDS[kind][0](tmp_path, 1000)
-    processes = [start() for _ in range(3)]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for i, process in enumerate(processes):
-        process.stdin.write(f"{kind}\t{tmp_path}\t{10_000 * i + 1}\n")
-        process.stdin.flush()
-    end = time.monotonic() + 2
-    while time.monotonic() < end:
-        found = versions(kind, tmp_path)
-        assert found is None or len(found) == 1, found
-    for process in processes:
-        assert process.poll() is None, process.stderr.read()
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+    numbers = [writers.start(kind, tmp_path, 10_000 * i + 1) for i in range(3)]
+    watch(kind, tmp_path, 2)
+    assert [writers.end(number, signal.SIGTERM) for number in numbers] == [writer.STOPPED] * 3
     assert len(versions(kind, tmp_path)) == 1 and not temporaries(tmp_path)

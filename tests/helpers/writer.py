@@ -1,6 +1,7 @@
 """What a process writes again and again until it is ended, each time with another version in every place of it.
 
-As a process, it waits for a line "KIND FOLDER VERSION" and then writes this version, the next one, …
+As a process, it reads lines. For "write KIND FOLDER VERSION" it starts a process that writes this version, the next
+one, … and says its number; for "wait NUMBER" it says with which status that process ended.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import itertools
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from helpers.pipelines import CONFIGS, MODULES, SCHEDULER, flat
@@ -25,6 +27,8 @@ from pixart_fn.picture import read_settings, save_picture
 from pixart_fn.train import state
 from pixart_fn.types import Text
 
+INTERRUPTED, STOPPED = 130, 143
+"""The status of a process after a SIGINT and after a SIGTERM."""
 STATE = {"a": (64, 64), "b": (7,)}
 
 
@@ -99,15 +103,39 @@ KINDS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], set[float]]
 """How each kind is written, and which versions are in it when it is read."""
 
 
-def stop(*_: Any) -> None:
-    sys.exit("stopped")
+def stop(*_: Any) -> NoReturn:
+    sys.exit(STOPPED)
+
+
+def write(kind: str, folder: Path, first: int) -> NoReturn:
+    """Write until a signal comes, and end this process."""
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print(os.getpid(), flush=True)
+        for number in itertools.count(first):
+            KINDS[kind][0](folder, number)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except SystemExit as error:
+        status = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def serve() -> None:
+    print("ready", flush=True)
+    for line in sys.stdin:
+        match line.rstrip("\n").split("\t"):
+            case "write", kind, folder, first:
+                if os.fork() == 0:
+                    write(kind, Path(folder), int(first))
+            case "wait", number:
+                print(os.waitstatus_to_exitcode(os.waitpid(int(number), 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    print("ready", flush=True)
-    kind, where, first = sys.stdin.readline().rstrip("\n").split("\t")
-    print("begins", flush=True)
-    for number in itertools.count(int(first)):
-        KINDS[kind][0](Path(where), number)
+    serve()
