@@ -44,7 +44,7 @@ def test_guided_steps_follow_the_reference(half):
 
 
 @pytest.mark.parametrize("name", GRADIENT)
-def test_gradients_agree_with_torch(name, half):
+def test_gradients_agree_with_torch(name, half, eagerly):
     case = load(name)
     for scenario in case.values:
         if scenario != "three_steps":

@@ -160,7 +160,7 @@ def test_params_whose_parts_dont_fit_are_named(params):
 
 
 @pytest.mark.parametrize("model", ["text_encoder", "transformer", "vae"])
-def test_weights_of_several_types_are_named(params, model):
+def test_weights_of_several_types_are_named(params, model, eagerly):
     weights = getattr(params, model)
     names = [name for name, leaf in tree.items(weights) if leaf.ndim > 1]
 

@@ -165,7 +165,7 @@ def test_rows_of_any_batch():
 
 
 @pytest.mark.parametrize("recompute", [True, False])
-def test_halves_have_the_gradient_of_float32_weights(recompute):
+def test_halves_have_the_gradient_of_float32_weights(recompute, eagerly):
     """To the three digits of float16, and as float32; in bfloat16 a CPU has no products."""
     config = transformer.Config(
         num_attention_heads=2, attention_head_dim=8, num_layers=1, cross_attention_dim=16, sample_size=4,
