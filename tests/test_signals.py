@@ -121,6 +121,32 @@ def test_handlers_of_the_users_wait_too_and_each_is_called_once():
             signal.signal(number, handler)
 
 
+def test_a_handler_that_the_block_sets_stays():
+    def other(number, frame):
+        raise AssertionError
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with deferred():
+            signal.signal(signal.SIGTERM, other)
+        assert signal.getsignal(signal.SIGTERM) is other
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_signals_wait_once_the_block_says_so():
+    done = []
+    with pytest.raises(KeyboardInterrupt), deferred(on=False) as waiting:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            done.append("not reached")
+        finally:
+            waiting.on = True
+            signal.raise_signal(signal.SIGINT)
+            done.append("cleaned up")
+    assert done == ["cleaned up"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_handler_that_raises_while_handlers_are_put_back_leaves_none_that_waits(monkeypatch):
     """The block's own exit, cut by one more signal between two handlers."""
     real, inside = signal.signal, []

@@ -115,7 +115,8 @@ def deferred(on: bool = True) -> Iterator[Waiting]:
     finally:
         waiting.on = False
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is handle:  # the block may have set another
+                signal.signal(number, handler)
         if signal.SIGINT in caught and handlers.get(signal.SIGTERM) is _stop:
             caught.pop(signal.SIGTERM, None)  # MindSpore's answer to the first
         with ExitStack() as stack:

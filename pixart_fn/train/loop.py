@@ -204,16 +204,17 @@ class _Shown:
 def _saving(file: _File, first: bool) -> Iterator[list[TrainState]]:
     """Save the newest state at the end, also after an error, which so loses nothing."""
     newest: list[TrainState] = []
-    try:
-        yield newest
-    except NotFinite as error:
-        if first:
-            with suppress(OSError):  # on a full disk; it must not hide the error
-                file.keep(newest[0])
-        raise NotFinite(f"{error}; {file.path} holds the state before this step") from error
-    finally:
-        if newest and first and not newest[0].is_donated():
-            with deferred():
+    with deferred(on=False) as waiting:
+        try:
+            yield newest
+        except NotFinite as error:
+            if first:
+                with suppress(OSError):  # on a full disk; it must not hide the error
+                    file.keep(newest[0])
+            raise NotFinite(f"{error}; {file.path} holds the state before this step") from error
+        finally:
+            waiting.on = True
+            if newest and first and not newest[0].is_donated():
                 file.save(newest[0])
 
 
