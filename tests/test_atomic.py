@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import interrupted
 
-from pixart_fn.files import atomic
+from pixart_fn.files import atomic, owned
 
 
 @pytest.fixture
@@ -74,6 +74,27 @@ def test_a_process_that_ends_at_any_line_leaves_one_whole_file_and_the_next_writ
 
     lines = interrupted.everywhere(lambda: write(path), check, atomic, every=3, killed=True)
     assert lines > 40 and path.read_text("utf-8") == "new"
+
+
+def test_a_timeout_of_the_callers_own_is_no_error_of_the_file(path):
+    def late(*_):
+        raise TimeoutError("too slow")
+
+    def save(temporary: Path) -> None:
+        signal.raise_signal(signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        with pytest.raises(TimeoutError, match=r"^too slow$"):
+            atomic.write(path, save)
+        first, second = (owned.Lock(path.parent, os.O_RDONLY) for _ in range(2))
+        first.take()
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(TimeoutError, match=r"^too slow$"):
+            second.take()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -245,7 +266,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(path):
     ago = time.time() - atomic.DAY - 60
     os.utime(older, (ago, ago))
     os.utime(live, (ago, ago))
-    lock = atomic.Lock(live, os.O_RDWR)
+    lock = owned.Lock(live, os.O_RDWR)
     assert lock.take(wait=False)
     write(path)
     lock.close()
@@ -256,7 +277,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(path):
 
 
 def test_without_locks_a_temporary_stays_for_a_day(path, monkeypatch):
-    monkeypatch.setattr(atomic.Lock, "take", lambda *_, **__: None)
+    monkeypatch.setattr(owned.Lock, "take", lambda *_, **__: None)
     recent, older = temporary(path.parent), temporary(path.parent)
     for file in (recent, older):
         file.write_text("half", "utf-8")
@@ -268,15 +289,15 @@ def test_without_locks_a_temporary_stays_for_a_day(path, monkeypatch):
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_temporary_that_is_cleared_away_before_it_is_locked_is_made_again(tmp_path, monkeypatch, folder):
-    take, calls = atomic.Lock.take, []
+    take, calls = owned.Lock.take, []
 
-    def late(lock: atomic.Lock, wait: bool = True) -> bool | None:
+    def late(lock: owned.Lock, wait: bool = True) -> bool | None:
         calls.append(lock)
         if len(calls) == 1:  # another process comes between
             atomic.clear(tmp_path)
         return take(lock, wait)
 
-    monkeypatch.setattr(atomic.Lock, "take", late)
+    monkeypatch.setattr(owned.Lock, "take", late)
     there = []
     atomic.temporarily(tmp_path, lambda temporary: there.append(temporary.exists()), folder=folder)
     assert there == [True] and not os.listdir(tmp_path)
@@ -285,7 +306,7 @@ def test_a_temporary_that_is_cleared_away_before_it_is_locked_is_made_again(tmp_
 def test_a_file_of_the_temporary_name_is_somebody_elses(path, monkeypatch):
     monkeypatch.setattr(uuid, "uuid4", lambda: SimpleNamespace(hex="0" * 32))
     theirs = temporary(path.parent)
-    lock = atomic.Lock(theirs, os.O_RDWR | os.O_CREAT)
+    lock = owned.Lock(theirs, os.O_RDWR | os.O_CREAT)
     assert lock.take(wait=False)
     with pytest.raises(FileExistsError, match="is in use"):
         write(path)

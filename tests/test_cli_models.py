@@ -224,9 +224,9 @@ def test_without_a_connection_nothing_is_called_checked(hub, monkeypatch):
 
 
 def test_two_processes_do_not_download_one_file(hub, monkeypatch):
-    from pixart_fn.files import atomic
+    from pixart_fn.files import owned
 
-    monkeypatch.setattr(atomic.Lock, "take", lambda lock, wait: False)
+    monkeypatch.setattr(owned.Lock, "take", lambda lock, wait: False)
     with pytest.raises(BlockingIOError, match=r"^another process downloads .* of 'owner/whole'; wait for it, then r"):
         fetch.main(["alpha-512", "-q"], standalone_mode=False)
 

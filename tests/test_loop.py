@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -93,6 +94,27 @@ def test_a_stopped_command_saves_when_the_step_has_ended(tmp_path):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert state.restore(tmp_path / "state.safetensors", begin()).step == 2
+
+
+def test_two_signals_at_once_save_before_they_are_raised(tmp_path):
+    """Not only when the exception is forgotten, which a notebook keeps."""
+    both = {signal.SIGINT, signal.SIGTERM}
+
+    def stop(i: int):
+        if i == 2:
+            signal.pthread_sigmask(signal.SIG_BLOCK, both)
+            for number in both:
+                signal.pthread_kill(threading.main_thread().ident, number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+        return Tensor(normal(i, 2, 3, 4))
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt) as kept:
+            trained(tmp_path, 6, stop)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert kept.tb and state.restore(tmp_path / "state.safetensors", begin()).step == 2
 
 
 def leave(*_):

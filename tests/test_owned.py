@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
+import pickle
 import sys
 import threading
 
@@ -10,8 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pixart_fn.files import atomic
-from pixart_fn.files.owned import Owned
+from pixart_fn.files.owned import Lock, Owned
 from pixart_fn.files.safetensors import Opened
 
 
@@ -34,7 +36,7 @@ def safetensors(tmp_path):
 
 HOLDERS = {
     "owned": lambda tmp_path: Owned(opened(tmp_path)),
-    "lock": lambda tmp_path: atomic.Lock(tmp_path, os.O_RDONLY),
+    "lock": lambda tmp_path: Lock(tmp_path, os.O_RDONLY),
     "safetensors": safetensors,
 }
 
@@ -66,6 +68,20 @@ def test_what_was_closed_is_not_closed_again(tmp_path):
     del owned
     assert again == descriptor and is_open(again)
     os.close(again)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("kind", HOLDERS)
+def test_what_is_copied_closes_nothing(tmp_path, kind, copied):
+    """A copy of a file that is read in pieces would close it for the first one."""
+    holder = HOLDERS[kind](tmp_path)
+    if kind != "safetensors" or copied is not copy.copy:
+        with pytest.raises(TypeError, match=r"open can't be copied|cannot pickle"):
+            copied(holder)
+    else:
+        copied(holder)
+    gc.collect()
+    assert is_open(holder.descriptor)
 
 
 def test_each_of_many_threads_closes_its_own(tmp_path):

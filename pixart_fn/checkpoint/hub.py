@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from ..files import atomic, reading
+from ..files import reading
+from ..files.owned import Lock
 from .sources import refuse_address, written
 
 
@@ -182,7 +183,7 @@ def download(place: Repository, name: str, said: Published) -> bool:
         return False
     for each in (target, part):
         each.parent.mkdir(parents=True, exist_ok=True)
-    lock = atomic.Lock(part, os.O_RDWR | os.O_CREAT)
+    lock = Lock(part, os.O_RDWR | os.O_CREAT)
     try:
         if lock.take(wait=False) is False:
             raise BlockingIOError(f"another process downloads {name} of {place}; wait for it, then run this again")

@@ -11,11 +11,11 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..process.signals import deferred
-from .owned import Owned
+from ..process.signals import deferred, is_of_a_handler
+from .owned import Lock
 from .reading import KINDS, NotRegular
 
 DAY = 24 * 60 * 60
@@ -46,6 +46,8 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
         old = os.stat(real) if os.path.lexists(real) else None
         temporarily(real.parent, lambda temporary: _replace(temporary, real, old, save), like=old)
     except OSError as error:
+        if is_of_a_handler(error):
+            raise
         raise unwritten(error, path) from error
 
 
@@ -134,38 +136,6 @@ def misnamed(path: Path) -> ValueError:
 # --- temporary names --------------------------------------------------------------------------------------------------
 
 
-class Lock(Owned):
-    """An open file or folder whose lock others can't take until it is closed, or its process ends."""
-
-    def __init__(self, path: Path, flags: int, mode: int = 0o666):
-        super().__init__(os.open(path, flags | _NOFOLLOW, mode))
-
-    def take(self, wait: bool = True) -> bool | None:
-        """Take the lock.
-
-        Args:
-            wait: whether to wait where another holds it.
-        Returns:
-            Whether it was taken; None where there are no locks.
-        """
-        try:
-            import fcntl  # Windows has none
-
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        except (OSError, ImportError):
-            return None
-        return True
-
-    def holds(self, path: Path) -> bool:
-        """Return whether the file that is open is still the one of a path."""
-        try:
-            return os.path.samestat(os.lstat(path), os.fstat(self.descriptor))
-        except FileNotFoundError:
-            return False
-
-
 def temporarily(
     parent: Path, work: Callable[[Path], object], *, folder: bool = False, like: os.stat_result | None = None
 ) -> None:
@@ -186,9 +156,10 @@ def temporarily(
     if os.path.lexists(temporary):
         raise FileExistsError(errno.EEXIST, f"the temporary name {temporary.name} is in use")
     lock = None
-    with deferred(on=False) as waiting:
+    with deferred() as waiting:
         try:
             try:
+                waiting.off()
                 lock = _made(temporary, folder, 0o666 if like is None else stat.S_IMODE(like.st_mode) | 0o600)
                 work(temporary)
             finally:
@@ -206,10 +177,10 @@ def clear(parent: Path) -> None:
     Args:
         parent: the folder; where it can't be listed, nothing is removed.
     """
-    with contextlib.suppress(OSError):
+    with _tolerated():
         for name in os.listdir(parent):
             if found := _TEMPORARY.fullmatch(name):
-                with contextlib.suppress(OSError):  # another process removes it too, or it is another user's
+                with _tolerated():  # another process removes it too, or it is another user's
                     _remove_left(parent / name, own=found["machine"] == _machine())
 
 
@@ -267,8 +238,18 @@ def _remove(temporary: Path) -> None:
     if temporary.suffix == ".folder":
         shutil.rmtree(temporary, ignore_errors=True)
     else:
-        with contextlib.suppress(OSError):
+        with _tolerated():
             os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def _tolerated() -> Iterator[None]:
+    """Go on where the system refuses what the block does."""
+    try:
+        yield
+    except OSError as error:
+        if is_of_a_handler(error):
+            raise
 
 
 # --- replacing --------------------------------------------------------------------------------------------------------
@@ -317,7 +298,7 @@ def resemble(new: Path | int, old: os.stat_result) -> None:
         new: its path or descriptor.
         old: of the one that it replaces.
     """
-    with contextlib.suppress(OSError, AttributeError):  # only root may give files away; Windows has no owners
+    with contextlib.suppress(AttributeError), _tolerated():  # only root may give files away; Windows has no owners
         os.chown(new, old.st_uid, old.st_gid)
     os.chmod(new, stat.S_IMODE(old.st_mode))
 
@@ -328,7 +309,7 @@ def sync(folder: Path) -> None:
     Args:
         folder: in which files were made, renamed or removed.
     """
-    with contextlib.suppress(OSError):
+    with _tolerated():
         descriptor = os.open(folder, os.O_RDONLY | _DIRECTORY)
         try:
             os.fsync(descriptor)

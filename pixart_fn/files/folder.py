@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from ..process.signals import deferred
+from ..process.signals import deferred, is_of_a_handler
 from . import atomic
+from .owned import Lock
 
 UNFINISHED = ".pixart_fn-unfinished"
 """A file in a folder whose files are being replaced one by one, or were when the process was killed."""
@@ -50,6 +51,8 @@ def replace(folder: Path, index: str, fill: Callable[[Path], object]) -> None:
         work = partial(_publish, real=real, index=index, fill=fill)
         atomic.temporarily(real if inside else real.parent, work, folder=True)
     except OSError as error:
+        if is_of_a_handler(error):
+            raise
         raise atomic.unwritten(error, folder) from error
 
 
@@ -171,7 +174,7 @@ def _publish(staging: Path, real: Path, index: str, fill: Callable[[Path], objec
 def _turn(parent: Path) -> Iterator[None]:
     """Wait while another process exchanges a folder of the same parent, where it can be told."""
     try:
-        lock = atomic.Lock(parent, os.O_RDONLY)
+        lock = Lock(parent, os.O_RDONLY)
     except OSError:  # it can't be listed
         yield
         return
@@ -250,12 +253,12 @@ def _exchange(one: Path, other: Path) -> None:
 
 def _move(staging: Path, real: Path, files: list[Path]) -> None:
     """Move files into a folder one by one, under a mark; an interruption waits for it, as half would be a mixture."""
-    locks: list[atomic.Lock] = []
+    locks: list[Lock] = []
     try:
         with deferred():
             try:
                 _move_marked(staging, real, files, locks)
-            except (KeyboardInterrupt, SystemExit):  # raised by another thread, as no signal comes here
+            except (KeyboardInterrupt, SystemExit):  # raised by another thread, as such a signal waits
                 _move_marked(staging, real, files, locks)
                 raise
     finally:
@@ -263,7 +266,7 @@ def _move(staging: Path, real: Path, files: list[Path]) -> None:
             lock.close()
 
 
-def _move_marked(staging: Path, real: Path, files: list[Path], locks: list[atomic.Lock]) -> None:
+def _move_marked(staging: Path, real: Path, files: list[Path], locks: list[Lock]) -> None:
     mark = real / UNFINISHED
     marked = os.path.lexists(mark)
     _mark(mark, locks)
@@ -284,11 +287,11 @@ def _move_marked(staging: Path, real: Path, files: list[Path], locks: list[atomi
     atomic.sync(real)
 
 
-def _mark(mark: Path, locks: list[atomic.Lock]) -> None:
+def _mark(mark: Path, locks: list[Lock]) -> None:
     """Make the mark; wait while another process works under it, and let others wait until its lock is closed."""
     while True:
         if not locks:
-            locks.append(atomic.Lock(mark, os.O_RDWR | os.O_CREAT))
+            locks.append(Lock(mark, os.O_RDWR | os.O_CREAT))
         locks[0].take()
         if locks[0].holds(mark):
             return

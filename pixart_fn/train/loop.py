@@ -88,15 +88,21 @@ def run(
     with stoppable(), _alone(folder, first), _together(workers):
         state = _begun(file, state, workers)
         ends = time.monotonic() + 60 * minutes
-        with _showing(folder, state, steps, settings, progress, first) as shown, _saving(file, first) as newest:
-            newest.append(state)
+        newest = [state]
+        with _showing(folder, state, steps, settings, progress, first) as shown:
             batch_of = _read(batches, state.step)
-            while newest[0].step < steps and not workers_.agree(workers, time.monotonic() >= ends):
+
+            def go_on() -> bool:
+                if newest[0].step >= steps or workers_.agree(workers, time.monotonic() >= ends):
+                    return False
                 metrics = _taken(step, newest, batch_of, shown, workers)
                 if first and on_step is not None:
                     on_step(newest[0], metrics)
                 if first and time.monotonic() - file.saved > 60 * save_every_minutes:
                     file.save(newest[0])
+                return True
+
+            _saved_in_the_end(file, first, newest, go_on)
         workers_.barrier(workers)
     return newest[0]
 
@@ -200,13 +206,13 @@ class _Shown:
         self.bar.update()
 
 
-@contextmanager
-def _saving(file: _File, first: bool) -> Iterator[list[TrainState]]:
-    """Save the newest state at the end, also after an error, which so loses nothing."""
-    newest: list[TrainState] = []
-    with deferred(on=False) as waiting:
+def _saved_in_the_end(file: _File, first: bool, newest: list[TrainState], go_on: Callable[[], bool]) -> None:
+    """Go on until there is no more to do, and save the newest state, also after an error, which so loses nothing."""
+    with deferred() as waiting:
         try:
-            yield newest
+            waiting.off()
+            while go_on():
+                waiting.off()
         except NotFinite as error:
             if first:
                 with suppress(OSError):  # on a full disk; it must not hide the error
@@ -214,7 +220,7 @@ def _saving(file: _File, first: bool) -> Iterator[list[TrainState]]:
             raise NotFinite(f"{error}; {file.path} holds the state before this step") from error
         finally:
             waiting.on = True
-            if newest and first and not newest[0].is_donated():
+            if first and not newest[0].is_donated():
                 file.save(newest[0])
 
 
