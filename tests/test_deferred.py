@@ -12,12 +12,11 @@ import time
 
 import numpy as np
 import pytest
-from helpers.handlers import handled
+from helpers.handlers import BOTH, POSIX, handled
 
 from pixart_fn.process.signals import _action, deferred, stoppable
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+pytestmark = POSIX
 FLAGS = slice(136, 140)  # of a struct sigaction of Linux, behind the handler and the mask
 
 

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from helpers import tiny
-from helpers.handlers import handled
+from helpers.handlers import BOTH, POSIX, handled
 from jupyter_client.manager import AsyncKernelManager, start_new_async_kernel
 
 import pixart_fn as px
@@ -21,8 +21,7 @@ from pixart_fn.process.signals import stoppable
 
 import mindspore as ms  # isort: skip - after pixart_fn, which silences it
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+pytestmark = POSIX
 
 
 def draw():

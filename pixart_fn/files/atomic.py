@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..process.signals import deferred, is_of_a_handler
-from .owned import Lock
+from .owned import NOFOLLOW, Lock
 from .reading import KINDS, NotRegular
 
 DAY = 24 * 60 * 60
 """Seconds after which a temporary of another machine is taken for one that was left behind."""
 _TEMPORARY = re.compile(r"\.pixart_fn-(?P<machine>[0-9a-f]{8})-[0-9a-f]{32}\.(?:tmp|folder)")
-_NOFOLLOW, _DIRECTORY, _NONBLOCK = (getattr(os, f"O_{name}", 0) for name in ("NOFOLLOW", "DIRECTORY", "NONBLOCK"))
+_DIRECTORY, _NONBLOCK = (getattr(os, f"O_{name}", 0) for name in ("DIRECTORY", "NONBLOCK"))
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:
@@ -258,7 +258,7 @@ def _tolerated() -> Iterator[None]:
 def _replace(temporary: Path, real: Path, old: os.stat_result | None, save: Callable[[Path], object]) -> None:
     """Fill a temporary file and put it in the place of the real one."""
     save(temporary)
-    descriptor = os.open(temporary, os.O_RDWR | _NOFOLLOW)
+    descriptor = os.open(temporary, os.O_RDWR | NOFOLLOW)
     try:
         if old is not None:
             resemble(descriptor, old)

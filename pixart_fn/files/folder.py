@@ -175,7 +175,9 @@ def _turn(parent: Path) -> Iterator[None]:
     """Wait while another process exchanges a folder of the same parent, where it can be told."""
     try:
         lock = Lock(parent, os.O_RDONLY)
-    except OSError:  # it can't be listed
+    except OSError as error:  # it can't be listed
+        if is_of_a_handler(error):
+            raise
         yield
         return
     try:

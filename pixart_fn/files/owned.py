@@ -11,6 +11,9 @@ from typing import NoReturn
 
 from ..process.signals import is_of_a_handler
 
+NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
+"""Opens no symbolic link, where the system knows of that."""
+
 
 class Owned:
     """A file descriptor that is closed when the object is freed, if `close` hasn't closed it before.
@@ -42,7 +45,7 @@ class Lock(Owned):
     """An open file or folder whose lock others can't take until it is closed, or its process ends."""
 
     def __init__(self, path: Path, flags: int, mode: int = 0o666):
-        super().__init__(os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode))
+        super().__init__(os.open(path, flags | NOFOLLOW, mode))
 
     def take(self, wait: bool = True) -> bool | None:
         """Take the lock.

@@ -46,16 +46,15 @@ _POPULATE_READ = 22 if sys.platform == "linux" else None  # MADV_POPULATE_READ, 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-class Opened:
+class Opened(Owned):
     """A file that stays open for as long as a tensor may be read from it, and says so when its content is changed.
 
     It stays open since `save` may put another file in its place, with other bytes than those that were opened.
     """
 
     def __init__(self, path: Path):
+        super().__init__(reading.descriptor(path))
         self.path = path
-        self.descriptor = reading.descriptor(path)
-        self._owned = Owned(self.descriptor)
         self.finite: set[str] = set()
         """The tensors in which no NaN and no infinity was found."""
         self._was, self._lock = self._now(), threading.Lock()

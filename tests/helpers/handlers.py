@@ -1,9 +1,15 @@
-"""Handlers of signals, for the time of a block."""
+"""What tests of signals share."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+
+import pytest
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="Windows has neither these signals nor fork")
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
 @contextlib.contextmanager
