@@ -154,7 +154,10 @@ def deferred() -> Iterator[Waiting]:
             waiting.on = True  # for those that come from now on, until the handlers are put back
             try:
                 if _STATE.blocks[:1] == [waiting]:
-                    _put_back()
+                    try:
+                        _put_back()
+                    finally:  # a handler that is back may have raised before the next one was put back
+                        _put_back()
             finally:
                 if waiting in _STATE.blocks:
                     _STATE.blocks.remove(waiting)
